@@ -1,0 +1,1 @@
+//! Chains: order, completeness, trust.

@@ -1,0 +1,1 @@
+//! Never worse: whether a certificate may take the place of another.

@@ -1,0 +1,1 @@
+//! The immutable set of certificates held, and the index of names over it.

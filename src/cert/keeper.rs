@@ -1,0 +1,1 @@
+//! Conducts: reads sources again when told to look, and publishes inventories.

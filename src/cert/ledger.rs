@@ -1,0 +1,1 @@
+//! An append-only record of everything that happened to certificates.

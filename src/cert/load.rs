@@ -1,0 +1,1 @@
+//! From bytes to a verified certificate, or to the reason why not.

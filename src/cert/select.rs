@@ -1,0 +1,1 @@
+//! The best certificate for a handshake.

@@ -1,0 +1,1 @@
+//! Where certificates are found on disk: pairs, bundles, folders.

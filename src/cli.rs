@@ -1,0 +1,88 @@
+//! The command line: one file a command, and the exit statuses.
+//!
+//! Human output goes to standard output, diagnostics to standard error.
+
+pub mod accept;
+pub mod certs;
+pub mod check;
+pub mod demo;
+pub mod drill;
+pub mod probe;
+pub mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Where the configuration is when no `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/staunch/staunch.toml";
+
+/// A TLS-terminating reverse proxy that never lets a certificate take a site down.
+#[derive(Debug, Parser)]
+#[command(name = "staunch", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve in the foreground until told to stop
+    Run(run::Args),
+    /// Make a development certificate, serve it, and say what to try next
+    Demo(demo::Args),
+    /// Read the configuration and every certificate, and say what is wrong
+    Check(check::Args),
+    /// Show the certificates held
+    Certs(certs::Args),
+    /// Use what is on disk although it was held back as worse
+    Accept(accept::Args),
+    /// Show what a client really gets from a server
+    Probe(probe::Args),
+    /// Play time forward and show the alerts that would be sent
+    Drill(drill::Args),
+}
+
+/// How a command ends. The numbers are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All well.
+    Ok,
+    /// It could not be done: no usable configuration, no start, no connection.
+    Failed,
+    /// It was done, and what was found is not well.
+    Bad,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Bad => 2,
+        })
+    }
+}
+
+/// `--config FILE`, as several commands take it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArg {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// Reads the arguments and carries the command out.
+pub fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::Accept(args) => accept::run(args),
+        Command::Probe(args) => probe::run(args),
+        Command::Drill(args) => drill::run(args),
+    };
+    exit.into()
+}

@@ -1,0 +1,12 @@
+//! `staunch check`: what would be served, and what is wrong.
+
+use super::Exit;
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Carries the command out.
+pub fn run(_args: Args) -> Exit {
+    Exit::Failed
+}

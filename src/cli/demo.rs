@@ -1,0 +1,12 @@
+//! `staunch demo`: everything a newcomer needs in one go.
+
+use super::Exit;
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Carries the command out.
+pub fn run(_args: Args) -> Exit {
+    Exit::Failed
+}

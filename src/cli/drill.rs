@@ -1,0 +1,12 @@
+//! `staunch drill`: the alerts that would be sent.
+
+use super::Exit;
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Carries the command out.
+pub fn run(_args: Args) -> Exit {
+    Exit::Failed
+}

@@ -1,0 +1,12 @@
+//! `staunch probe`: what a client really gets.
+
+use super::Exit;
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Carries the command out.
+pub fn run(_args: Args) -> Exit {
+    Exit::Failed
+}

@@ -1,0 +1,393 @@
+//! The configuration, typed: what the rest of the program is built from.
+//!
+//! [`parse`] turns the text of a TOML file into a [`Config`], or into every fault it could find,
+//! each with its place. A `Config` holds no strings that still need reading and has no `validate`:
+//! what exists is right. Nothing here knows of the rest of the program, opens a socket or reads a
+//! certificate.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Everything that can be configured, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where last-good certificates, the ledger and alert state are kept.
+    pub state_dir: PathBuf,
+    /// Addresses to listen on, and whom to believe there.
+    pub listen: Listen,
+    /// The data plane's threads.
+    pub workers: Workers,
+    /// Where certificates come from, in the order of the file.
+    pub certificates: Vec<CertificateSource>,
+    /// Sites, in the order of the file.
+    pub sites: Vec<Site>,
+    /// Upstreams by name. One given as a URL in a site or route is here under that URL.
+    pub upstreams: BTreeMap<Arc<str>, Upstream>,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds on what clients may ask for.
+    pub limits: Limits,
+    /// How to stop.
+    pub drain: Drain,
+    /// Whom to tell, and when.
+    pub alerts: Alerts,
+    /// The program's own log and the access log.
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Addresses that terminate TLS.
+    pub https: Vec<SocketAddr>,
+    /// Plain-text addresses that redirect to HTTPS.
+    pub http: Vec<SocketAddr>,
+    /// The admin address; `None` when turned off with `admin = ""`.
+    pub admin: Option<SocketAddr>,
+    /// Peers that must send a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// Clients whose own `X-Forwarded-*` and `Forwarded` are believed and extended.
+    pub forwarded_from: Vec<IpNet>,
+}
+
+/// `[workers]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// Threads of the data plane.
+    pub threads: NonZeroUsize,
+}
+
+/// One `[[certificate]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateSource {
+    /// Where it is.
+    pub location: Location,
+    /// Take what is on disk even when it is worse than what is served (`accept = true`).
+    pub accept_worse: bool,
+    /// Keep a copy in the state directory (`keep = false` turns it off for this source).
+    pub keep: bool,
+    /// Line of the configuration file, for messages; 0 when it came from flags.
+    pub line: usize,
+}
+
+/// Where a certificate and its key are found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// A file with the chain and one with the key.
+    Pair {
+        /// The chain, leaf first.
+        chain: PathBuf,
+        /// The private key.
+        key: PathBuf,
+        /// An OCSP response to staple (DER); default: `<chain>.ocsp` where it exists.
+        ocsp: Option<PathBuf>,
+    },
+    /// One file that holds both.
+    Bundle {
+        /// The file.
+        file: PathBuf,
+        /// As for a pair.
+        ocsp: Option<PathBuf>,
+    },
+    /// A folder searched below for pairs and bundles.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// A name a site answers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SiteName {
+    /// A host name in lower case, without a trailing dot; or an IP address literal.
+    Exact(Arc<str>),
+    /// `*.example.com`, holding `example.com`: any name with exactly one more label.
+    Wildcard(Arc<str>),
+    /// `*`: whatever no other site answers to.
+    Any,
+}
+
+/// One `[[site]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// At least one name.
+    pub names: Vec<SiteName>,
+    /// The site for clients that name none (`default = true`); else the first site is.
+    pub default: bool,
+    /// Sorted by descending length of path, so that the first match is the longest prefix. A
+    /// site's own `upstream` is the route with the path `/`.
+    pub routes: Vec<Route>,
+}
+
+/// One `[[site.route]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Path prefix, beginning with `/`. `/api/` matches below it; `/api` matches itself and
+    /// anything below `/api/`, not `/apiary`.
+    pub path: Arc<str>,
+    /// Key into [`Config::upstreams`].
+    pub upstream: Arc<str>,
+}
+
+/// One `[upstream.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// At least one server.
+    pub servers: Vec<Server>,
+    /// How a server is chosen.
+    pub balance: Balance,
+}
+
+/// A server behind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// As written, for people.
+    pub url: Arc<str>,
+    /// Where it is.
+    pub address: ServerAddress,
+    /// Whether it is spoken to over TLS (`https://`).
+    pub tls: bool,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// An address.
+    Ip(SocketAddr),
+    /// A name to resolve, and a port.
+    Name(Arc<str>, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// How a server is chosen among several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in flight.
+    LeastRequests,
+    /// At random.
+    Random,
+    /// By the client's address, consistently.
+    Hash,
+}
+
+/// `[timeouts]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to a finished TLS handshake, PROXY header included.
+    pub tls_handshake: Duration,
+    /// From the first byte of a request to the end of its head.
+    pub request_head: Duration,
+    /// Between two reads of a request body that make progress.
+    pub request_body: Duration,
+    /// How long a kept connection may wait for its next request.
+    pub idle: Duration,
+    /// Between two writes to a client that make progress.
+    pub send: Duration,
+    /// To connect to an upstream server.
+    pub upstream_connect: Duration,
+    /// From the end of the request to the head of the response.
+    pub upstream_response: Duration,
+    /// Between two reads of a response body that make progress.
+    pub upstream_idle: Duration,
+    /// How long an unused upstream connection is kept.
+    pub upstream_keep: Duration,
+    /// How long a tunnel (WebSocket and other upgrades) may be silent.
+    pub tunnel: Duration,
+}
+
+/// `[limits]`. For each, 0 in the file means no limit and `None` here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once, over all listeners.
+    pub connections: Option<NonZeroUsize>,
+    /// Bytes of a request's head (a limit always applies here).
+    pub request_head: usize,
+    /// Header fields of a request (a limit always applies here).
+    pub request_fields: usize,
+    /// Bytes of a request's body.
+    pub request_body: Option<u64>,
+    /// Concurrent HTTP/2 streams of a connection.
+    pub streams: u32,
+}
+
+/// `[drain]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long `/readyz` says 503 before the listeners close.
+    pub notice: Duration,
+    /// How long requests may then still take.
+    pub deadline: Duration,
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alerts {
+    /// Share of the lifetime left at which a renewal is overdue.
+    pub overdue: f64,
+    /// Share of the lifetime left at which it is critical.
+    pub expiring: f64,
+    /// How often a firing alert is told again.
+    pub repeat: Duration,
+    /// Whom to tell.
+    pub sinks: Vec<Sink>,
+}
+
+/// One `[[alerts.sink]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// For messages and metrics: `name`, or else the type and its place in the file.
+    pub name: Arc<str>,
+    /// What it is.
+    pub kind: SinkKind,
+    /// The least severity that is sent.
+    pub minimum: Severity,
+    /// For one attempt.
+    pub timeout: Duration,
+}
+
+/// What a sink is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// `POST` of one JSON object to a URL.
+    Webhook {
+        /// Where to.
+        url: Arc<str>,
+        /// The body's form.
+        format: WebhookFormat,
+        /// Sent as `Authorization: Bearer`.
+        token: Option<Secret>,
+    },
+    /// Alertmanager's v2 API.
+    Alertmanager {
+        /// Its base URL.
+        url: Arc<str>,
+        /// Sent as `Authorization: Bearer`.
+        token: Option<Secret>,
+    },
+    /// SMTP.
+    Email {
+        /// `smtp://host:port` (STARTTLS where offered) or `smtps://host:port`.
+        server: Arc<str>,
+        /// The sender.
+        from: Arc<str>,
+        /// The recipients.
+        to: Vec<Arc<str>>,
+        /// User name, where the server wants one.
+        username: Option<Arc<str>>,
+        /// Its password.
+        password: Option<Secret>,
+    },
+    /// A program, run with the alert as JSON on its standard input.
+    Command {
+        /// The program and its arguments; no shell is involved.
+        argv: Vec<Arc<str>>,
+    },
+    /// A URL called at an interval while staunch lives, for a dead man's switch.
+    Heartbeat {
+        /// What to `GET`.
+        url: Arc<str>,
+        /// How often.
+        every: Duration,
+    },
+}
+
+/// The form of a webhook's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// The object that the interface documents.
+    #[default]
+    Json,
+    /// `{"text": …}`, understood by Slack, Mattermost and others.
+    Slack,
+    /// PagerDuty Events API v2; the token is the routing key.
+    PagerDuty,
+}
+
+/// A secret that is read when it is used, and that no log can show.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// From a file, trailing newline removed.
+    File(PathBuf),
+    /// From an environment variable.
+    Environment(Arc<str>),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "the content of {}", path.display()),
+            Self::Environment(name) => write!(f, "${name}"),
+        }
+    }
+}
+
+/// How grave a condition is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Information,
+    /// To be dealt with in working hours.
+    Warning,
+    /// To be dealt with now.
+    Critical,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Least level written, as `tracing` filter directives.
+    pub level: Arc<str>,
+    /// Human or JSON; `None`: human on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+    /// The access log.
+    pub access: AccessLog,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For eyes.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log.access]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// Where it goes.
+    pub to: AccessLogTarget,
+    /// Share of requests that are written, 0 to 1. Errors (5xx) are always written.
+    pub sample: f64,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, opened again on `USR1`.
+    File(PathBuf),
+}
+
+/// Whether `address` lies in one of `nets`. An IPv4 address seen on a dual-stack socket
+/// (`::ffff:192.0.2.1`) is compared as IPv4.
+pub fn contains(nets: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    nets.iter().any(|net| net.contains(&address))
+}

@@ -1,0 +1,1 @@
+//! Stopping: phases, and guards that are waited for.

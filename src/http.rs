@@ -1,0 +1,1 @@
+//! HTTP messages and HTTP/1.1 framing, without I/O.

@@ -1,0 +1,1 @@
+//! Sockets: bind, adopt, keep, close; the accept loop.

@@ -1,0 +1,1 @@
+//! TLS policy: the only place that names TLS settings.

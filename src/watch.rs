@@ -1,0 +1,1 @@
+//! Folders on every symlink chain: `look again`; notify with polling beneath.

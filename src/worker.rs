@@ -1,0 +1,1 @@
+//! One core: its listeners, its runtime, its upstream connections.
