@@ -192,7 +192,7 @@ impl Chain {
                 let sent = std::iter::once(leaf).chain(offered);
                 let sent = sent.map(|c| c.der.clone()).collect();
                 let way: Vec<_> = path.iter().collect();
-                let complete = !matches!(end, End::Missing(_));
+                let complete = matches!(end, End::SelfIssued | End::KnownRoot);
                 let shortcoming = match end {
                     End::Missing(what) => what,
                     End::TooLong => format!("the chain has more than {MAX_CHAIN} certificates"),

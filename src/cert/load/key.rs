@@ -47,7 +47,11 @@ pub(super) fn pair(input: &Input) -> Result<Pair, Rejection> {
         Some(file) => (file, content::blocks(file, Wanted::Key)?),
         None => (&input.chain, key_blocks),
     };
-    let keys = signing_keys(file, blocks)?;
+    let labels = match &input.key {
+        Some(_) => blocks.iter().map(|block| block.label).collect(),
+        None => labels,
+    };
+    let keys = signing_keys(file, blocks, &labels)?;
     // An authority's certificate and key may be in the file too: the server's go first.
     let position = |authority: bool| {
         certificates
@@ -84,8 +88,11 @@ pub(super) fn pair(input: &Input) -> Result<Pair, Rejection> {
 }
 
 /// The keys that can sign; when there is none, why.
-fn signing_keys(file: &File, blocks: Vec<Block>) -> Result<Vec<Arc<dyn SigningKey>>, Rejection> {
-    let labels: Vec<_> = blocks.iter().map(|block| block.label).collect();
+fn signing_keys(
+    file: &File,
+    blocks: Vec<Block>,
+    labels: &[Label],
+) -> Result<Vec<Arc<dyn SigningKey>>, Rejection> {
     let mut keys = Vec::new();
     let mut trouble = None;
     for Block { label, der, .. } in blocks {
@@ -108,7 +115,7 @@ fn signing_keys(file: &File, blocks: Vec<Block>) -> Result<Vec<Arc<dyn SigningKe
     }
     match trouble {
         Some(trouble) if keys.is_empty() => Err(trouble),
-        _ if keys.is_empty() => Err(content::nothing_wanted(file, &labels, Wanted::Key)),
+        _ if keys.is_empty() => Err(content::nothing_wanted(file, labels, Wanted::Key)),
         _ => Ok(keys),
     }
 }
