@@ -29,7 +29,6 @@ pub use super::chain::Roots;
 pub use io::rejection_for_io;
 
 use super::chain::Chain;
-use super::names::MAX_NAMES;
 use super::x509::{self, Certificate, KeyKind, printable};
 use super::{Facts, Reason, Rejection, Verified, names, staple};
 use crate::clock::Timestamp;
