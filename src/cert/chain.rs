@@ -104,21 +104,6 @@ impl Roots {
             .map(|certificate| certificate.der().into_owned())
             .collect())
     }
-
-    /// Whether a client with these roots would trust what a server sent it, its dates included,
-    /// and if not, why. Names are not looked at.
-    ///
-    /// # Errors
-    /// The reason in words.
-    pub fn judge(&self, sent: &[CertificateDer<'_>], at: Timestamp) -> Result<(), String> {
-        let [leaf, intermediates @ ..] = sent else {
-            return Err("the server sent no certificate".to_owned());
-        };
-        let leaf = Certificate::parse(leaf.to_vec())?;
-        self.trusts(&leaf, intermediates, at)
-            .map(drop)
-            .map_err(|error| in_words(&error))
-    }
 }
 
 /// Trust in the chain and usage of the leaf are told apart: a leaf that is for another purpose is

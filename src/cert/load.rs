@@ -143,23 +143,13 @@ impl Details {
         }
         Ok(Self {
             names,
-            serial: hexadecimal(x509.raw_serial()),
+            serial: x509::hexadecimal(x509.raw_serial()),
             serial_bytes: x509.raw_serial().to_vec(),
             must_staple: must_staple(&x509),
             ocsp_responder: ocsp_responder(&x509),
             notes,
         })
     }
-}
-
-/// As `openssl x509 -serial` writes it, in lower case: without the zero byte that only keeps a DER
-/// integer positive.
-fn hexadecimal(serial: &[u8]) -> String {
-    let digits = match serial {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        all => all,
-    };
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether it asks for `status_request`, TLS feature 5 (RFC 7633, section 4).

@@ -134,6 +134,16 @@ pub(super) fn sha256(data: &[u8]) -> Fingerprint {
     Fingerprint(bytes)
 }
 
+/// As `openssl x509 -serial` writes it, in lower case: without the zero byte that only keeps a DER
+/// integer positive.
+pub(super) fn hexadecimal(serial: &[u8]) -> String {
+    let digits = match serial {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Text from a certificate or file, fit for a message: bounded, and without control characters,
 /// which could forge lines in a log.
 pub(super) fn printable(text: &str) -> String {
