@@ -181,6 +181,9 @@ impl Chain {
                 let shortcoming = match end {
                     End::Missing(what) => what,
                     End::TooLong => format!("the chain has more than {MAX_CHAIN} certificates"),
+                    End::SelfIssued if matches!(error, webpki::Error::UnknownIssuer) => {
+                        self_issued(&path)
+                    }
                     End::SelfIssued | End::KnownRoot => in_words(&error),
                 };
                 let shortcoming = Some(shortcoming);
@@ -209,6 +212,18 @@ impl Chain {
             weaknesses,
             notes,
         }
+    }
+}
+
+/// What is wrong with a path that ends at a root which is unknown here.
+fn self_issued(path: &[Certificate]) -> String {
+    match path {
+        [_leaf] => "it is self-signed, and no root of this system".to_owned(),
+        [.., root] => format!(
+            "it ends at '{}', which is no root of this system",
+            root.subject_text
+        ),
+        [] => String::new(),
     }
 }
 
