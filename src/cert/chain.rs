@@ -1,7 +1,7 @@
 //! Chains: order, completeness, trust.
 //!
 //! What is sent must let a client that knows only its roots walk from the leaf to one of them
-//! (RFC 8446, section 4.4.2). [`Chain::build`] takes the leaf and whatever else the file held, puts
+//! (RFC 8446, section 4.4.2). `Chain::build` takes the leaf and whatever else the file held, puts
 //! it in issuer order, drops what has no part in it, and says what is missing.
 
 use std::collections::HashMap;
