@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod load;
 pub mod names;
 mod pem;
+pub mod presented;
 pub mod rank;
 pub mod select;
 pub mod source;

@@ -6,9 +6,9 @@
 //! use) is for [`Verified::faults`] and [`compare`](super::compare) to say, since the worst
 //! certificate is better than none.
 //!
-//! The steps: [`content`] reads each file as PEM or DER, and recognises what was put there by
-//! mistake; [`key`] finds the private key and the certificate it belongs to; [`chain`](super::chain)
-//! orders the rest; [`names`](super::names) and the leaf give the facts.
+//! The steps: `content` reads each file as PEM or DER, and recognises what was put there by mistake;
+//! `key` finds the private key and the certificate that it belongs to; [`chain`](super::chain)
+//! orders the rest; [`names`] and the leaf give the facts.
 
 mod content;
 mod io;
@@ -66,13 +66,13 @@ pub struct Input {
 
 /// Verifies a certificate: its key belongs to it and can sign, and its chain is in order.
 ///
-/// `roots` and `now` only decide what is said of its trust, and which of several issuers is sent;
+/// `roots` and `now` only decide what is said of its trust, and which is used where several would do;
 /// no certificate is rejected for its dates.
 ///
 /// # Errors
 /// Why no handshake could be completed with it.
 pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Rejection> {
-    let key::Pair { leaf, others, key } = key::pair(input)?;
+    let key::Pair { leaf, others, key } = key::pair(input, now)?;
     let key_type = match &leaf.key {
         KeyKind::Usable(key_type) => *key_type,
         other => return Err(key::unusable(other, &input.chain.path)),
@@ -143,23 +143,13 @@ impl Details {
         }
         Ok(Self {
             names,
-            serial: hexadecimal(x509.raw_serial()),
+            serial: x509::hexadecimal(x509.raw_serial()),
             serial_bytes: x509.raw_serial().to_vec(),
             must_staple: must_staple(&x509),
             ocsp_responder: ocsp_responder(&x509),
             notes,
         })
     }
-}
-
-/// As `openssl x509 -serial` writes it, in lower case: without the zero byte that only keeps a DER
-/// integer positive.
-fn hexadecimal(serial: &[u8]) -> String {
-    let digits = match serial {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        all => all,
-    };
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether it asks for `status_request`, TLS feature 5 (RFC 7633, section 4).

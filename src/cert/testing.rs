@@ -12,7 +12,7 @@ use super::{Rejection, Verified};
 use crate::clock::Timestamp;
 
 /// The day on which these tests take place.
-pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_790_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
 /// `NOW` and so many days.
 pub(crate) const fn day(n: i64) -> Timestamp {
@@ -202,4 +202,23 @@ pub(crate) fn bundle(bytes: impl AsRef<[u8]>, roots: &Roots) -> Result<Verified,
         ocsp: None,
     };
     load(&input, roots, NOW)
+}
+
+/// A file of `tests/fixtures/certificates`.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/certificates/");
+    std::fs::read(format!("{folder}{name}")).unwrap()
+}
+
+/// The certificate block of a bundle fixture, as text.
+pub(crate) fn certificate_of(name: &str) -> String {
+    let text = String::from_utf8(fixture(name)).unwrap();
+    let end = text.find("-----END CERTIFICATE-----\n").unwrap();
+    text[..end + 26].to_owned()
+}
+
+/// What follows it: the key.
+pub(crate) fn key_of(name: &str) -> String {
+    let text = String::from_utf8(fixture(name)).unwrap();
+    text[certificate_of(name).len()..].to_owned()
 }

@@ -134,6 +134,16 @@ pub(super) fn sha256(data: &[u8]) -> Fingerprint {
     Fingerprint(bytes)
 }
 
+/// As `openssl x509 -serial` writes it, in lower case: without the zero byte that only keeps a DER
+/// integer positive.
+pub(super) fn hexadecimal(serial: &[u8]) -> String {
+    let digits = match serial {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Text from a certificate or file, fit for a message: bounded, and without control characters,
 /// which could forge lines in a log.
 pub(super) fn printable(text: &str) -> String {
@@ -181,7 +191,7 @@ impl KeyKind {
         let curve = spki.algorithm.parameters.as_ref();
         Self::of(
             &spki.algorithm.algorithm,
-            curve.and_then(|any| any.clone().oid().ok()).as_ref(),
+            curve.and_then(oid_of).as_ref(),
             rsa_bits,
         )
     }
@@ -197,12 +207,16 @@ impl KeyKind {
     /// The kind of a PKCS#8 private key (RFC 5958, section 2), if it is one.
     pub(super) fn of_pkcs8(der: &[u8]) -> Option<Self> {
         let fields = elements(sequence(der)?.data)?;
-        let [_version, algorithm, key, ..] = fields.as_slice() else {
+        let [version, algorithm, key, ..] = fields.as_slice() else {
             return None;
         };
+        let tags = [version.tag(), algorithm.tag(), key.tag()];
+        if tags != [Tag::Integer, Tag::Sequence, Tag::OctetString] {
+            return None;
+        }
         let algorithm = elements(algorithm.data)?;
-        let name = algorithm.first()?.clone().oid().ok()?;
-        let curve = algorithm.get(1).and_then(|any| any.clone().oid().ok());
+        let name = oid_of(algorithm.first()?)?;
+        let curve = algorithm.get(1).and_then(oid_of);
         if name == oid::OID_PKCS1_RSAENCRYPTION {
             return Self::of_pkcs1(key.data);
         }
@@ -212,21 +226,24 @@ impl KeyKind {
     /// The kind of a PKCS#1 private key (RFC 8017, appendix A.1.2), if it is one.
     pub(super) fn of_pkcs1(der: &[u8]) -> Option<Self> {
         let fields = elements(sequence(der)?.data)?;
-        let [_version, modulus, _, _, _, ..] = fields.as_slice() else {
-            return None;
-        };
-        modulus.tag().assert_eq(Tag::Integer).ok()?;
+        let numbers = fields.len() >= 9 && fields[..9].iter().all(|any| any.tag() == Tag::Integer);
         let name = &oid::OID_PKCS1_RSAENCRYPTION;
-        Some(Self::of(name, None, bits(modulus.data)))
+        numbers.then(|| Self::of(name, None, bits(fields[1].data)))
     }
 
     /// The kind of a SEC1 private key (RFC 5915, section 3), if it is one.
     pub(super) fn of_sec1(der: &[u8]) -> Option<Self> {
         let fields = elements(sequence(der)?.data)?;
+        let [version, key, ..] = fields.as_slice() else {
+            return None;
+        };
+        if [version.tag(), key.tag()] != [Tag::Integer, Tag::OctetString] {
+            return None;
+        }
         let parameters = fields.iter().find(|field| field.tag() == Tag(0))?;
         let (_, curve) = Any::from_der(parameters.data).ok()?;
         let name = &oid::OID_KEY_TYPE_EC_PUBLIC_KEY;
-        Some(Self::of(name, curve.oid().ok().as_ref(), 0))
+        Some(Self::of(name, oid_of(&curve).as_ref(), 0))
     }
 
     fn of(algorithm: &Oid<'_>, curve: Option<&Oid<'_>>, rsa_bits: u32) -> Self {
@@ -267,6 +284,12 @@ fn bits(number: &[u8]) -> u32 {
         let bits = (number.len() - at) * 8 - number[at].leading_zeros() as usize;
         u32::try_from(bits).unwrap_or(u32::MAX)
     })
+}
+
+/// The object identifier that this is. The parser's own conversion would take any bytes for one.
+pub(super) fn oid_of<'a>(any: &Any<'a>) -> Option<Oid<'a>> {
+    any.tag().assert_eq(Tag::Oid).ok()?;
+    any.clone().oid().ok()
 }
 
 /// The one DER SEQUENCE that `der` is.
@@ -370,10 +393,12 @@ fn name_text(name: &X509Name<'_>) -> String {
 }
 
 fn reason(error: &x509_parser::nom::Err<x509_parser::error::X509Error>) -> String {
-    match error {
-        x509_parser::nom::Err::Incomplete(_) => "it ends too early".to_owned(),
-        x509_parser::nom::Err::Error(e) | x509_parser::nom::Err::Failure(e) => {
-            printable(&e.to_string())
-        }
-    }
+    let parser = match error {
+        x509_parser::nom::Err::Incomplete(_) => "more bytes were expected".to_owned(),
+        x509_parser::nom::Err::Error(e) | x509_parser::nom::Err::Failure(e) => e.to_string(),
+    };
+    format!(
+        "it is cut short, overwritten or no certificate at all ({})",
+        printable(&parser)
+    )
 }

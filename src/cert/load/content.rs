@@ -7,7 +7,7 @@ use x509_parser::asn1_rs::{Any, FromDer, Tag};
 use super::{File, MAX_BYTES, rejection};
 use crate::cert::faults::shell;
 use crate::cert::pem::{self, Block, Damage, Label};
-use crate::cert::x509::{Certificate, KeyKind, elements};
+use crate::cert::x509::{Certificate, KeyKind, elements, oid_of};
 use crate::cert::{Reason, Rejection};
 
 /// What a file is read for.
@@ -201,7 +201,7 @@ impl Mistake {
         const DATA: &str = "1.2.840.113549.1.7.1";
         const SIGNED_DATA: &str = "1.2.840.113549.1.7.2";
         let fields = elements(whole.data)?;
-        let name = |any: &Any<'_>| any.clone().oid().ok().map(|oid| oid.to_id_string());
+        let name = |any: &Any<'_>| oid_of(any).map(|oid| oid.to_id_string());
         let tags: Vec<_> = fields.iter().map(Any::tag).collect();
         let inner = |at: usize| elements(fields.get(at)?.data);
         match tags.as_slice() {
