@@ -135,6 +135,17 @@ pub enum SiteName {
     Any,
 }
 
+/// As it is written.
+impl std::fmt::Display for SiteName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
 /// One `[[site]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
-use super::read::{At, Context, nearest};
+use super::read::{At, Context};
 use super::section::File;
 use super::value::{RoutePath, Target};
 use super::{Balance, Config, Listen, Route, Server, Site, SiteName, Upstream};
@@ -194,7 +194,7 @@ fn names(sites: &[RawSite], cx: &Context<'_>) {
     let mut firsts = Firsts::new();
     for At { value, span } in sites.iter().flat_map(|site| &site.names) {
         if let Some(first) = firsts.before(value, span) {
-            twice(cx, "name", shown(value), span, &first);
+            twice(cx, "name", value, span, &first);
         }
     }
     let mut defaults = sites.iter().filter(|site| site.default.value);
@@ -206,14 +206,6 @@ fn names(sites: &[RawSite], cx: &Context<'_>) {
                 ),
             );
         }
-    }
-}
-
-fn shown(name: &SiteName) -> String {
-    match name {
-        SiteName::Exact(name) => name.to_string(),
-        SiteName::Wildcard(parent) => format!("*.{parent}"),
-        SiteName::Any => "*".to_owned(),
     }
 }
 
@@ -243,7 +235,7 @@ fn upstreams(file: &File, cx: &Context<'_>) {
             Some(used) => *used = true,
             None => {
                 let known = file.upstreams.iter().map(|upstream| &*upstream.name);
-                let help = match nearest(name, known) {
+                let help = match cx.nearest(name, known) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!(
                         "write `[upstream.{name}]` with `servers = […]`, or a URL here, as in \

@@ -4,6 +4,7 @@
 //! made to be shown to people and written to logs, so it is bounded, holds no control characters,
 //! and hides what looks like a secret.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -265,10 +266,15 @@ impl std::error::Error for Report {}
 
 /// Text from the file, in a message: bounded, and on one line.
 pub(super) fn quoted(text: &str) -> String {
+    format!("`{}`", short(text))
+}
+
+/// As much of `text` as a message has room for.
+pub(super) fn short(text: &str) -> Cow<'_, str> {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
-        None => format!("`{text}`"),
-        Some((end, _)) => format!("`{}…`", &text[..end]),
+        None => text.into(),
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
     }
 }
 
@@ -306,7 +312,11 @@ fn clamp(text: &str, span: Span) -> Span {
 fn redacted(text: &str) -> String {
     let mut secret: Vec<Span> = Vec::new();
     for word in ["token", "password"] {
+        let mut done = 0;
         for (at, _) in text.match_indices(word) {
+            if at < done {
+                continue;
+            }
             let after = text[at + word.len()..].trim_start_matches(['"', '\'', ' ', '\t']);
             let Some(value) = after.strip_prefix('=') else {
                 continue;
@@ -318,7 +328,8 @@ fn redacted(text: &str) -> String {
                 .find_map(|fence| Some((fence, value.strip_prefix(fence)?)))
                 .map(|(fence, rest)| rest.find(fence).unwrap_or(rest.len()) + fence.len())
                 .unwrap_or_else(|| value.find('\n').unwrap_or(value.len()));
-            secret.push(start..start + end);
+            done = start + end;
+            secret.push(start..done);
         }
     }
     for (at, _) in text.match_indices("://") {

@@ -4,17 +4,21 @@
 //! never read is unknown, and [`super::reference`] is what a reader asked for. So neither the list
 //! of known keys nor the documentation can differ from what is understood.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
+use super::diagnostic::{Complaint, Diagnostic, Span, quoted, short};
 use super::reference::{self, KeyDoc};
 pub(super) use super::value::{At, FromToml, Show, Size};
+
+/// How many suggestions are looked for: about as many as are shown.
+const SUGGESTIONS: usize = 200;
 
 /// What all readers of one file share.
 pub(super) struct Context<'f> {
@@ -26,6 +30,8 @@ pub(super) struct Context<'f> {
     /// what follows may have been read as something else, and what seems to be missing may not be.
     damaged_from: Option<usize>,
     found: RefCell<Vec<Diagnostic>>,
+    /// How many suggestions may still be looked for: each costs, and the file may be all faults.
+    suggestions: Cell<usize>,
     /// Every key asked for, when that is what is wanted.
     keys: Option<RefCell<Vec<KeyDoc>>>,
 }
@@ -37,6 +43,7 @@ impl<'f> Context<'f> {
             line_ends: text.match_indices('\n').map(|(at, _)| at).collect(),
             damaged_from,
             found: RefCell::default(),
+            suggestions: Cell::new(SUGGESTIONS),
             keys: None,
         }
     }
@@ -71,6 +78,29 @@ impl<'f> Context<'f> {
         if self.is_whole() {
             self.report(diagnostic);
         }
+    }
+
+    /// Of `candidates` the one that `text` may be a misspelling of.
+    pub(super) fn nearest<'a>(
+        &self,
+        text: &str,
+        candidates: impl IntoIterator<Item = &'a str>,
+    ) -> Option<&'a str> {
+        // The distance is quadratic in the length.
+        const LONGEST: usize = 100;
+        let left = self.suggestions.get().checked_sub(1)?;
+        self.suggestions.set(left);
+        if text.len() > LONGEST {
+            return None;
+        }
+        let allowed = (text.chars().count() / 3).max(1);
+        candidates
+            .into_iter()
+            .filter(|candidate| candidate.len() <= LONGEST)
+            .map(|candidate| (strsim::damerau_levenshtein(text, candidate), candidate))
+            .filter(|(distance, _)| *distance <= allowed)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, candidate)| candidate)
     }
 
     /// The line that a span begins on, counted from 1.
@@ -124,10 +154,7 @@ impl<'a> Value<'a> {
     pub(super) fn wrong_type(&self, expected: &str) {
         let (found, help) = match self.node.get_ref() {
             DeValue::String(text) => (format!("the string {}", quoted(text)), None),
-            DeValue::Integer(number) => (
-                format!("the number {number}"),
-                Some(number.to_string()).filter(|_| expected.contains('"')),
-            ),
+            DeValue::Integer(number) => (format!("the number {number}"), Some(number.to_string())),
             DeValue::Float(number) => (format!("the number {number}"), None),
             DeValue::Boolean(value) => (format!("`{value}`"), None),
             DeValue::Datetime(_) => ("a date".to_owned(), None),
@@ -137,11 +164,13 @@ impl<'a> Value<'a> {
         let message = format!("`{}`: expected {expected}, found {found}", self.name);
         let error = Diagnostic::error(self.span(), message);
         self.cx.report(match help {
-            Some(number) if expected.contains("duration") => {
+            Some(number) if expected == Duration::FORM => {
                 error.help(format!("add the unit, in quotes: `\"{number}s\"`"))
             }
-            Some(number) => error.help(format!("put it in quotes: `\"{number}\"`")),
-            None => error,
+            Some(number) if expected == Size::FORM => {
+                error.help(format!("put it in quotes: `\"{number}\"`"))
+            }
+            _ => error,
         });
     }
 
@@ -416,7 +445,7 @@ impl<'c> Table<'c> {
         };
         let mut all = Vec::with_capacity(tables.len());
         for (name, node) in tables {
-            let label = format!("[{key}.{name}]");
+            let label = format!("[{key}.{}]", short(name.get_ref()));
             match node.get_ref() {
                 DeValue::Table(table) => all.extend(Table::read(
                     self.cx,
@@ -492,33 +521,20 @@ impl<'c> Table<'c> {
 
     /// What may have been meant by a key that is unknown here.
     fn suggest(&self, key: &str) -> String {
-        let here = nearest(key, self.known.iter().copied());
-        let elsewhere = || reference::sections_with(key);
-        match (here, elsewhere().as_slice()) {
-            (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, ["", ..]) => {
+        if let Some(near) = self.cx.nearest(key, self.known.iter().copied()) {
+            return format!("did you mean `{near}`?");
+        }
+        let elsewhere = match self.cx.suggestions.get() {
+            0 => Vec::new(),
+            _ => reference::sections_with(key),
+        };
+        match elsewhere.first() {
+            Some(&"") => {
                 format!("`{key}` belongs at the top of the file, before the first line in brackets")
             }
-            (None, [section, ..]) => format!("`{key}` belongs in `{section}`"),
-            (None, []) => format!("what can be written here: {}", self.known.join(", ")),
+            // One kind of sink has it and another has not.
+            Some(section) if *section != self.section => format!("`{key}` belongs in `{section}`"),
+            _ => format!("what can be written here: {}", self.known.join(", ")),
         }
     }
-}
-
-/// Of `candidates` the one that `text` may be a misspelling of.
-pub(super) fn nearest<'a>(
-    text: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    // The distance is quadratic in the length, and the text is anybody's.
-    if text.len() > 100 {
-        return None;
-    }
-    let allowed = (text.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(text, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }

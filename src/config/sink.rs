@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::default;
 use super::diagnostic::Diagnostic;
-use super::read::{At, Table};
+use super::read::{At, Show as _, Table};
 use super::value::{CallUrl, Label, MailAddress, MailServer, SinkType, Variable};
 use super::{Secret, Severity, Sink, SinkKind, WebhookFormat};
 
@@ -60,6 +60,7 @@ fn sink(t: &mut Table<'_>, index: usize) -> Option<At<Sink>> {
             &format!("put it into a file of its own and name that with `{instead}`"),
         );
     }
+    t.label = format!("a sink of type {}", kind.show());
     let (word, kind) = match kind {
         SinkType::Webhook => ("webhook", webhook(t)),
         SinkType::Alertmanager => ("alertmanager", alertmanager(t)),

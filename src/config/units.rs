@@ -97,6 +97,14 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if rest == 0 {
         return "0s".to_owned();
     }
+    // "75s" and "90m" are easier to read than "1m15s" and "1h30m"; "5000m" is not.
+    const READABLE: u64 = 120;
+    let single = TIME.iter().find(|(_, scale)| rest.is_multiple_of(*scale));
+    if let Some((name, scale)) = single
+        && rest / scale <= READABLE
+    {
+        return format!("{}{name}", rest / scale);
+    }
     let mut shown = String::new();
     for (name, scale) in TIME {
         if rest >= scale {
@@ -134,7 +142,9 @@ mod tests {
             ("10s", 10_000),
             ("6h", 21_600_000),
             ("90d", 7_776_000_000),
-            ("1h30m", 5_400_000),
+            ("75s", 75_000),
+            ("90m", 5_400_000),
+            ("3h30m", 12_600_000),
             ("1d2h3m4s5ms", 93_784_005),
             ("0s", 0),
         ] {
@@ -142,7 +152,7 @@ mod tests {
             assert_eq!(duration, Duration::from_millis(milliseconds), "{text}");
             assert_eq!(show_duration(duration), text);
         }
-        assert_eq!(duration("90m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("0ms"), Ok(Duration::ZERO));
     }
 

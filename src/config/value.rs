@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::address;
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
-use super::read::{Value, nearest};
+use super::read::Value;
 use super::units;
 use super::{AccessLogTarget, Balance, LogFormat, Server, Severity, SiteName, WebhookFormat};
 
@@ -393,7 +393,7 @@ fn one_of<T: Copy>(value: Value<'_>, form: &str, words: &[(&str, T)]) -> Option<
             value.name,
             quoted(text)
         );
-        let help = match nearest(text, words.iter().map(|(word, _)| *word)) {
+        let help = match value.cx.nearest(text, words.iter().map(|(word, _)| *word)) {
             Some(near) => format!("did you mean `\"{near}\"`?"),
             None => format!("write {form}"),
         };
