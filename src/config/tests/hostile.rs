@@ -13,6 +13,7 @@ fn no_secret_is_shown() {
         "alerts.sink = [{ type = 'webhook', bogus = 1, token = '''hunter2''' }]",
         "[[alerts.sink]]\ntype = 'webhook'\nrouting_key = 'hunter2'",
         "[[site]]\nnames = ['a.b']\nupstream = 'http://me:hunter2@x'",
+        "[[site]]\nnames = ['a.b']\nupstream = 'http://me:hunter2@x/y'",
         "[[alerts.sink]]\ntype = 'webhook'\nurl = 'https://hunter2@x/y'",
         "[[alerts.sink]]\ntype = 'email'\nserver = 'smtp://hunter2@x'",
     ] {
