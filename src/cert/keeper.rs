@@ -17,6 +17,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -32,7 +33,6 @@ use super::select::Resolver;
 use super::{Event, Fingerprint, Reason, Rejection};
 use crate::clock::Clock;
 use crate::config::{CertificateSource, Config, SiteName};
-use crate::state::StateDir;
 use conductor::Conductor;
 pub use gather::Work;
 
@@ -88,7 +88,7 @@ pub struct Options {
     /// What the configuration wants.
     pub wanted: Wanted,
     /// Where last-good certificates and the ledger are kept; `None`: nowhere.
-    pub state: Option<StateDir>,
+    pub state: Option<PathBuf>,
     /// The time.
     pub clock: Clock,
     /// Whom this system trusts.

@@ -6,6 +6,8 @@ mod taking;
 mod tracked;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -86,9 +88,14 @@ pub(super) struct Conductor {
     /// When the clock changes how good a certificate is.
     turns: BTreeSet<(Timestamp, u32)>,
     dirty: BTreeSet<u32>,
+    /// Sources of which the kernel does not tell everything.
+    unwatched: BTreeSet<u32>,
+    /// Entries of folders that cannot be searched.
+    lost_folders: BTreeMap<PathBuf, u32>,
     unpublished: BTreeMap<u32, Change>,
     unsaved: VecDeque<u32>,
     save_pause: Duration,
+    failed: bool,
     round: Round,
     unwatched_round: Round,
     folder_round: Round,
@@ -121,7 +128,7 @@ impl Conductor {
             wanted,
             clock,
             timing,
-            memory: Memory::open(state),
+            memory: Memory::open(state.as_deref()),
             watch: Watch::start(wake),
             folders: Folders::default(),
             tracked: Vec::new(),
@@ -131,9 +138,12 @@ impl Conductor {
             timers: BTreeSet::new(),
             turns: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+            lost_folders: BTreeMap::new(),
             unpublished: BTreeMap::new(),
             unsaved: VecDeque::new(),
             save_pause: Duration::ZERO,
+            failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
             unwatched_round: round(timing.poll_unwatched, UNWATCHED_PER_SECOND),
             folder_round: round(timing.poll, POLLED_PER_SECOND),
@@ -200,7 +210,12 @@ impl Conductor {
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.tick();
+            // Nothing here is known to panic. If something does, today's certificates must not be
+            // served for ever for it.
+            if catch_unwind(AssertUnwindSafe(|| self.tick())).is_err() {
+                error!("the keeper of certificates failed and goes on; please report this");
+                self.failed = true;
+            }
         }
     }
 
@@ -212,7 +227,8 @@ impl Conductor {
         let save = (!self.unsaved.is_empty()).then_some(self.save_pause);
         let timer = self.timers.first().map(|(at, _)| *at);
         let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
-        let poll = self.any_unwatched().then(|| self.timing.poll_unwatched / 4);
+        let unwatched = !self.unwatched.is_empty() || self.folders.any_unwatched();
+        let poll = unwatched.then(|| self.timing.poll_unwatched / 4);
         [
             self.watch.due(),
             timer,
@@ -261,47 +277,37 @@ impl Conductor {
     /// Looks at a slice of what may have changed without a word.
     fn poll(&mut self) {
         let now = Instant::now();
-        let slots = self.tracked.len();
-        for n in self.round.next(now, slots).into_iter().flatten() {
+        for n in self
+            .round
+            .next(now, self.tracked.len())
+            .into_iter()
+            .flatten()
+        {
             if n == 0 {
                 self.gatherer.reader.look_at_mounts();
             }
             self.dirty.extend(slot_of(n));
         }
-        for n in self.unwatched_round.next(now, slots).into_iter().flatten() {
-            let Some(tracked) = self.tracked[n].as_ref() else {
-                continue;
-            };
-            let changed = match tracked.reach {
+        let slice = self.unwatched_round.next(now, self.unwatched.len());
+        let unwatched = slice.into_iter().flat_map(|range| {
+            let unwatched = self.unwatched.iter().copied();
+            unwatched.skip(range.start).take(range.len())
+        });
+        let changed = unwatched.filter(|slot| {
+            let tracked = self.tracked[*slot as usize].as_ref();
+            tracked.is_some_and(|tracked| match tracked.reach {
                 Reach::Events => false,
                 Reach::Polled => self.gatherer.reader.stamp(&tracked.source) != tracked.stamp,
                 Reach::Remote => true,
-            };
-            if changed {
-                self.dirty.extend(slot_of(n));
-            }
-        }
+            })
+        });
+        self.dirty.extend(changed);
         self.poll_folders(now);
     }
 
     fn poll_folders(&mut self, now: Instant) {
-        let all = self.folders.numbers();
-        let mut due: BTreeSet<u32> = self
-            .folder_round
-            .next(now, all.len())
-            .into_iter()
-            .flatten()
-            .map(|n| all[n].0)
-            .collect();
-        if due.is_empty() && !self.folders.any_unwatched() {
-            return;
-        }
-        due.extend(
-            all.iter()
-                .filter(|(_, reach)| *reach != Reach::Events)
-                .map(|(n, _)| *n),
-        );
-        let found = self.folders.visit_numbers(due.into_iter(), &mut self.watch);
+        let slice = self.folder_round.next(now, self.folders.count());
+        let found = self.folders.poll(slice, &mut self.watch);
         self.apply_found(found);
     }
 
@@ -416,14 +422,18 @@ impl Conductor {
             }
         }
         if self.wanted.forgetful {
-            for (files, _) in self.memory.strangers(|_| false) {
+            for (files, _) in self.memory.strangers(std::iter::empty()) {
                 self.memory.forget(&files);
             }
         }
     }
 
     fn tell_degraded(&self) {
-        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded()]
+        let failed = self.failed.then(|| {
+            "the keeper of certificates failed once; restart staunch, and please report it"
+                .to_owned()
+        });
+        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded(), failed]
             .into_iter()
             .flatten()
             .collect();

@@ -1,7 +1,8 @@
 //! The searched folders: which certificates are in them, and watching them for more.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ pub(super) struct Folders {
     roots: Vec<Root>,
     /// Every folder at or below a root, by the number that its watch has.
     numbers: HashMap<Place, u32>,
-    places: HashMap<u32, Visited>,
+    places: BTreeMap<u32, Place>,
+    /// Those of which the kernel does not tell everything.
+    unwatched: BTreeSet<u32>,
     next: u32,
 }
 
@@ -29,11 +32,6 @@ struct Root {
 
 /// A folder at or below the root of this index.
 type Place = (usize, PathBuf);
-
-struct Visited {
-    place: Place,
-    reach: Reach,
-}
 
 /// What became of the certificates in folders.
 #[derive(Default)]
@@ -92,10 +90,11 @@ impl Folders {
     }
 
     /// Folders that cannot be searched, each with its place in the configuration and why.
-    pub(super) fn problems(&self) -> impl Iterator<Item = (&Arc<Path>, usize, io::Error)> {
-        self.roots
-            .iter()
-            .filter_map(|root| Some((&root.path, root.order, root.search.problem()?)))
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&Path, usize, io::Error)> {
+        self.roots.iter().flat_map(|root| {
+            let problems = root.search.problems();
+            problems.map(|(folder, error)| (folder, root.order, error))
+        })
     }
 
     /// The source for files that were in a folder earlier, if that is still configured.
@@ -113,9 +112,7 @@ impl Folders {
     /// was in it was removed on purpose.
     pub(super) fn is_lost(&self, folder: &Path) -> bool {
         let root = self.roots.iter().find(|root| *root.path == *folder);
-        root.is_some_and(|root| {
-            root.search.problem().is_some() || root.search.found().next().is_none()
-        })
+        root.is_some_and(|root| root.search.is_lost())
     }
 
     /// Looks at everything and watches it.
@@ -136,7 +133,7 @@ impl Folders {
         watch: &mut Watch<Key>,
     ) -> Found {
         let mut places: HashSet<Place> = keys
-            .filter_map(|number| Some(self.places.get(&number)?.place.clone()))
+            .filter_map(|number| self.places.get(&number).cloned())
             .collect();
         for path in paths {
             for (n, root) in self.roots.iter().enumerate() {
@@ -146,25 +143,24 @@ impl Folders {
         self.visit(places, watch)
     }
 
-    /// Looks at the folders with these numbers, of which some are polled.
-    pub(super) fn visit_numbers(
-        &mut self,
-        numbers: impl Iterator<Item = u32>,
-        watch: &mut Watch<Key>,
-    ) -> Found {
-        self.visit_changed(numbers, std::iter::empty(), watch)
+    /// Looks at a slice of all folders, and at those of which nothing is heard.
+    pub(super) fn poll(&mut self, slice: [Range<usize>; 2], watch: &mut Watch<Key>) -> Found {
+        let mut numbers = self.unwatched.clone();
+        for range in slice.into_iter().filter(|range| !range.is_empty()) {
+            let slice = self.places.keys().skip(range.start).take(range.len());
+            numbers.extend(slice);
+        }
+        self.visit_changed(numbers.into_iter(), std::iter::empty(), watch)
     }
 
-    /// The numbers of all folders, and whether the kernel tells of them.
-    pub(super) fn numbers(&self) -> Vec<(u32, Reach)> {
-        let mut all: Vec<_> = self.places.iter().map(|(n, at)| (*n, at.reach)).collect();
-        all.sort_unstable_by_key(|(n, _)| *n);
-        all
+    /// How many folders are looked at.
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
     }
 
     /// Whether any folder has to be polled.
     pub(super) fn any_unwatched(&self) -> bool {
-        self.places.values().any(|at| at.reach != Reach::Events)
+        !self.unwatched.is_empty()
     }
 
     fn visit(&mut self, places: HashSet<Place>, watch: &mut Watch<Key>) -> Found {
@@ -194,11 +190,12 @@ impl Folders {
             self.next
         });
         let cover = watch.cover_folder(Key::Folder(number), &place.1);
-        let visited = Visited {
-            place,
-            reach: cover.reach,
-        };
-        self.places.insert(number, visited);
+        self.places.insert(number, place);
+        if cover.reach == Reach::Events {
+            self.unwatched.remove(&number);
+        } else {
+            self.unwatched.insert(number);
+        }
     }
 
     fn uncover(&mut self, place: &Place, watch: &mut Watch<Key>) {
@@ -212,6 +209,7 @@ impl Folders {
         }
         if let Some(number) = self.numbers.remove(place) {
             self.places.remove(&number);
+            self.unwatched.remove(&number);
             watch.uncover(Key::Folder(number));
         }
     }

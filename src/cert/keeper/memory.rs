@@ -4,7 +4,7 @@
 //! a state directory on a dead disk costs nothing but the copies.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -43,7 +43,7 @@ enum Task {
 }
 
 impl Memory {
-    pub(super) fn open(state: Option<StateDir>) -> Self {
+    pub(super) fn open(state: Option<&Path>) -> Self {
         let mut memory = Self {
             last_good: None,
             ledger: None,
@@ -53,6 +53,13 @@ impl Memory {
         };
         let Some(state) = state else {
             return memory;
+        };
+        let state = match StateDir::open(state) {
+            Ok(state) => state,
+            Err(error) => {
+                report(&memory.problem, &Err(error));
+                return memory;
+            }
         };
         match LastGood::open(&state) {
             Ok(last_good) => memory.last_good = Some(Arc::new(last_good)),
@@ -100,14 +107,14 @@ impl Memory {
 
     /// Sources of which there are copies and which are not `known`, with the folder that they were
     /// found in.
-    pub(super) fn strangers(
+    pub(super) fn strangers<'a>(
         &self,
-        known: impl Fn(&Files) -> bool,
+        known: impl Iterator<Item = &'a Files>,
     ) -> Vec<(Files, Option<PathBuf>)> {
-        let strangers = self
-            .last_good
-            .iter()
-            .flat_map(|last_good| last_good.strangers(&known));
+        let Some(last_good) = &self.last_good else {
+            return Vec::new();
+        };
+        let strangers = last_good.strangers(known).into_iter();
         strangers
             .map(|header| (header.files, header.folder))
             .collect()

@@ -1,5 +1,7 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod scale;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,6 @@ use crate::cert::testing::{Issued, Leaf, NOW, World, day};
 use crate::cert::{DiskState, Event, Fingerprint, Origin, Reason, Report, Stage};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{CertificateSource, Location, SiteName};
-use crate::state::StateDir;
 
 /// Long enough for any machine that works at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +111,7 @@ impl Bench {
     fn start(&self, sources: Vec<CertificateSource>) -> Running {
         let keeper = Keeper::start(Options {
             wanted: self.wanted(sources),
-            state: Some(StateDir::open(&self.path("state")).unwrap()),
+            state: Some(self.path("state")),
             clock: self.clock.clone(),
             roots: Arc::new(crate::cert::load::Roots::from_ders([self
                 .world
@@ -515,6 +516,25 @@ fn no_copy_is_made_of_what_may_not_be_kept() {
     drop(running);
     let copies = fs::read_dir(bench.path("state/last-good")).unwrap().count();
     assert_eq!(copies, 1);
+}
+
+#[test]
+fn copies_go_when_they_are_no_longer_wanted() {
+    let bench = Bench::new();
+    let good = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &good);
+    let running = bench.start(vec![bench.pair("a")]);
+    bench.wait_for_copy(print(&good));
+    running.keeper.reload(Wanted {
+        forgetful: true,
+        ..bench.wanted(vec![bench.pair("a")])
+    });
+    until("the copies are gone", || {
+        fs::read_dir(bench.path("state/last-good"))
+            .unwrap()
+            .next()
+            .is_none()
+    });
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::warn;
+
 use super::tracked::{Trouble, What, may_be_half};
 use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
 use crate::cert::{Event, Rejection, Verified};
@@ -42,6 +44,15 @@ impl Conductor {
         if let Some(tracked) = self.get(slot)
             && tracked.standing.pin(pinned, now)
         {
+            if pinned {
+                let detail = tracked
+                    .standing
+                    .disk()
+                    .detail
+                    .as_deref()
+                    .unwrap_or_default();
+                warn!(source = %tracked.source.label, detail, "certificate file is pinned");
+            }
             self.stage(slot);
         }
         self.reschedule(slot);
@@ -126,7 +137,8 @@ impl Conductor {
         };
         // Half of a pair only if the other half is what it was.
         let half = half && tracked.is_half_new();
-        tracked.trouble = Some(Trouble::new(what, rejection, half));
+        let before = tracked.trouble.take();
+        tracked.trouble = Some(Trouble::new(what, rejection, half, before.as_ref()));
         if mode != Mode::Watching {
             self.hurry(slot);
         }
