@@ -17,9 +17,8 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use super::select::Resolver;
 use super::{Event, Fingerprint, Reason, Rejection};
 use crate::clock::Clock;
 use crate::config::{CertificateSource, Config, SiteName};
+use crate::state::StateDir;
 use conductor::Conductor;
 pub use gather::Work;
 
@@ -48,8 +48,6 @@ pub struct Wanted {
     pub sites: Vec<SiteName>,
     /// The default certificate, and when a renewal is overdue.
     pub settings: Settings,
-    /// No copies are kept in the state directory, of any source.
-    pub forgetful: bool,
 }
 
 impl Wanted {
@@ -66,7 +64,12 @@ impl Wanted {
             })
         });
         Self {
-            sources: config.certificates.clone(),
+            sources: (config.certificates.iter())
+                .map(|source| CertificateSource {
+                    keep: source.keep && config.keep_last_good,
+                    ..source.clone()
+                })
+                .collect(),
             sites: config
                 .sites
                 .iter()
@@ -77,7 +80,6 @@ impl Wanted {
                 overdue: config.alerts.overdue,
                 expiring: config.alerts.expiring,
             },
-            forgetful: !config.keep_last_good,
         }
     }
 }
@@ -88,7 +90,7 @@ pub struct Options {
     /// What the configuration wants.
     pub wanted: Wanted,
     /// Where last-good certificates and the ledger are kept; `None`: nowhere.
-    pub state: Option<PathBuf>,
+    pub state: Option<StateDir>,
     /// The time.
     pub clock: Clock,
     /// Whom this system trusts.
@@ -234,6 +236,8 @@ pub struct Keeper {
     shared: Arc<Shared>,
     clock: Clock,
     inbox: Sender<Message>,
+    /// What happened while everything was read for the first time.
+    beginning: Mutex<Option<broadcast::Receiver<Arc<Event>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -249,6 +253,7 @@ impl Keeper {
             // Nobody listens any more when the keeper is being dropped.
             let _closed = look.send(Message::Look);
         };
+        let beginning = Mutex::new(Some(shared.events.subscribe()));
         let mut conductor = Conductor::new(options, Arc::clone(&shared), wake);
         conductor.begin();
         let thread = thread::Builder::new()
@@ -263,6 +268,7 @@ impl Keeper {
             shared,
             clock,
             inbox,
+            beginning,
             thread,
         }
     }
@@ -301,9 +307,12 @@ impl Keeper {
         answer.recv().unwrap_or(Err(AcceptError::Stopped))
     }
 
-    /// Events from now on. A listener that is too slow loses the oldest, and is told how many.
+    /// Events from now on; the first listener also gets those of the start. One that is too slow
+    /// loses the oldest, and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.shared.events.subscribe()
+        let beginning = self.beginning.lock();
+        let beginning = beginning.unwrap_or_else(PoisonError::into_inner).take();
+        beginning.unwrap_or_else(|| self.shared.events.subscribe())
     }
 
     /// What does not work as it should, in words: watching, or the state directory.

@@ -128,7 +128,7 @@ impl Conductor {
             wanted,
             clock,
             timing,
-            memory: Memory::open(state.as_deref()),
+            memory: Memory::open(state),
             watch: Watch::start(wake),
             folders: Folders::default(),
             tracked: Vec::new(),
@@ -161,7 +161,7 @@ impl Conductor {
             self.track(source);
         }
         self.track_strangers();
-        let jobs = self.jobs(&(0..self.slots()).collect());
+        let jobs = self.jobs(&std::mem::take(&mut self.dirty));
         let gathered = in_parallel(&jobs, |job| {
             let gathered = self.gatherer.one(job, now);
             let remembered = self.recall(job, &gathered, now);
@@ -419,11 +419,6 @@ impl Conductor {
             let files = &tracked.source.files;
             if !tracked.source.keep && !self.memory.recall(files).is_empty() {
                 self.memory.forget(files);
-            }
-        }
-        if self.wanted.forgetful {
-            for (files, _) in self.memory.strangers(std::iter::empty()) {
-                self.memory.forget(&files);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! a state directory on a dead disk costs nothing but the copies.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -43,7 +43,7 @@ enum Task {
 }
 
 impl Memory {
-    pub(super) fn open(state: Option<&Path>) -> Self {
+    pub(super) fn open(state: Option<StateDir>) -> Self {
         let mut memory = Self {
             last_good: None,
             ledger: None,
@@ -53,13 +53,6 @@ impl Memory {
         };
         let Some(state) = state else {
             return memory;
-        };
-        let state = match StateDir::open(state) {
-            Ok(state) => state,
-            Err(error) => {
-                report(&memory.problem, &Err(error));
-                return memory;
-            }
         };
         match LastGood::open(&state) {
             Ok(last_good) => memory.last_good = Some(Arc::new(last_good)),

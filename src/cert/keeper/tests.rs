@@ -21,6 +21,7 @@ use crate::cert::testing::{Issued, Leaf, NOW, World, day};
 use crate::cert::{DiskState, Event, Fingerprint, Origin, Reason, Report, Stage};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{CertificateSource, Location, SiteName};
+use crate::state::StateDir;
 
 /// Long enough for any machine that works at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,14 +105,13 @@ impl Bench {
             sources,
             sites: self.sites.clone(),
             settings: Settings::default(),
-            forgetful: false,
         }
     }
 
     fn start(&self, sources: Vec<CertificateSource>) -> Running {
         let keeper = Keeper::start(Options {
             wanted: self.wanted(sources),
-            state: Some(self.path("state")),
+            state: Some(StateDir::open(&self.path("state")).unwrap()),
             clock: self.clock.clone(),
             roots: Arc::new(crate::cert::load::Roots::from_ders([self
                 .world
@@ -525,10 +525,11 @@ fn copies_go_when_they_are_no_longer_wanted() {
     bench.write("a", &good);
     let running = bench.start(vec![bench.pair("a")]);
     bench.wait_for_copy(print(&good));
-    running.keeper.reload(Wanted {
-        forgetful: true,
-        ..bench.wanted(vec![bench.pair("a")])
-    });
+    let not_kept = CertificateSource {
+        keep: false,
+        ..bench.pair("a")
+    };
+    running.keeper.reload(bench.wanted(vec![not_kept]));
     until("the copies are gone", || {
         fs::read_dir(bench.path("state/last-good"))
             .unwrap()

@@ -165,10 +165,6 @@ impl Conductor {
         configured
             .filter_map(|(order, config)| Source::configured(config, order))
             .chain(self.folders.sources())
-            .map(|source| Source {
-                keep: source.keep && !self.wanted.forgetful,
-                ..source
-            })
             .collect()
     }
 
@@ -298,8 +294,7 @@ impl Conductor {
 
     /// Takes note of what appeared in folders, and of what vanished from them.
     pub(super) fn apply_found(&mut self, found: Found) {
-        for mut source in found.appeared {
-            source.keep &= !self.wanted.forgetful;
+        for source in found.appeared {
             let slot = self.track(source);
             self.reschedule(slot);
         }
@@ -328,9 +323,6 @@ impl Conductor {
 
     /// Looks after what was held in an earlier run and is not found in its folder now.
     pub(super) fn track_strangers(&mut self) {
-        if self.wanted.forgetful {
-            return;
-        }
         let strangers = self.memory.strangers(self.by_files.keys());
         let (mut kept, mut unknown) = (0, 0);
         for (files, folder) in strangers {
