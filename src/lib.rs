@@ -27,6 +27,9 @@ pub mod watch;
 
 pub mod config;
 
+
+pub mod wire;
+
 pub mod http;
 
 pub mod clock;
