@@ -13,7 +13,8 @@ pub mod parse;
 
 use crate::http::field::{Fields, Span};
 
-/// A request method (RFC 9110, section 9). The text of the others is in the head.
+/// A request method (RFC 9110, section 9), in the order of [`crate::metrics::METHODS`]. The text of
+/// the others is in the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `GET`
@@ -34,14 +35,13 @@ pub enum Method {
     Trace,
     /// `PATCH`
     Patch,
+    /// `QUERY`
+    Query,
     /// Anything else.
     Other,
 }
 
 impl Method {
-    /// How many there are, for tables indexed by method.
-    pub const COUNT: usize = 10;
-
     /// Reads a method; methods are case-sensitive.
     pub fn from_bytes(text: &[u8]) -> Self {
         match text {
@@ -54,6 +54,7 @@ impl Method {
             b"OPTIONS" => Self::Options,
             b"TRACE" => Self::Trace,
             b"PATCH" => Self::Patch,
+            b"QUERY" => Self::Query,
             _ => Self::Other,
         }
     }
@@ -63,24 +64,9 @@ impl Method {
     pub const fn is_idempotent(self) -> bool {
         matches!(
             self,
-            Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace
+            Self::Get
+ | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace | Self::Query
         )
-    }
-
-    /// A bounded name for metrics: the method, or `other`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Patch => "PATCH",
-            Self::Other => "other",
-        }
     }
 }
 
@@ -156,6 +142,23 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// Stands for a request that could not be read.
+    pub fn unread() -> Self {
+        Self {
+            method: Method::Other,
+            version: Version::Http11,
+            framing: Framing::None,
+            fields: Fields::default(),
+            method_text: Span::default(),
+            target: Span::default(),
+            authority: Span::default(),
+            keep_alive: false,
+            expects_continue: false,
+            upgrade: false,
+            accepts_trailers: false,
+        }
+    }
+
     /// The method's text.
     pub fn method_text(&self) -> &[u8] {
         self.fields.slice(self.method_text)
@@ -195,6 +198,12 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// A response that the proxy makes itself.
+    pub fn own(status: u16, reason: &str, framing: Framing, mut fields: Fields) -> Self {
+        let reason = fields.store(reason.as_bytes());
+        Self { status, reason, framing, fields, keep_alive: true }
+    }
+
     /// The reason phrase as it came.
     pub fn reason(&self) -> &[u8] {
         self.fields.slice(self.reason)

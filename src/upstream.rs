@@ -73,6 +73,8 @@ impl Drop for InFlight {
 pub struct Upstream {
     /// Its name, or the URL it stands for.
     pub name: Arc<str>,
+    /// Its place in [`Upstreams`], for tables beside it.
+    pub index: usize,
     servers: Vec<Arc<Server>>,
     balance: Balance,
     turn: AtomicUsize,
@@ -84,12 +86,13 @@ impl Upstream {
         &self.servers
     }
 
-    /// Chooses a server for the `attempt`-th try (from 0) of a request by this client. A further
-    /// try goes to another server where there is one. An upstream always has a server.
-    pub fn choose(&self, client: IpAddr, attempt: usize) -> &Arc<Server> {
+    /// Chooses a server, by its place in [`servers`](Self::servers), for the `attempt`-th try (from
+    /// 0) of a request by this client. A further try goes to another server where there is one. An
+    /// upstream always has a server.
+    pub fn choose(&self, client: IpAddr, attempt: usize) -> usize {
         let count = self.servers.len();
         if count == 1 {
-            return &self.servers[0];
+            return 0;
         }
         let first = match self.balance {
             Balance::RoundRobin if attempt == 0 => self.turn.fetch_add(1, Ordering::Relaxed),
@@ -98,7 +101,7 @@ impl Upstream {
             Balance::Random => random(),
             Balance::Hash => return self.by_hash(client, attempt),
         };
-        &self.servers[first.wrapping_add(attempt) % count]
+        first.wrapping_add(attempt) % count
     }
 
     /// The server with the fewest requests in flight; ties are broken in turn, so that idle
@@ -114,7 +117,7 @@ impl Upstream {
 
     /// Rendezvous hashing (Thaler and Ravishankar, 1998): each client ranks the servers by a hash
     /// of both, so that a server that comes or goes moves only its own share of the clients.
-    fn by_hash(&self, client: IpAddr, attempt: usize) -> &Arc<Server> {
+    fn by_hash(&self, client: IpAddr, attempt: usize) -> usize {
         let score = |server: &Server| {
             let mut hasher = Fnv::default();
             match client.to_canonical() {
@@ -127,7 +130,7 @@ impl Upstream {
         let mut ranked: smallvec::SmallVec<[(u64, usize); 16]> =
             self.servers.iter().enumerate().map(|(index, server)| (score(server), index)).collect();
         ranked.sort_unstable();
-        &self.servers[ranked[attempt % ranked.len()].1]
+        ranked[attempt % ranked.len()].1
     }
 }
 
@@ -184,7 +187,7 @@ impl Upstreams {
             .flat_map(|upstream| upstream.servers())
             .map(|server| (&*server.url, server))
             .collect();
-        let upstream = |(name, upstream): (&Arc<str>, &config::Upstream)| {
+        let upstream = |(index, (name, upstream)): (usize, (&Arc<str>, &config::Upstream))| {
             let servers = upstream
                 .servers
                 .iter()
@@ -195,13 +198,14 @@ impl Upstreams {
                 .collect();
             let upstream = Upstream {
                 name: Arc::clone(name),
+                index,
                 servers,
                 balance: upstream.balance,
                 turn: AtomicUsize::new(0),
             };
             (Arc::clone(name), Arc::new(upstream))
         };
-        Self(configured.iter().map(upstream).collect())
+        Self(configured.iter().enumerate().map(upstream).collect())
     }
 
     /// One by its name.
@@ -267,11 +271,11 @@ mod tests {
         let upstream = upstream(Balance::RoundRobin, 3);
         let mut seen = HashMap::new();
         for _ in 0..9 {
-            *seen.entry(upstream.choose(client(1), 0).id).or_insert(0) += 1;
+            *seen.entry(upstream.choose(client(1), 0)).or_insert(0) += 1;
         }
         assert!(seen.values().all(|&count| count == 3) && seen.len() == 3);
-        let first = upstream.choose(client(1), 0).id;
-        assert_ne!(first, upstream.choose(client(1), 1).id);
+        let first = upstream.choose(client(1), 0);
+        assert_ne!(first, upstream.choose(client(1), 1));
     }
 
     #[test]
@@ -279,7 +283,7 @@ mod tests {
         let upstream = upstream(Balance::LeastRequests, 2);
         let busy = InFlight::new(&upstream.servers[0]);
         for _ in 0..4 {
-            assert_eq!(upstream.choose(client(1), 0).id, upstream.servers[1].id);
+            assert_eq!(upstream.choose(client(1), 0), 1);
         }
         drop(busy);
     }
@@ -289,9 +293,9 @@ mod tests {
         let three = upstream(Balance::Hash, 3);
         let two = upstream(Balance::Hash, 2); // without 10.0.0.2
         for n in 0..200 {
-            let before = &three.choose(client(n), 0).url;
+            let before = &three.servers[three.choose(client(n), 0)].url;
             if &**before != "http://10.0.0.2" {
-                assert_eq!(before, &two.choose(client(n), 0).url);
+                assert_eq!(before, &two.servers[two.choose(client(n), 0)].url);
             }
         }
     }

@@ -55,7 +55,7 @@ macro_rules! ids {
                 Self::Other
             }
 
-            /// The name in lower case; empty for `Other` and `Removed`.
+            /// The name as it is usually written; empty for `Other` and `Removed`.
             pub const fn name(self) -> &'static str {
                 match self {
                     Self::Other | Self::Removed => "",
@@ -67,26 +67,26 @@ macro_rules! ids {
 }
 
 ids! {
-    Host = "host",
-    Connection = "connection",
-    KeepAlive = "keep-alive",
-    ProxyConnection = "proxy-connection",
-    TransferEncoding = "transfer-encoding",
-    ContentLength = "content-length",
-    Te = "te",
-    Trailer = "trailer",
-    Upgrade = "upgrade",
-    Http2Settings = "http2-settings",
-    Expect = "expect",
-    Via = "via",
-    Date = "date",
-    Forwarded = "forwarded",
-    XForwardedFor = "x-forwarded-for",
-    XForwardedProto = "x-forwarded-proto",
-    XForwardedHost = "x-forwarded-host",
-    Cookie = "cookie",
-    Referer = "referer",
-    UserAgent = "user-agent",
+    Host = "Host",
+    Connection = "Connection",
+    KeepAlive = "Keep-Alive",
+    ProxyConnection = "Proxy-Connection",
+    TransferEncoding = "Transfer-Encoding",
+    ContentLength = "Content-Length",
+    Te = "TE",
+    Trailer = "Trailer",
+    Upgrade = "Upgrade",
+    Http2Settings = "HTTP2-Settings",
+    Expect = "Expect",
+    Via = "Via",
+    Date = "Date",
+    Forwarded = "Forwarded",
+    XForwardedFor = "X-Forwarded-For",
+    XForwardedProto = "X-Forwarded-Proto",
+    XForwardedHost = "X-Forwarded-Host",
+    Cookie = "Cookie",
+    Referer = "Referer",
+    UserAgent = "User-Agent",
 }
 
 #[derive(Clone, Copy, Debug)]
