@@ -27,8 +27,13 @@ impl Draining {
     /// Tells all connections, now and in future.
     pub fn begin(&self) {
         self.begun.set(true);
-        let wakers: Vec<_> =
-            self.slots.borrow_mut().wakers.iter_mut().filter_map(Option::take).collect();
+        let wakers: Vec<_> = self
+            .slots
+            .borrow_mut()
+            .wakers
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -50,7 +55,10 @@ impl Draining {
             slots.wakers.push(None);
             slots.wakers.len() - 1
         });
-        Guard { draining: Rc::clone(self), slot }
+        Guard {
+            draining: Rc::clone(self),
+            slot,
+        }
     }
 
     /// Ready once no connection is open.
@@ -82,7 +90,10 @@ impl Guard {
             return Poll::Ready(());
         }
         let waker = &mut self.draining.slots.borrow_mut().wakers[self.slot];
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
@@ -96,7 +107,11 @@ impl Drop for Guard {
         let mut slots = self.draining.slots.borrow_mut();
         slots.wakers[self.slot] = None;
         slots.free.push(self.slot);
-        let emptied = if open == 0 { slots.emptied.take() } else { None };
+        let emptied = if open == 0 {
+            slots.emptied.take()
+        } else {
+            None
+        };
         drop(slots);
         if let Some(waker) = emptied {
             waker.wake();

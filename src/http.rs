@@ -65,7 +65,12 @@ impl Method {
         matches!(
             self,
             Self::Get
- | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace | Self::Query
+                | Self::Head
+                | Self::Put
+                | Self::Delete
+                | Self::Options
+                | Self::Trace
+                | Self::Query
         )
     }
 }
@@ -201,7 +206,13 @@ impl ResponseHead {
     /// A response that the proxy makes itself.
     pub fn own(status: u16, reason: &str, framing: Framing, mut fields: Fields) -> Self {
         let reason = fields.store(reason.as_bytes());
-        Self { status, reason, framing, fields, keep_alive: true }
+        Self {
+            status,
+            reason,
+            framing,
+            fields,
+            keep_alive: true,
+        }
     }
 
     /// The reason phrase as it came.

@@ -27,7 +27,6 @@ pub mod watch;
 
 pub mod config;
 
-
 pub mod wire;
 
 pub mod http;

@@ -9,9 +9,11 @@ pub mod error;
 pub mod exchange;
 pub mod headers;
 pub mod local;
+mod redirect;
 pub mod route;
 pub mod tunnel;
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,6 +34,7 @@ use error::{Failure, Progress, Refusal, Side, phrase};
 use exchange::Upload;
 use headers::Hop;
 pub use local::{Local, Snapshot};
+pub use redirect::redirect;
 use route::{SiteIndex, Table};
 
 /// Tries of one request, the first included.
@@ -120,7 +123,15 @@ pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead
     if let Err(failure) = &result {
         fail(local, peer, &head, client, &mut account, failure).await;
     }
-    record(local, &world, peer, &head, &account, begin.elapsed(), result.as_ref().err());
+    record(
+        local,
+        &world,
+        peer,
+        &head,
+        &account,
+        begin.elapsed(),
+        result.as_ref().err(),
+    );
 }
 
 /// Answers a request that could not even be read. `failure` says why.
@@ -129,7 +140,15 @@ pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failu
     let mut account = Account::default();
     let head = RequestHead::unread();
     fail(local, peer, &head, client, &mut account, &failure).await;
-    record(local, &world, peer, &head, &account, Duration::ZERO, Some(&failure));
+    record(
+        local,
+        &world,
+        peer,
+        &head,
+        &account,
+        Duration::ZERO,
+        Some(&failure),
+    );
 }
 
 async fn serve<C: Client>(
@@ -160,7 +179,9 @@ async fn serve<C: Client>(
         head,
         upgrade: upgrade.as_deref(),
     };
-    let result = forward.run(client, &mut upload, &mut deadline, account).await;
+    let result = forward
+        .run(client, &mut upload, &mut deadline, account)
+        .await;
     account.received = upload.taken;
     let (mut server, mut response, in_flight) = result?;
 
@@ -179,8 +200,14 @@ async fn serve<C: Client>(
         account.sent = passed.down;
         return Ok(());
     }
-    let sent =
-        exchange::response(client, &mut server, &mut upload, world.timeouts(), &mut deadline).await;
+    let sent = exchange::response(
+        client,
+        &mut server,
+        &mut upload,
+        world.timeouts(),
+        &mut deadline,
+    )
+    .await;
     account.received = upload.taken;
     account.sent = sent?;
     drop(in_flight);
@@ -212,7 +239,9 @@ fn route(
 ) -> Result<Arc<Upstream>, Refusal> {
     let site = match head.authority() {
         [] => world.table().nameless(),
-        authority => world.table().find(Host::parse(authority).ok_or(Refusal::Host)?.as_str()),
+        authority => world
+            .table()
+            .find(Host::parse(authority).ok_or(Refusal::Host)?.as_str()),
     };
     let site = site.ok_or(Refusal::Misdirected)?;
     account.site = Some(site);
@@ -221,7 +250,11 @@ fn route(
 
 fn hop(world: &Snapshot, peer: &Peer) -> Hop {
     let client: IpAddr = peer.client.ip();
-    Hop { client, trusted: world.trusts(client), scheme: peer.scheme }
+    Hop {
+        client,
+        trusted: world.trusts(client),
+        scheme: peer.scheme,
+    }
 }
 
 /// One request on its way to one of the servers of an upstream.
@@ -258,7 +291,9 @@ impl Forward<'_> {
             account.upstream_time = Some(begin.elapsed());
             let failure = match result {
                 Ok((connection, response)) => {
-                    series.response_duration.observe(begin.elapsed().as_secs_f64());
+                    series
+                        .response_duration
+                        .observe(begin.elapsed().as_secs_f64());
                     series.outcome(match response.status {
                         500.. => UpstreamOutcome::ServerError,
                         _ => UpstreamOutcome::Response,
@@ -304,9 +339,15 @@ impl Forward<'_> {
         };
         *reused = connection.is_reused();
         connection.send_head(self.head, self.upgrade);
-        let response =
-            exchange::request(client, &mut connection, self.head, upload, timeouts, deadline)
-                .await?;
+        let response = exchange::request(
+            client,
+            &mut connection,
+            self.head,
+            upload,
+            timeouts,
+            deadline,
+        )
+        .await?;
         if response.status == 101 && self.upgrade.is_none() {
             return Err(Failure::UnaskedUpgrade);
         }
@@ -336,29 +377,45 @@ async fn fail<C: Client>(
         client.abort();
         return;
     }
-    let (response, body) = page(account.status, &local.date()[..], head.method == Method::Head);
+    let (response, body) = page(
+        account.status,
+        &local.date()[..],
+        head.method == Method::Head,
+    );
     account.sent = body.len() as u64;
-    if client.start(response, false).is_err() {
-        return;
-    }
+    // It failed already; that its explanation cannot be delivered either is no news.
+    let _ = deliver(local, client, response, &body).await;
+}
+
+/// Sends a response of the proxy's own, within the time that any sending has.
+async fn deliver<C: Client>(
+    local: &Local,
+    client: &mut C,
+    response: ResponseHead,
+    body: &[u8],
+) -> Result<(), Failure> {
+    client.start(response, false)?;
     let mut deadline = Deadline::default();
     deadline.set(local.world().timeouts().send);
-    let mut rest = &body[..];
-    std::future::poll_fn(|cx| {
+    let mut rest = body;
+    let mut finished = false;
+    poll_fn(|cx| {
         while !rest.is_empty() {
-            match client.poll_send(cx, rest) {
-                Poll::Ready(Ok(count)) => rest = &rest[count..],
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return deadline.poll(cx),
+            match client.poll_send(cx, rest)? {
+                Poll::Ready(count) => rest = &rest[count..],
+                Poll::Pending => return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
             }
         }
-        client.finish(None);
+        if !finished {
+            client.finish(None);
+            finished = true;
+        }
         match client.poll_flush(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => deadline.poll(cx),
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
         }
     })
-    .await;
+    .await
 }
 
 /// The response that the proxy makes itself: small, and without a word on what is behind.

@@ -127,8 +127,12 @@ impl Upstream {
             hasher.write(server.url.as_bytes());
             hasher.finish()
         };
-        let mut ranked: smallvec::SmallVec<[(u64, usize); 16]> =
-            self.servers.iter().enumerate().map(|(index, server)| (score(server), index)).collect();
+        let mut ranked: smallvec::SmallVec<[(u64, usize); 16]> = self
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(index, server)| (score(server), index))
+            .collect();
         ranked.sort_unstable();
         ranked[attempt % ranked.len()].1
     }
@@ -231,9 +235,10 @@ impl Server {
             id: ServerId(NEXT.fetch_add(1, Ordering::Relaxed)),
             url: Arc::clone(&server.url),
             address: server.address.clone(),
-            tls: name
-                .filter(|_| server.tls)
-                .map(|name| ServerTls { config: Arc::clone(tls), name }),
+            tls: name.filter(|_| server.tls).map(|name| ServerTls {
+                config: Arc::clone(tls),
+                name,
+            }),
             in_flight: AtomicUsize::new(0),
         }
     }
@@ -255,7 +260,13 @@ mod tests {
             })
             .collect();
         let all = Upstreams::build(
-            &BTreeMap::from([("u".into(), config::Upstream { servers: configured, balance })]),
+            &BTreeMap::from([(
+                "u".into(),
+                config::Upstream {
+                    servers: configured,
+                    balance,
+                },
+            )]),
             &tls,
             &Upstreams::default(),
         );
@@ -316,6 +327,9 @@ mod tests {
         let tls = crate::tls::upstream_client(&[]);
         let old = Upstreams::build(&configured, &tls, &Upstreams::default());
         let new = Upstreams::build(&configured, &tls, &old);
-        assert_eq!(old.get("u").unwrap().servers[0].id, new.get("u").unwrap().servers[0].id);
+        assert_eq!(
+            old.get("u").unwrap().servers[0].id,
+            new.get("u").unwrap().servers[0].id
+        );
     }
 }

@@ -120,9 +120,9 @@ impl Failure {
             Self::ClientGone | Self::ClientNotReading => 499,
             Self::ClientBody(_) => 400,
             Self::ClientStalled => 408,
-            Self::Connect(ConnectError::Timeout(_))
-            | Self::ResponseTimeout
-            | Self::BodyTimeout => 504,
+            Self::Connect(ConnectError::Timeout(_)) | Self::ResponseTimeout | Self::BodyTimeout => {
+                504
+            }
             Self::Connect(ConnectError::Exhausted(_)) => 503,
             Self::Connect(_)
             | Self::NoResponse(_)
@@ -194,9 +194,7 @@ impl Failure {
             Self::Connect(_) => true,
             // A kept connection that the server closed as we used it: it has seen nothing, or will
             // not mind seeing it twice.
-            Self::NoResponse(_) => {
-                progress.reused && progress.idempotent && !progress.body_sent
-            }
+            Self::NoResponse(_) => progress.reused && progress.idempotent && !progress.body_sent,
             _ => false,
         }
     }

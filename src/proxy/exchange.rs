@@ -35,7 +35,12 @@ impl Upload {
             Some(limit) => limit,
             None => u64::MAX,
         };
-        Self { done: false, refused: false, taken: 0, limit }
+        Self {
+            done: false,
+            refused: false,
+            taken: 0,
+            limit,
+        }
     }
 
     /// Begins again on another connection. Only where nothing was taken.
@@ -115,7 +120,11 @@ pub async fn request<C: Client>(
                 Poll::Ready(ControlFlow::Continue(())) => continue,
                 Poll::Pending => {}
             }
-            let stall = if upload.done || upload.refused { Stall::Server } else { stall };
+            let stall = if upload.done || upload.refused {
+                Stall::Server
+            } else {
+                stall
+            };
             if moved || stall != waiting {
                 waiting = stall;
                 deadline.set(match stall {

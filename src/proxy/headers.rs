@@ -34,14 +34,17 @@ pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
         let _ = write!(out, "{client}");
     });
     let authority = head.authority().to_vec();
-    extend(head, Id::Forwarded, |out| forwarded(out, client, &authority, hop.scheme));
+    extend(head, Id::Forwarded, |out| {
+        forwarded(out, client, &authority, hop.scheme)
+    });
     if !head.fields.has(Id::XForwardedProto) {
         head.fields.push_with(Id::XForwardedProto, |out| {
             out.extend_from_slice(hop.scheme.as_bytes());
         });
     }
     if !head.fields.has(Id::XForwardedHost) && !authority.is_empty() {
-        head.fields.push_with(Id::XForwardedHost, |out| out.extend_from_slice(&authority));
+        head.fields
+            .push_with(Id::XForwardedHost, |out| out.extend_from_slice(&authority));
     }
     let version = head.version;
     extend(head, Id::Via, |out| via(out, version));
@@ -53,7 +56,8 @@ pub fn to_client(head: &mut ResponseHead, date: &[u8]) {
     head.fields.remove_hop_by_hop();
     // RFC 9110, section 6.6.1: who forwards a response without a date adds it.
     if !head.fields.has(Id::Date) && head.status >= 200 {
-        head.fields.push_with(Id::Date, |out| out.extend_from_slice(date));
+        head.fields
+            .push_with(Id::Date, |out| out.extend_from_slice(date));
     }
 }
 
@@ -81,7 +85,8 @@ fn extend(head: &mut RequestHead, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
     }
     head.fields.remove(id);
     write(&mut joined);
-    head.fields.push_with(id, |out| out.extend_from_slice(&joined));
+    head.fields
+        .push_with(id, |out| out.extend_from_slice(&joined));
 }
 
 /// RFC 7239, section 4. An IPv6 address and a host with a port need quotes.
@@ -91,7 +96,11 @@ fn forwarded(out: &mut Vec<u8>, client: IpAddr, authority: &[u8], scheme: &str) 
         IpAddr::V6(ip) => write!(out, "for=\"[{ip}]\""),
     };
     if !authority.is_empty() {
-        let quote: &[u8] = if authority.contains(&b':') { b"\"" } else { b"" };
+        let quote: &[u8] = if authority.contains(&b':') {
+            b"\""
+        } else {
+            b""
+        };
         out.extend_from_slice(b";host=");
         out.extend_from_slice(quote);
         out.extend_from_slice(authority);
@@ -113,7 +122,11 @@ mod tests {
 
     fn sent(text: &str, trusted: bool) -> (String, Option<Vec<u8>>) {
         let mut head = parse::request(text.as_bytes(), 100).unwrap();
-        let hop = Hop { client: [192, 0, 2, 1].into(), trusted, scheme: "https" };
+        let hop = Hop {
+            client: [192, 0, 2, 1].into(),
+            trusted,
+            scheme: "https",
+        };
         let upgrade = to_upstream(&mut head, hop);
         let mut out = Vec::new();
         crate::http::encode::request(&mut out, &head, false, upgrade.as_deref());
@@ -137,10 +150,16 @@ mod tests {
     #[test]
     fn what_a_trusted_proxy_says_is_extended() {
         let (head, _) = sent(CLAIMS, true);
-        assert!(head.contains("X-Forwarded-For: 9.9.9.9, 192.0.2.1\r\n"), "{head}");
+        assert!(
+            head.contains("X-Forwarded-For: 9.9.9.9, 192.0.2.1\r\n"),
+            "{head}"
+        );
         assert!(head.contains("x-forwarded-proto: http\r\n"), "{head}");
         assert!(head.contains("X-Forwarded-Host: evil\r\n"), "{head}");
-        assert!(head.contains("Forwarded: for=9.9.9.9, for=192.0.2.1;"), "{head}");
+        assert!(
+            head.contains("Forwarded: for=9.9.9.9, for=192.0.2.1;"),
+            "{head}"
+        );
     }
 
     #[test]
@@ -153,10 +172,16 @@ mod tests {
             sent(&text, false)
         };
         let (head, upgrade) = ask("websocket");
-        assert!(head.contains("Connection: upgrade\r\nUpgrade: websocket\r\n"), "{head}");
+        assert!(
+            head.contains("Connection: upgrade\r\nUpgrade: websocket\r\n"),
+            "{head}"
+        );
         assert_eq!(upgrade.as_deref(), Some(&b"websocket"[..]));
         let (head, upgrade) = ask("h2c");
-        assert!(!head.to_lowercase().contains("upgrade") && !head.contains("AAA"), "{head}");
+        assert!(
+            !head.to_lowercase().contains("upgrade") && !head.contains("AAA"),
+            "{head}"
+        );
         assert_eq!(upgrade, None);
     }
 }

@@ -44,7 +44,16 @@ impl Local {
         let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
         let edge = Edge::new(&registry);
         let date = RefCell::new((i64::MIN, [0; DATE]));
-        Self { shared, snapshot, registry, clock, date, pool: Pool::default(), edge, draining }
+        Self {
+            shared,
+            snapshot,
+            registry,
+            clock,
+            date,
+            pool: Pool::default(),
+            edge,
+            draining,
+        }
     }
 
     /// The world as it is now; a request takes it once and keeps it.
@@ -107,7 +116,11 @@ impl Snapshot {
                     .collect()
             })
             .collect();
-        Self { world, sites, servers }
+        Self {
+            world,
+            sites,
+            servers,
+        }
     }
 
     /// Sites and routes.

@@ -106,7 +106,10 @@ impl Site {
             .iter()
             .filter_map(|route| {
                 let upstream = Arc::clone(upstreams.get(&route.upstream)?);
-                Some(Route { path: Arc::clone(&route.path), upstream })
+                Some(Route {
+                    path: Arc::clone(&route.path),
+                    upstream,
+                })
             })
             .collect();
         let label = match &site.names[..] {
@@ -233,14 +236,22 @@ mod tests {
             ("/api/", "/api/x", true),
             ("/api/", "/api", false),
         ] {
-            assert_eq!(is_prefix(prefix.as_bytes(), path.as_bytes()), expected, "{prefix} {path}");
+            assert_eq!(
+                is_prefix(prefix.as_bytes(), path.as_bytes()),
+                expected,
+                "{prefix} {path}"
+            );
         }
     }
 
     fn table(names: &[&[SiteName]]) -> Table {
         let sites: Vec<_> = names
             .iter()
-            .map(|names| config::Site { names: names.to_vec(), default: false, routes: vec![] })
+            .map(|names| config::Site {
+                names: names.to_vec(),
+                default: false,
+                routes: vec![],
+            })
             .collect();
         Table::build(&sites, &Upstreams::default())
     }

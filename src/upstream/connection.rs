@@ -142,7 +142,8 @@ impl Connection {
     pub fn send_head(&mut self, head: &RequestHead, upgrade: Option<&[u8]>) {
         let chunked = head.framing == Framing::Chunked;
         self.request_sent = false;
-        self.writer.head(|out| encode::request(out, head, chunked, upgrade));
+        self.writer
+            .head(|out| encode::request(out, head, chunked, upgrade));
         self.writer.begin_body(chunked);
     }
 
@@ -168,9 +169,12 @@ impl Connection {
         cx: &mut Context<'_>,
         to: Method,
     ) -> Poll<Result<ResponseHead, ReadError>> {
-        let head = ready!(self.reader.poll_head(cx, &mut self.io, MAX_HEAD, false, |head| {
-            parse::response(head, to)
-        }))?;
+        let head = ready!(
+            self.reader
+                .poll_head(cx, &mut self.io, MAX_HEAD, false, |head| {
+                    parse::response(head, to)
+                })
+        )?;
         if head.status == 101 {
             self.keep_alive = false;
             self.reader.begin_body(Framing::UntilClose);

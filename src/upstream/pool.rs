@@ -52,7 +52,9 @@ pub struct Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("resting", &self.len()).finish()
+        f.debug_struct("Pool")
+            .field("resting", &self.len())
+            .finish()
     }
 }
 
@@ -78,7 +80,10 @@ impl Pool {
         let mut resting = self.resting.borrow_mut();
         let list = resting.entry(connection.server().id).or_default();
         if list.len() < MAX_RESTING {
-            list.push(Resting { connection, since: Instant::now() });
+            list.push(Resting {
+                connection,
+                since: Instant::now(),
+            });
         }
     }
 
@@ -114,7 +119,9 @@ pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Connection
 async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
     let stream = match &server.address {
         ServerAddress::Unix(path) => {
-            return Ok(Io::Unix(UnixStream::connect(path).await.map_err(connect_error)?));
+            return Ok(Io::Unix(
+                UnixStream::connect(path).await.map_err(connect_error)?,
+            ));
         }
         ServerAddress::Ip(address) => connect_tcp(*address).await?,
         ServerAddress::Name(name, port) => connect_name(name, *port).await?,
@@ -123,8 +130,10 @@ async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
         None => Ok(Io::Tcp(stream)),
         Some(tls) => {
             let connector = TlsConnector::from(Arc::clone(&tls.config));
-            let stream =
-                connector.connect(tls.name.clone(), stream).await.map_err(ConnectError::Tls)?;
+            let stream = connector
+                .connect(tls.name.clone(), stream)
+                .await
+                .map_err(ConnectError::Tls)?;
             Ok(Io::Tls(Box::new(stream)))
         }
     }
@@ -132,7 +141,9 @@ async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
 
 /// Tries the addresses of a name in their order.
 async fn connect_name(name: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = tokio::net::lookup_host((name, port)).await.map_err(ConnectError::Resolve)?;
+    let addresses = tokio::net::lookup_host((name, port))
+        .await
+        .map_err(ConnectError::Resolve)?;
     let mut last = ConnectError::Resolve(io::ErrorKind::NotFound.into());
     for address in addresses {
         match connect_tcp(address).await {

@@ -36,7 +36,9 @@ impl Deadline {
 
     /// Ready once it has passed. While it is off, never.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else { return Poll::Pending };
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= at {

@@ -63,7 +63,11 @@ impl Writer {
             encode::chunk_head(&mut self.pending, data.len());
             self.open_chunk = data.len();
         }
-        let data = if self.chunked { &data[..data.len().min(self.open_chunk)] } else { data };
+        let data = if self.chunked {
+            &data[..data.len().min(self.open_chunk)]
+        } else {
+            data
+        };
         loop {
             let waiting = &self.pending[self.written..];
             let count = if waiting.is_empty() {
