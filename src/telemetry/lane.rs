@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// Bytes that may wait in each half of a lane: at 40,000 requests a second, a twelfth of a second.
+/// Bytes that may wait in each half of a lane: at 40,000 requests a second, those of some 60 ms.
 const MOST: usize = 1 << 20;
 
 /// Two buffers, each behind a lock. The writer takes one lock at a time and only to swap the buffer
