@@ -235,7 +235,7 @@ async fn accept(
     mut stopped: watch::Receiver<()>,
 ) {
     let take = |stream: tokio::net::TcpStream, from: SocketAddr| {
-        listen::configure(&stream);
+        listen::options::configure(&stream);
         let accepted = Accepted {
             stream,
             from,
@@ -266,7 +266,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, from)) => take(stream, from),
-            Err(error) if listen::is_of_connection(&error) => series.accept_error(),
+            Err(error) if listen::per_connection(&error) => series.accept_error(),
             Err(error) => {
                 series.accept_error();
                 warn!(%error, "cannot accept a connection; trying again shortly");
