@@ -12,24 +12,29 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
 use tracing::{info, warn};
 
+use crate::admin::logs;
 use crate::cert::keeper::{self, Keeper, Wanted};
 use crate::cert::load::Roots;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::metrics::{Registry, Reloads, describe_process};
 use crate::proxy::World;
 use crate::proxy::route::Table;
 use crate::state::StateDir;
-use crate::telemetry::access::{self, AccessLog};
-use crate::telemetry::{self, Level, Telemetry};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
 use crate::worker::{self, Handle, Shared};
 use crate::{listen, tls};
+
+/// How long the last lines of the log may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Where the configuration came from, for reloading it.
 #[derive(Clone, Debug)]
@@ -62,12 +67,12 @@ pub enum Error {
 
 /// Serves until told to stop, and drains.
 pub fn run(config: Config, source: Source) -> Result<(), Error> {
-    let telemetry = Arc::new(telemetry::init(&log_settings(&config))?);
+    let telemetry = Arc::new(telemetry::init(&logs::settings(&config.log))?);
     let result = start(config, source, &telemetry);
     if let Err(error) = &result {
         tracing::error!(%error, "staunch cannot start");
     }
-    telemetry.flush(telemetry::PATIENCE);
+    telemetry.flush(FLUSH);
     result
 }
 
@@ -96,18 +101,17 @@ struct Server {
 
 impl Server {
     /// Builds everything and begins to accept.
-    fn prepare(
-        config: Config,
-        source: Source,
-        telemetry: Arc<Telemetry>,
-    ) -> Result<Self, Error> {
+    fn prepare(config: Config, source: Source, telemetry: Arc<Telemetry>) -> Result<Self, Error> {
         let registry = Registry::new();
         describe_process(&registry);
         let clock = Clock::system();
         let access = AccessLog::new()?;
-        access.commit(AccessLog::prepare(&access_settings(&config)).map_err(Error::AccessLog)?);
+        logs::describe(&registry, &telemetry, &access);
+        access.commit(
+            AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
+        );
         let roots = Roots::system();
-        let upstream_tls = tls::upstream_client(&roots);
+        let upstream_tls = tls::upstream_client(roots.anchors())?;
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
@@ -175,32 +179,4 @@ fn state_dir(config: &Config) -> Option<StateDir> {
             None
         }
     }
-}
-
-fn log_settings(config: &Config) -> telemetry::Settings {
-    telemetry::Settings { level: Arc::clone(&config.log.level), format: log_format(config) }
-}
-
-fn log_format(config: &Config) -> Option<telemetry::Format> {
-    config.log.format.map(|format| match format {
-        config::LogFormat::Human => telemetry::Format::Human,
-        config::LogFormat::Json => telemetry::Format::Json,
-    })
-}
-
-fn access_settings(config: &Config) -> access::Settings {
-    access::Settings {
-        target: match &config.log.access.to {
-            config::AccessLogTarget::Off => access::Target::Off,
-            config::AccessLogTarget::Stdout => access::Target::Stdout,
-            config::AccessLogTarget::File(path) => access::Target::File(path.clone()),
-        },
-        sample: config.log.access.sample,
-        format: log_format(config),
-    }
-}
-
-/// Reads the level of a configuration.
-fn level(config: &Config) -> Result<Level, telemetry::Error> {
-    Level::parse(&config.log.level)
 }

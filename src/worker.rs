@@ -235,7 +235,6 @@ async fn accept(
     mut stopped: watch::Receiver<()>,
 ) {
     let take = |stream: tokio::net::TcpStream, from: SocketAddr| {
-        listen::options::configure(&stream);
         let accepted = Accepted {
             stream,
             from,

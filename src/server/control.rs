@@ -34,6 +34,11 @@ pub fn run(server: &Arc<Server>) -> Result<(), Error> {
 struct Signals {
     hup: Signal,
     usr1: Signal,
+    end: End,
+}
+
+/// What asks the process to stop.
+struct End {
     term: Signal,
     int: Signal,
 }
@@ -43,12 +48,16 @@ impl Signals {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
+            end: End {
+                term: signal(SignalKind::terminate())?,
+                int: signal(SignalKind::interrupt())?,
+            },
         })
     }
+}
 
-    async fn end(&mut self) -> &'static str {
+impl End {
+    async fn recv(&mut self) -> &'static str {
         tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
@@ -58,7 +67,9 @@ impl Signals {
 
 async fn control(server: &Arc<Server>) -> Result<(), Error> {
     let mut signals = Signals::new()?;
-    let (readiness, watch) = watch::channel(Readiness::Starting { reason: "starting".into() });
+    let (readiness, watch) = watch::channel(Readiness::Starting {
+        reason: "starting".into(),
+    });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(WAITING_RELOADS);
     let (end_admin, admin_ended) = oneshot::channel::<()>();
     let admin = start_admin(server, watch, reload)?.map(|(listener, state)| {
@@ -71,7 +82,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
     info!("ready");
     let reason = loop {
         tokio::select! {
-            reason = signals.end() => break reason,
+            reason = signals.end.recv() => break reason,
             _ = signals.hup.recv() => {
                 reload_now(server).await;
             }
@@ -85,8 +96,10 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         }
     };
     systemd::stopping();
-    readiness.send_replace(Readiness::Draining { reason: reason.into() });
-    drain(server, &mut signals).await;
+    readiness.send_replace(Readiness::Draining {
+        reason: reason.into(),
+    });
+    drain(server, &mut signals.end).await;
     drop(end_admin);
     if let Some(admin) = admin {
         let _ = admin.await;
@@ -102,7 +115,11 @@ async fn reload_now(server: &Arc<Server>) -> ReloadOutcome {
     systemd::ready();
     outcome.unwrap_or_else(|error| {
         error!(%error, "the reload failed");
-        ReloadOutcome { ok: false, changed: Vec::new(), refused: vec![error.to_string()] }
+        ReloadOutcome {
+            ok: false,
+            changed: Vec::new(),
+            refused: vec![error.to_string()],
+        }
     })
 }
 
@@ -111,16 +128,24 @@ fn start_admin(
     readiness: watch::Receiver<Readiness>,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Result<Option<(TcpListener, Arc<admin::State>)>, Error> {
-    let address = server.config.lock().unwrap_or_else(PoisonError::into_inner).listen.admin;
-    let Some(address) = address else { return Ok(None) };
+    let address = server
+        .config
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .listen
+        .admin;
+    let Some(address) = address else {
+        return Ok(None);
+    };
     let socket = listen::bind(address, 1)?.remove(0);
     let listener = TcpListener::from_std(socket)?;
     info!(%address, "admin address");
-    let inventory = {
-        let server = Arc::clone(server);
+    let inventory: admin::Inventory = {
+        let clock = server.shared.clock.clone();
         let inventory = server.keeper.inventory();
-        Arc::new(move || inventory.load().report(server.shared.clock.now()))
+        Arc::new(move || inventory.load().report(clock.now()))
     };
+    admin::certificates::describe(&server.registry, Arc::clone(&inventory));
     let accept = {
         let server = Arc::clone(server);
         move |acceptance| -> admin::Pending<AcceptOutcome> {
@@ -154,11 +179,16 @@ fn start_admin(
 
 async fn accept(server: Arc<Server>, acceptance: Acceptance) -> AcceptOutcome {
     let done = tokio::task::spawn_blocking(move || {
-        server.keeper.accept(&acceptance.source, &acceptance.because)
+        server
+            .keeper
+            .accept(&acceptance.source, &acceptance.because)
     });
     match done.await {
         Ok(Ok(accepted)) if accepted.changed => AcceptOutcome::Accepted {
-            detail: format!("{} is served with {} now", accepted.source, accepted.fingerprint),
+            detail: format!(
+                "{} is served with {} now",
+                accepted.source, accepted.fingerprint
+            ),
         },
         Ok(Ok(accepted)) => AcceptOutcome::Nothing {
             detail: format!("{} is what is served already", accepted.fingerprint),
@@ -168,19 +198,23 @@ async fn accept(server: Arc<Server>, acceptance: Acceptance) -> AcceptOutcome {
             reason: rejection.reason,
             detail: rejection.to_string(),
         },
-        Ok(Err(AcceptError::Stopped)) | Err(_) => {
-            AcceptOutcome::Nothing { detail: "staunch is stopping".to_owned() }
-        }
+        Ok(Err(AcceptError::Stopped)) | Err(_) => AcceptOutcome::Nothing {
+            detail: "staunch is stopping".to_owned(),
+        },
     }
 }
 
 /// The way down: say so, stop accepting, finish what is open, cut what will not end.
-async fn drain(server: &Server, signals: &mut Signals) {
-    let times = server.config.lock().unwrap_or_else(PoisonError::into_inner).drain;
+async fn drain(server: &Server, end: &mut End) {
+    let times = server
+        .config
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .drain;
     info!(notice = ?times.notice, deadline = ?times.deadline, "draining");
     tokio::select! {
         () = tokio::time::sleep(times.notice) => {}
-        reason = signals.end() => {
+        reason = end.recv() => {
             warn!(reason, "told twice: ending at once");
             return stop(server).await;
         }
@@ -195,7 +229,7 @@ async fn drain(server: &Server, signals: &mut Signals) {
         done = timeout_at(Instant::now() + times.deadline, all) => if done.is_err() {
             warn!("the deadline has passed");
         },
-        reason = signals.end() => warn!(reason, "told twice: ending at once"),
+        reason = end.recv() => warn!(reason, "told twice: ending at once"),
     }
     stop(server).await;
 }
@@ -205,8 +239,12 @@ async fn stop(server: &Server) {
     for done in tell_all(server, Command::Stop) {
         cut += done.await.unwrap_or(0);
     }
-    let workers: Vec<_> =
-        server.workers.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    let workers: Vec<_> = server
+        .workers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .drain(..)
+        .collect();
     workers.into_iter().for_each(crate::worker::Handle::join);
     if cut > 0 {
         warn!(connections = cut, "stopped; connections were cut");
@@ -219,7 +257,10 @@ fn tell_all<T>(
     server: &Server,
     command: impl Fn(oneshot::Sender<T>) -> Command,
 ) -> Vec<oneshot::Receiver<T>> {
-    let workers = server.workers.lock().unwrap_or_else(PoisonError::into_inner);
+    let workers = server
+        .workers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     workers
         .iter()
         .map(|worker| {

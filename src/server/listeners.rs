@@ -23,14 +23,16 @@ pub fn bind_all(listen: &Listen, workers: usize) -> Result<Sockets, BindError> {
 /// Binds the addresses that `new` has and `old` has not. All or none.
 pub fn bind_new(old: &Listen, new: &Listen, workers: usize) -> Result<Sockets, BindError> {
     let kept: Vec<_> = addresses(old).collect();
-    bind(addresses(new).filter(|address| !kept.contains(address)), workers)
+    bind(
+        addresses(new).filter(|address| !kept.contains(address)),
+        workers,
+    )
 }
 
-fn bind(
-    addresses: impl Iterator<Item = SocketAddr>,
-    workers: usize,
-) -> Result<Sockets, BindError> {
-    addresses.map(|address| Ok((address, listen::bind(address, workers)?))).collect()
+fn bind(addresses: impl Iterator<Item = SocketAddr>, workers: usize) -> Result<Sockets, BindError> {
+    addresses
+        .map(|address| Ok((address, listen::bind(address, workers)?)))
+        .collect()
 }
 
 fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
@@ -80,5 +82,7 @@ fn role(listen: &Listen, address: SocketAddr, tls: &Arc<ServerConfig>) -> Role {
     if listen.https.contains(&address) {
         return Role::Https(Arc::clone(tls));
     }
-    Role::Redirect { port: listen.https.first().map_or(443, SocketAddr::port) }
+    Role::Redirect {
+        port: listen.https.first().map_or(443, SocketAddr::port),
+    }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Server, Source, access_settings, level, listeners, world};
-use crate::admin::ReloadOutcome;
+use super::{Server, Source, listeners, world};
+use crate::admin::{ReloadOutcome, logs};
 use crate::cert::keeper::Wanted;
 use crate::config::{self, Config};
 use crate::metrics::ReloadResult;
-use crate::telemetry::access::{AccessLog, Prepared};
 use crate::telemetry::Level;
+use crate::telemetry::access::{AccessLog, Prepared};
 
 /// What was prepared.
 struct Plan {
@@ -35,7 +35,11 @@ impl Server {
                     error!(%reason, "the configuration is refused; the old one goes on");
                 }
                 self.reloads.record(ReloadResult::Refused);
-                return ReloadOutcome { ok: false, changed: Vec::new(), refused };
+                return ReloadOutcome {
+                    ok: false,
+                    changed: Vec::new(),
+                    refused,
+                };
             }
         };
         let outcome = self.commit(&mut current, plan);
@@ -47,32 +51,49 @@ impl Server {
     fn plan(&self, current: &Config) -> Result<Plan, Vec<String>> {
         let config = match &self.source {
             Source::Flags => current.clone(),
-            Source::File(path) => {
-                let loaded = config::load(path).map_err(|report| vec![report.to_string()])?;
-                for warning in &loaded.warnings {
-                    warn!(%warning, "configuration");
-                }
-                loaded.config
-            }
+            Source::File(path) => config::load(path).map_err(|report| vec![report.to_string()])?,
         };
-        let level = level(&config).map_err(|error| vec![error.to_string()])?;
-        let access = AccessLog::prepare(&access_settings(&config))
+        if !config.warnings.is_empty() {
+            warn!(warnings = %config.warnings, "the configuration");
+        }
+        let level = Level::parse(&config.log.level).map_err(|error| vec![error.to_string()])?;
+        let access = AccessLog::prepare(&logs::access_settings(&config.log))
             .map_err(|error| vec![format!("the access log cannot be opened: {error}")])?;
         let threads = current.workers.threads.get();
         let sockets = listeners::bind_new(&current.listen, &config.listen, threads)
             .map_err(|error| vec![error.to_string()])?;
         let changed = differences(current, &config);
-        Ok(Plan { config, sockets, access, level, changed })
+        Ok(Plan {
+            config,
+            sockets,
+            access,
+            level,
+            changed,
+        })
     }
 
     /// Nothing here can fail.
     fn commit(&self, current: &mut Config, plan: Plan) -> ReloadOutcome {
-        let Plan { config, sockets, access, level, mut changed } = plan;
+        let Plan {
+            config,
+            sockets,
+            access,
+            level,
+            mut changed,
+        } = plan;
         // Certificates first: a new site must not be asked for before what it answers with is held.
         let certificates = self.keeper.reload(Wanted::of(&config));
-        changed.extend(certificates.changed.iter().map(|source| format!("certificate {source}")));
         changed.extend(
-            certificates.removed.iter().map(|source| format!("certificate {source} let go")),
+            certificates
+                .changed
+                .iter()
+                .map(|source| format!("certificate {source}")),
+        );
+        changed.extend(
+            certificates
+                .removed
+                .iter()
+                .map(|source| format!("certificate {source} let go")),
         );
         let refused = certificates
             .refused
@@ -93,7 +114,11 @@ impl Server {
         self.access.commit(access);
         self.telemetry.set_level(level);
         *current = config;
-        ReloadOutcome { ok: true, changed, refused }
+        ReloadOutcome {
+            ok: true,
+            changed,
+            refused,
+        }
     }
 }
 
@@ -105,7 +130,10 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
             changed.push(what.to_owned());
         }
     };
-    note(old.listen.https != new.listen.https || old.listen.http != new.listen.http, "listeners");
+    note(
+        old.listen.https != new.listen.https || old.listen.http != new.listen.http,
+        "listeners",
+    );
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");
     note(old.timeouts != new.timeouts, "timeouts");
