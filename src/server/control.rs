@@ -1,6 +1,7 @@
 //! The control plane: one runtime for signals, the admin address and the way down.
 
 use std::io;
+use std::mem::take;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::{Error, Server, systemd};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
 use crate::cert::keeper::AcceptError;
 use crate::listen;
-use crate::worker::Command;
+use crate::worker::{Command, Handle};
 
 /// Reloads that wait for the one that runs.
 const WAITING_RELOADS: usize = 16;
