@@ -240,13 +240,8 @@ async fn stop(server: &Server) {
     for done in tell_all(server, Command::Stop) {
         cut += done.await.unwrap_or(0);
     }
-    let workers: Vec<_> = server
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .drain(..)
-        .collect();
-    workers.into_iter().for_each(crate::worker::Handle::join);
+    let workers = take(&mut *server.workers.lock().unwrap_or_else(PoisonError::into_inner));
+    workers.into_iter().for_each(Handle::join);
     if cut > 0 {
         warn!(connections = cut, "stopped; connections were cut");
     } else {
