@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
@@ -78,6 +79,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
             let _ = admin_ended.await;
         }))
     });
+    tokio::spawn(count_events(Arc::clone(server)));
     readiness.send_replace(Readiness::Ready);
     systemd::ready();
     info!("ready");
@@ -106,6 +108,19 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         let _ = admin.await;
     }
     Ok(())
+}
+
+/// Counts what happens to certificates, for as long as the keeper lives.
+async fn count_events(server: Arc<Server>) {
+    let counters = admin::certificates::counters(&server.registry);
+    let mut events = server.keeper.subscribe();
+    loop {
+        match events.recv().await {
+            Ok(event) => admin::certificates::count(&counters, &event),
+            Err(RecvError::Lagged(lost)) => warn!(lost, "certificate events were not counted"),
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Reading ten thousand certificates must not hold up a health check.
