@@ -167,9 +167,6 @@ fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> Worl
 
 /// The state directory. That it cannot be used is said and lived with.
 fn state_dir(config: &Config) -> Option<StateDir> {
-    if !config.keep_last_good {
-        return None;
-    }
     match StateDir::open(&config.state_dir) {
         Ok(state) => Some(state),
         Err(error) => {

@@ -9,14 +9,16 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use super::{Error, Server, systemd};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
+use crate::cert::Event;
 use crate::cert::keeper::AcceptError;
 use crate::listen;
+use crate::metrics::Registry;
 use crate::worker::{Command, Handle};
 
 /// Reloads that wait for the one that runs.
@@ -79,7 +81,10 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
             let _ = admin_ended.await;
         }))
     });
-    tokio::spawn(count_events(Arc::clone(server)));
+    tokio::spawn(count_events(
+        server.registry.clone(),
+        server.keeper.subscribe(),
+    ));
     readiness.send_replace(Readiness::Ready);
     systemd::ready();
     info!("ready");
@@ -111,9 +116,8 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
 }
 
 /// Counts what happens to certificates, for as long as the keeper lives.
-async fn count_events(server: Arc<Server>) {
-    let counters = admin::certificates::counters(&server.registry);
-    let mut events = server.keeper.subscribe();
+async fn count_events(registry: Registry, mut events: broadcast::Receiver<Arc<Event>>) {
+    let counters = admin::certificates::counters(&registry);
     loop {
         match events.recv().await {
             Ok(event) => admin::certificates::count(&counters, &event),
@@ -255,7 +259,12 @@ async fn stop(server: &Server) {
     for done in tell_all(server, Command::Stop) {
         cut += done.await.unwrap_or(0);
     }
-    let workers = take(&mut *server.workers.lock().unwrap_or_else(PoisonError::into_inner));
+    let workers = take(
+        &mut *server
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
     workers.into_iter().for_each(Handle::join);
     if cut > 0 {
         warn!(connections = cut, "stopped; connections were cut");
