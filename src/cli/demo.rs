@@ -155,14 +155,14 @@ fn free(port: u16, notes: &mut Vec<String>) -> Result<SocketAddr, BindError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match listen::bind(address, 1) {
         Ok(_) => Ok(address),
-        Err(error @ BindError::InUse { .. }) => {
+        Err(BindError::InUse { holder, .. }) => {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let sockets = listen::bind(any, 1)?;
-            let chosen = sockets.first().and_then(|socket| socket.local_addr().ok());
-            let Some(chosen) = chosen else {
-                return Err(error);
-            };
-            notes.push(format!("{error}: {chosen} is used instead"));
+            let chosen = listen::bind(any, 1)?
+                .first()
+                .and_then(|socket| socket.local_addr().ok())
+                .unwrap_or(any);
+            let by = holder.map_or_else(String::new, |holder| format!(" by {holder}"));
+            notes.push(format!("{address} is in use{by}; {chosen} is used instead"));
             Ok(chosen)
         }
         Err(error) => Err(error),
@@ -342,7 +342,7 @@ mod tests {
         let [note] = &notes[..] else {
             panic!("{notes:?}");
         };
-        assert!(note.contains("in use by this process itself: "), "{note}");
+        assert!(note.contains("in use by this process itself; "), "{note}");
         assert!(
             note.ends_with(&format!("{chosen} is used instead")),
             "{note}"
