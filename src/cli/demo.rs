@@ -290,11 +290,12 @@ Look inside:
 Renew the certificate while it serves:
   {renew}
 
-Break it, and see that it is served on, and that the inventory says why:
+Break it, and see that it is served on:
   echo garbage > {chain}
   {curl} {url}/json
+The inventory says so after some seconds, in which the file might still be written:
   curl http://{admin}/api/certificates
-and mend it:
+And mend it:
   {renew}
 
 It runs with {config}. Ctrl-C ends it.

@@ -88,6 +88,8 @@ pub enum Error {
 
 /// A certificate authority for this machine.
 pub struct Authority {
+    /// Its certificate, PEM.
+    certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -107,18 +109,19 @@ impl Authority {
         let (Some(certificate), Some(key)) = (read(&path)?, read(&folder.authority_key())?) else {
             return Err(Error::NoAuthority(path));
         };
-        Self::from_pem(&certificate, &key, now).ok_or(Error::NoAuthority(path))
+        Self::from_pem(certificate, &key, now).ok_or(Error::NoAuthority(path))
     }
 
     /// `None` when the two do not belong together, or it ends before what it would issue.
-    fn from_pem(certificate: &str, key: &str, now: Timestamp) -> Option<Self> {
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    fn from_pem(certificate: String, key: &str, now: Timestamp) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
         let key = KeyPair::from_pem(key).ok()?;
-        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
+        let (_, parsed) = parse_x509_certificate(&der).ok()?;
         let usable = parsed.public_key().raw == rcgen::PublicKeyData::subject_public_key_info(&key)
             && parsed.validity().not_after.timestamp() >= now.plus(LIFETIME).unix();
         // The issuer's name and key identifier are the same each time: they need not be read.
         usable.then(|| Self {
+            certificate,
             issuer: Issuer::new(authority_params(now), key),
         })
     }
@@ -126,10 +129,11 @@ impl Authority {
     fn make(folder: &Folder, now: Timestamp) -> Result<Self, Error> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(now);
-        let certificate = params.self_signed(&key)?;
+        let certificate = params.self_signed(&key)?.pem();
         write(&folder.authority_key(), &key.serialize_pem(), PRIVATE)?;
-        write(&folder.authority(), &certificate.pem(), PUBLIC)?;
+        write(&folder.authority(), &certificate, PUBLIC)?;
         Ok(Self {
+            certificate,
             issuer: Issuer::new(params, key),
         })
     }
@@ -139,7 +143,10 @@ impl Authority {
     pub fn issue(&self, folder: &Folder, now: Timestamp) -> Result<Fingerprint, Error> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let leaf = leaf_params(now)?.signed_by(&key, &self.issuer)?;
-        write(&folder.chain(), &leaf.pem(), PUBLIC)?;
+        // With the authority's own, so that the chain has all its links also for those who do not
+        // have that at hand.
+        let chain = leaf.pem() + &self.certificate;
+        write(&folder.chain(), &chain, PUBLIC)?;
         write(&folder.key(), &key.serialize_pem(), PRIVATE)?;
         Ok(fingerprint(leaf.der()))
     }
