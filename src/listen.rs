@@ -38,7 +38,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Something listens there already.
-    #[error("cannot listen on {address}: it is in use{}", ByWhom(holder.as_ref()))]
+    #[error("cannot listen on {address}: it is in use{}", ByWhom(holder.as_ref(), *address))]
     InUse {
         /// What was asked for.
         address: SocketAddr,
@@ -93,11 +93,16 @@ impl BindError {
     }
 }
 
-struct ByWhom<'a>(Option<&'a Holder>);
+struct ByWhom<'a>(Option<&'a Holder>, SocketAddr);
 
 impl fmt::Display for ByWhom<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |holder| write!(f, " by {holder}"))
+        let Some(holder) = self.0 else { return Ok(()) };
+        write!(f, " by {holder}")?;
+        if holder.address == self.1 {
+            return Ok(());
+        }
+        write!(f, ", which listens on {}", holder.address)
     }
 }
 

@@ -38,14 +38,14 @@ impl Holder {
     }
 }
 
+/// The process, as well as it is known.
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
-            Some(_) if self.is_this_process() => f.write_str("this process itself")?,
-            Some(Process { id, name }) => write!(f, "{name} (process {id})")?,
-            None => write!(f, "a process of user {}", self.user)?,
+            Some(_) if self.is_this_process() => f.write_str("this process itself"),
+            Some(Process { id, name }) => write!(f, "{name} (process {id})"),
+            None => write!(f, "a process of user {}", self.user),
         }
-        write!(f, ", which listens on {}", self.address)
     }
 }
 
