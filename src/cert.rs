@@ -22,6 +22,7 @@ pub mod load;
 pub mod names;
 mod pem;
 pub mod presented;
+pub mod rank;
 pub mod select;
 pub mod source;
 mod staple;

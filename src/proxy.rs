@@ -27,6 +27,7 @@ use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
+use crate::telemetry::access::{self, Record};
 use crate::upstream::connection::Connection;
 use crate::upstream::{InFlight, Upstream, pool};
 use crate::wire::{Body, Deadline};
@@ -458,7 +459,7 @@ fn report(peer: &Peer, head: &RequestHead, account: &Account, failure: &Failure)
 fn record(
     local: &Local,
     world: &Snapshot,
-    _peer: &Peer,
+    peer: &Peer,
     head: &RequestHead,
     account: &Account,
     took: Duration,
@@ -472,4 +473,27 @@ fn record(
         series.record(head.method as usize, account.status, took);
         series.bytes(account.received, account.sent);
     }
+    local.log(|access| {
+        let error = failure.map(ToString::to_string);
+        access.write(&Record {
+            time: access::now().saturating_sub(took),
+            client: peer.client.ip().to_canonical(),
+            method: head.method_text(),
+            target: head.target(),
+            protocol: head.version.label(),
+            host: head.authority(),
+            site: account.site.map(|site| &*world.table().site(site).label),
+            status: account.status,
+            received: account.received,
+            sent: account.sent,
+            duration: took,
+            upstream: account.server.as_deref(),
+            upstream_duration: account.upstream_time,
+            tls: peer.tls_version,
+            referer: head.fields.get(Id::Referer),
+            user_agent: head.fields.get(Id::UserAgent),
+            request_id: None,
+            error: error.as_deref(),
+        });
+    });
 }

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ResolvesServerCert;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::TrustAnchor;
 
 /// Protocols offered to clients by ALPN (RFC 7301), the preferred first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Versions spoken on both sides.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 /// The cryptography of everything: aws-lc-rs, with the hybrid post-quantum key exchange
 /// X25519MLKEM768 first.
@@ -20,7 +24,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// so that tickets stay good; the certificate is the resolver's to choose at each handshake.
 pub fn server(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_protocol_versions(VERSIONS)?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
@@ -34,14 +38,13 @@ pub fn server(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
 }
 
 /// What connections to `https://` upstream servers use: their certificates are verified by these
-/// roots (DER).
-pub fn upstream_client(roots: &[CertificateDer<'static>]) -> Arc<ClientConfig> {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(roots.iter().cloned());
+/// roots.
+pub fn upstream_client(roots: &[TrustAnchor<'static>]) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap_or_else(|_| unreachable!("the provider supports the default versions"))
-        .with_root_certificates(store)
+        .with_protocol_versions(VERSIONS)?
+        .with_root_certificates(RootCertStore {
+            roots: roots.to_vec(),
+        })
         .with_no_client_auth();
-    Arc::new(config)
+    Ok(Arc::new(config))
 }

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     fn upstream(balance: Balance, servers: usize) -> Upstream {
-        let tls = crate::tls::upstream_client(&[]);
+        let tls = crate::tls::upstream_client(&[]).unwrap();
         let configured = (0..servers)
             .map(|n| config::Server {
                 url: format!("http://10.0.0.{n}").into(),
@@ -324,7 +324,7 @@ mod tests {
                 balance: Balance::Random,
             },
         )]);
-        let tls = crate::tls::upstream_client(&[]);
+        let tls = crate::tls::upstream_client(&[]).unwrap();
         let old = Upstreams::build(&configured, &tls, &Upstreams::default());
         let new = Upstreams::build(&configured, &tls, &old);
         assert_eq!(

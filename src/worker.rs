@@ -28,6 +28,7 @@ use crate::listen;
 use crate::metrics::{ListenerSeries, Protocol, Registry};
 use crate::proxy::{Local, World};
 use crate::serve::{self, Accepted, Role, Service};
+use crate::telemetry::access::AccessLog;
 
 /// How often connections to servers are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -45,6 +46,8 @@ pub struct Shared {
     pub registry: Registry,
     /// What time it is.
     pub clock: Clock,
+    /// Where requests are logged.
+    pub access: AccessLog,
     /// Connections open at all workers together.
     pub open: Arc<AtomicUsize>,
 }
@@ -141,6 +144,7 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
         Arc::clone(&shared.world),
         shared.registry.clone(),
         shared.clock.clone(),
+        &shared.access,
         Rc::clone(&draining),
     ));
     tokio::task::spawn_local(sweep(Rc::clone(&local)));
@@ -231,7 +235,6 @@ async fn accept(
     mut stopped: watch::Receiver<()>,
 ) {
     let take = |stream: tokio::net::TcpStream, from: SocketAddr| {
-        listen::configure(&stream);
         let accepted = Accepted {
             stream,
             from,
@@ -262,7 +265,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, from)) => take(stream, from),
-            Err(error) if listen::is_of_connection(&error) => series.accept_error(),
+            Err(error) if listen::per_connection(&error) => series.accept_error(),
             Err(error) => {
                 series.accept_error();
                 warn!(%error, "cannot accept a connection; trying again shortly");

@@ -1,7 +1,7 @@
 //! Chains: order, completeness, trust.
 //!
 //! What is sent must let a client that knows only its roots walk from the leaf to one of them
-//! (RFC 8446, section 4.4.2). [`Chain::build`] takes the leaf and whatever else the file held, puts
+//! (RFC 8446, section 4.4.2). `Chain::build` takes the leaf and whatever else the file held, puts
 //! it in issuer order, drops what has no part in it, and says what is missing.
 
 use std::collections::HashMap;
@@ -49,6 +49,11 @@ impl Roots {
     /// No roots.
     pub fn empty() -> Self {
         Self::default()
+    }
+
+    /// All of them, for verifying others by them.
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
     }
 
     /// How many there are.
@@ -156,57 +161,41 @@ impl Chain {
         let mut pool = distinct(leaf, others, &mut notes);
         let at = within(leaf, now);
         let mut path = vec![leaf.clone()];
-        let end = walk(&mut path, &mut pool, roots, at);
-        let alternatives = alternatives(&path, &mut pool);
-        for stranger in pool {
-            notes.push(format!(
-                "'{}' is left out of what is sent: it has no part in the chain",
-                stranger.subject_text
-            ));
-        }
-        let offered: Vec<_> = path[1..].iter().chain(&alternatives).collect();
-        let ders: Vec<_> = offered.iter().map(|c| c.der.clone()).collect();
-        let trust = roots.trusts(leaf, &ders, at);
-        let weaknesses = weaknesses(&path);
-        match trust {
+        // Whether it is trusted is asked first, since that finds the path as well.
+        let ders: Vec<_> = pool.iter().map(|c| c.der.clone()).collect();
+        let shortcoming = match roots.trusts(leaf, &ders, at) {
             Ok(taken) => {
-                let (sent, way) = trim(leaf, &offered, &taken, at, &mut notes);
-                Self::new(sent, &way, true, None, true, weaknesses, notes)
+                follow(&mut path, &mut pool, &taken);
+                None
             }
-            Err(error) => {
-                let sent = std::iter::once(leaf).chain(offered);
-                let sent = sent.map(|c| c.der.clone()).collect();
-                let way: Vec<_> = path.iter().collect();
-                let complete = matches!(end, End::SelfIssued | End::KnownRoot);
-                let shortcoming = match end {
-                    End::Missing(what) => what,
-                    End::TooLong => format!("the chain has more than {MAX_CHAIN} certificates"),
-                    End::SelfIssued | End::KnownRoot => in_words(&error),
-                };
-                let shortcoming = Some(shortcoming);
-                Self::new(sent, &way, complete, shortcoming, false, weaknesses, notes)
-            }
+            Err(error) => Some((walk(&mut path, &mut pool, roots, at), error)),
+        };
+        let mut alternatives = alternatives(&path, &mut pool);
+        if shortcoming.is_none() {
+            alternatives = needed(alternatives, at, &mut notes);
         }
-    }
-
-    fn new(
-        sent: Vec<CertificateDer<'static>>,
-        way: &[&Certificate],
-        complete: bool,
-        shortcoming: Option<String>,
-        trusted: bool,
-        weaknesses: Vec<String>,
-        notes: Vec<String>,
-    ) -> Self {
-        let first = way.iter().min_by_key(|c| c.validity.not_after);
+        notes.extend(pool.iter().map(|stranger| {
+            let subject = &stranger.subject_text;
+            format!("'{subject}' is left out of what is sent: it has no part in the chain")
+        }));
+        let first = path
+            .iter()
+            .min_by_key(|c| c.validity.not_after)
+            .unwrap_or(leaf);
         Self {
-            sent,
-            complete,
-            trusted,
-            shortcoming,
-            not_after: first.map_or(Timestamp::from_unix(i64::MAX), |c| c.validity.not_after),
-            first_to_expire: first.map_or_else(String::new, |c| c.subject_text.clone()),
-            weaknesses,
+            complete: shortcoming
+                .as_ref()
+                .is_none_or(|(end, _)| end.is_complete()),
+            trusted: shortcoming.is_none(),
+            shortcoming: shortcoming.map(|(end, error)| end.in_words(&path, &error)),
+            not_after: first.validity.not_after,
+            first_to_expire: first.subject_text.clone(),
+            weaknesses: weaknesses(&path),
+            sent: path
+                .iter()
+                .chain(&alternatives)
+                .map(|c| c.der.clone())
+                .collect(),
             notes,
         }
     }
@@ -222,6 +211,38 @@ enum End {
     Missing(String),
     /// Never: there are more than [`MAX_CHAIN`].
     TooLong,
+}
+
+impl End {
+    const fn is_complete(&self) -> bool {
+        matches!(self, Self::SelfIssued | Self::KnownRoot)
+    }
+
+    /// What is wrong with a path that ends so, and that is not trusted for this reason.
+    fn in_words(self, path: &[Certificate], error: &webpki::Error) -> String {
+        match (self, path) {
+            (Self::Missing(what), _) => what,
+            (Self::TooLong, _) => format!("the chain has more than {MAX_CHAIN} certificates"),
+            (Self::SelfIssued, path) if matches!(error, webpki::Error::UnknownIssuer) => match path
+            {
+                [.., _, root] => format!(
+                    "it ends at '{}', which is no root of this system",
+                    root.subject_text
+                ),
+                _ => "it is self-signed, and no root of this system".to_owned(),
+            },
+            (Self::SelfIssued | Self::KnownRoot, _) => in_words(error),
+        }
+    }
+}
+
+/// Moves the certificates of a path that is trusted from `pool` to `path`.
+fn follow(path: &mut Vec<Certificate>, pool: &mut Vec<Certificate>, taken: &[CertificateDer<'_>]) {
+    for der in taken {
+        if let Some(at) = pool.iter().position(|candidate| candidate.der == *der) {
+            path.push(pool.remove(at));
+        }
+    }
 }
 
 /// Moves certificates from `pool` to the end of `path`, each the issuer of the one before it.
@@ -287,40 +308,30 @@ fn alternatives(path: &[Certificate], pool: &mut Vec<Certificate>) -> Vec<Certif
     }
 }
 
-/// What is sent where clients trust the chain: without what only costs bytes, that is a root (the
-/// client has it; RFC 8446, section 4.4.2 allows leaving it out) and what has expired, where the
-/// way to the root goes without. Also gives the way itself.
+/// Of the alternatives to a path that is trusted, those worth their bytes: not a root (the client
+/// has it; RFC 8446, section 4.4.2 allows leaving it out), and not what has expired.
 ///
-/// A root that is *not* trusted here is kept: leaving it out would hide that the chain is whole.
-fn trim<'a>(
-    leaf: &'a Certificate,
-    offered: &[&'a Certificate],
-    taken: &[CertificateDer<'static>],
-    at: Timestamp,
-    notes: &mut Vec<String>,
-) -> (Vec<CertificateDer<'static>>, Vec<&'a Certificate>) {
-    let mut sent = vec![leaf.der.clone()];
-    let mut way = vec![leaf];
-    for &certificate in offered {
-        if taken.contains(&certificate.der) {
-            way.push(certificate);
-        } else if certificate.is_self_issued() {
+/// A root that is *not* trusted here stays, in the path: leaving it out would hide that the chain
+/// is whole.
+fn needed(found: Vec<Certificate>, at: Timestamp, notes: &mut Vec<String>) -> Vec<Certificate> {
+    let mut kept = Vec::with_capacity(found.len());
+    for certificate in found {
+        let subject = &certificate.subject_text;
+        let until = certificate.validity.not_after;
+        if certificate.is_self_issued() {
             notes.push(format!(
-                "the root '{}' is left out of what is sent: clients that trust it have it",
-                certificate.subject_text
+                "the root '{subject}' is left out of what is sent: clients that trust it have it"
             ));
-            continue;
-        } else if certificate.validity.not_after < at {
+        } else if until < at {
             notes.push(format!(
-                "'{}' is left out of what is sent: it expired at {}, and the chain is whole \
-                 without it",
-                certificate.subject_text, certificate.validity.not_after
+                "'{subject}' is left out of what is sent: it expired at {until}, and the chain is \
+                 whole without it"
             ));
-            continue;
+        } else {
+            kept.push(certificate);
         }
-        sent.push(certificate.der.clone());
     }
-    (sent, way)
+    kept
 }
 
 /// The certificates other than the leaf, each once.

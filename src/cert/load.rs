@@ -6,9 +6,9 @@
 //! use) is for [`Verified::faults`] and [`compare`](super::compare) to say, since the worst
 //! certificate is better than none.
 //!
-//! The steps: [`content`] reads each file as PEM or DER, and recognises what was put there by
-//! mistake; [`key`] finds the private key and the certificate it belongs to; [`chain`](super::chain)
-//! orders the rest; [`names`](super::names) and the leaf give the facts.
+//! The steps: `content` reads each file as PEM or DER, and recognises what was put there by mistake;
+//! `key` finds the private key and the certificate that it belongs to; [`chain`](super::chain)
+//! orders the rest; [`names`] and the leaf give the facts.
 
 mod content;
 mod io;
@@ -66,13 +66,13 @@ pub struct Input {
 
 /// Verifies a certificate: its key belongs to it and can sign, and its chain is in order.
 ///
-/// `roots` and `now` only decide what is said of its trust, and which of several issuers is sent;
+/// `roots` and `now` only decide what is said of its trust, and which is used where several would do;
 /// no certificate is rejected for its dates.
 ///
 /// # Errors
 /// Why no handshake could be completed with it.
 pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Rejection> {
-    let key::Pair { leaf, others, key } = key::pair(input)?;
+    let key::Pair { leaf, others, key } = key::pair(input, now)?;
     let key_type = match &leaf.key {
         KeyKind::Usable(key_type) => *key_type,
         other => return Err(key::unusable(other, &input.chain.path)),

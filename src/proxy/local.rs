@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
 use crate::drain::Draining;
 use crate::metrics::{Edge, Registry, RequestSeries, UpstreamSeries};
+use crate::telemetry::access::{AccessLog, Writer};
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
 
@@ -30,6 +31,7 @@ pub struct Local {
     date: RefCell<(i64, [u8; DATE])>,
     pool: Pool,
     edge: Edge,
+    access: RefCell<Writer>,
     draining: Rc<Draining>,
 }
 
@@ -39,19 +41,23 @@ impl Local {
         shared: Arc<ArcSwap<World>>,
         registry: Registry,
         clock: Clock,
+        access: &AccessLog,
         draining: Rc<Draining>,
     ) -> Self {
         let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
         let edge = Edge::new(&registry);
         let date = RefCell::new((i64::MIN, [0; DATE]));
+        let access = RefCell::new(access.writer());
+        let pool = Pool::default();
         Self {
             shared,
             snapshot,
             registry,
             clock,
             date,
-            pool: Pool::default(),
+            pool,
             edge,
+            access,
             draining,
         }
     }
@@ -74,6 +80,14 @@ impl Local {
     /// This worker's counters.
     pub const fn edge(&self) -> &Edge {
         &self.edge
+    }
+
+    /// Writes a line of the access log, where there is one.
+    pub fn log(&self, line: impl FnOnce(&mut Writer)) {
+        let mut access = self.access.borrow_mut();
+        if access.is_on() {
+            line(&mut access);
+        }
     }
 
     /// Whether this worker is stopping.

@@ -25,7 +25,7 @@ pub async fn redirect<C: Client>(
     };
     let result = match location(&head, port) {
         Ok(location) => deliver(local, client, response(local, &location), &[]).await,
-        Err(refusal) => Err(refusal.into()),
+        Err(failure) => Err(failure),
     };
     if let Err(failure) = &result {
         fail(local, peer, &head, client, &mut account, failure).await;

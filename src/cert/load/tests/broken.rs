@@ -497,3 +497,43 @@ fn failed_reads_are_told_apart() {
         "{dangling}"
     );
 }
+
+/// The halves of a key pair file can disagree; a handshake with it would fail at its last step.
+#[test]
+fn a_private_key_that_is_not_its_public_half_is_damaged() {
+    let crt = certificate_of("p256.pem");
+    let mut p256 = fixture("p256.pkcs8.der");
+    p256[40] ^= 0xff;
+    let mut sec1 = fixture("p256.sec1.der");
+    sec1[10] ^= 0xff;
+    let rsa = fixture("rsa-2048.pkcs1.der");
+    let exponent = rsa.len() / 2 - 60;
+    let mut rsa = rsa;
+    rsa[exponent] ^= 0xff;
+    let ed25519 = key_of("ed25519.pem");
+    let mut ed25519: Vec<u8> = {
+        use rustls_pki_types::pem::PemObject;
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from_pem_slice(ed25519.as_bytes());
+        key.unwrap().secret_pkcs8_der().to_vec()
+    };
+    let last = ed25519.len() - 1;
+    ed25519[last] ^= 0xff;
+    try_all(&[
+        broken("P-256", &crt, &p256, Reason::NoKey, "damaged"),
+        broken("P-256 SEC1", &crt, &sec1, Reason::NoKey, "damaged"),
+        broken(
+            "RSA",
+            certificate_of("rsa-2048.pem"),
+            &rsa,
+            Reason::NoKey,
+            "damaged",
+        ),
+        broken(
+            "Ed25519",
+            certificate_of("ed25519.pem"),
+            &ed25519,
+            Reason::KeyMismatch,
+            "belongs to no certificate",
+        ),
+    ]);
+}
