@@ -3,7 +3,7 @@
 mod ca;
 mod client;
 mod disk;
-mod h2;
+pub mod h2;
 mod http;
 mod metrics;
 mod nginx;
@@ -11,10 +11,11 @@ mod origin;
 mod port;
 mod programs;
 mod staunch;
+mod traffic;
 mod wait;
 
 pub use ca::{KeyKind, Leaf, TestCa};
-pub use client::{Connection, Tls};
+pub use client::{Connection, Tls, is_timeout};
 pub use disk::{Placed, Way};
 pub use h2::{H2, block_on};
 pub use http::{Response, json};
@@ -24,6 +25,7 @@ pub use origin::{Exchange, Gate, Origin};
 pub use port::Port;
 pub use programs::{Ran, curl, promtool, python, require, run};
 pub use staunch::{Builder, Site, Staunch};
+pub use traffic::Traffic;
 pub use wait::{PATIENCE, continually, eventually, until};
 
 /// The host name that tests with one site use.
