@@ -74,7 +74,7 @@ pub struct Accepted {
 /// Serves a connection to its end.
 pub async fn connection(service: Rc<Service>, accepted: Accepted) {
     let Accepted {
-        mut stream,
+        stream,
         from,
         guard,
         mut open,
@@ -82,7 +82,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
     let begin = Instant::now();
     let limit = service.local.world().timeouts().tls_handshake;
     let deadline = begin + limit;
-    let Some(client) = client_address(&service, &mut stream, from, deadline).await else {
+    let Some(client) = client_address(&service, &stream, from, deadline).await else {
         return;
     };
     match &service.role {
@@ -134,7 +134,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
 /// the connection is refused.
 async fn client_address(
     service: &Service,
-    stream: &mut TcpStream,
+    stream: &TcpStream,
     from: SocketAddr,
     deadline: Instant,
 ) -> Option<SocketAddr> {

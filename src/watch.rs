@@ -88,8 +88,6 @@ pub struct Watch<K> {
     /// Who depends on a path: by hash, because 10,000 certificates lead over 60,000 paths. Two paths
     /// of one hash cost a look too many.
     points: HashMap<u64, SmallVec<[K; 2]>>,
-    /// Who depends on everything in a folder.
-    contents: HashMap<u64, SmallVec<[K; 2]>>,
     hasher: RandomState,
     unwatched: usize,
     limit: Option<String>,
@@ -108,7 +106,6 @@ struct Folder {
 struct Covered {
     folders: Vec<Arc<Path>>,
     points: Vec<u64>,
-    contents: Option<u64>,
 }
 
 impl<K> fmt::Debug for Watch<K> {
@@ -132,7 +129,6 @@ impl<K: Copy + Ord + Hash> Watch<K> {
             folders: HashMap::new(),
             covered: HashMap::new(),
             points: HashMap::new(),
-            contents: HashMap::new(),
             hasher: RandomState::new(),
             unwatched: 0,
             limit: None,
@@ -150,10 +146,12 @@ impl<K: Copy + Ord + Hash> Watch<K> {
         for file in files {
             chain.extend(file);
         }
-        self.replace(key, chain, None)
+        self.replace(key, chain)
     }
 
-    /// Watches a folder's entries, and what leads to it, instead of what `key` covered before.
+    /// Watches a folder's entries, and what leads to it, instead of what `key` covered before. Only
+    /// what becomes of the folder itself concerns `key`; its entries are among
+    /// [`paths`](Changes::paths), for whoever can tell which of them matter.
     pub fn cover_folder(&mut self, key: K, folder: &Path) -> Cover {
         let mut chain = Chain::default();
         let real = chain.extend(folder);
@@ -162,7 +160,7 @@ impl<K: Copy + Ord + Hash> Watch<K> {
             // Events on the folder itself (removed, moved, replaced) carry its own path.
             chain.points.insert(real);
         }
-        self.replace(key, chain, Some(folder))
+        self.replace(key, chain)
     }
 
     /// Lets go of what `key` covered.
@@ -184,11 +182,6 @@ impl<K: Copy + Ord + Hash> Watch<K> {
         for path in &paths {
             let dependents = self.points.get(&self.hasher.hash_one(path.as_path()));
             keys.extend(dependents.into_iter().flatten().copied());
-            let Some(parent) = path.parent() else {
-                continue;
-            };
-            let dependents = self.contents.get(&self.hasher.hash_one(parent));
-            keys.extend(dependents.into_iter().flatten().copied());
         }
         Changes { keys, paths, all }
     }
@@ -207,15 +200,12 @@ impl<K: Copy + Ord + Hash> Watch<K> {
         self.folders.len() - self.unwatched
     }
 
-    fn replace(&mut self, key: K, chain: Chain, contents: Option<&Path>) -> Cover {
+    fn replace(&mut self, key: K, chain: Chain) -> Cover {
         let mut cover = Cover {
             reach: Reach::Events,
             fresh: false,
         };
-        let mut new = Covered {
-            contents: contents.map(|folder| self.hasher.hash_one(folder)),
-            ..Covered::default()
-        };
+        let mut new = Covered::default();
         let old = self.covered.remove(&key).unwrap_or_default();
         for path in chain.folders {
             let (path, one) = self.retain(&path);
@@ -229,11 +219,6 @@ impl<K: Copy + Ord + Hash> Watch<K> {
             if !old.points.contains(&hash) {
                 self.points.entry(hash).or_default().push(key);
             }
-        }
-        if new.contents != old.contents
-            && let Some(hash) = new.contents
-        {
-            self.contents.entry(hash).or_default().push(key);
         }
         self.release(key, &old, &new);
         self.covered.insert(key, new);
@@ -303,11 +288,6 @@ impl<K: Copy + Ord + Hash> Watch<K> {
         }
         for hash in old.points.iter().filter(|hash| !new.points.contains(hash)) {
             forget(&mut self.points, *hash, key);
-        }
-        if old.contents != new.contents
-            && let Some(hash) = old.contents
-        {
-            forget(&mut self.contents, hash, key);
         }
     }
 
@@ -517,6 +497,10 @@ mod tests {
         let live = bench.path("live");
         bench.watch.cover_folder(3, &live);
         fs::create_dir(live.join("new")).unwrap();
+        bench.woken.recv_timeout(Duration::from_secs(5)).unwrap();
+        let changes = bench.watch.take();
+        assert!(changes.paths.contains(&live.join("new")) && changes.keys.is_empty());
+        fs::remove_dir_all(&live).unwrap();
         bench.expect(3);
     }
 

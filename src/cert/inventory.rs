@@ -80,6 +80,11 @@ impl Inventory {
         self.generation
     }
 
+    /// What it knows of the configuration.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The next inventory. `fallback` are slots, in configuration order, whose certificates are
     /// served where no name leads to one; those that hold nothing are skipped, and no more than
     /// [`FALLBACKS`] are used.
@@ -143,6 +148,13 @@ impl Inventory {
         self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)?.as_ref()
     }
 
+    /// How many shards of names are not shared with another inventory.
+    #[cfg(test)]
+    pub(super) fn shards_apart_from(&self, other: &Self) -> usize {
+        self.exact.shards_apart_from(&other.exact)
+            + self.wildcard.shards_apart_from(&other.wildcard)
+    }
+
     /// Everything held, by number of the source.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Held>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
@@ -152,6 +164,13 @@ impl Inventory {
     /// address in its canonical form. `None` when none does.
     pub fn best(&self, host: &str, client: Client<'_>, now: Timestamp) -> Option<&Candidate> {
         rank::best(self.covering(host), client, now)
+    }
+
+    /// Whether another source holds a certificate for `host` that is valid now.
+    pub fn is_covered_without(&self, slot: u32, host: &str, now: Timestamp) -> bool {
+        self.covering(host).any(|(other, _)| {
+            other.slot != slot && other.certificate.facts().validity.contains(now)
+        })
     }
 
     /// Everything that covers `host`, and whether by the name itself rather than a wildcard.

@@ -111,7 +111,8 @@ impl Candidate {
             && (self.on_disk || !other.on_disk)
             && mine.validity.not_before <= now
             && mine.validity.not_after >= others.validity.not_after
-            && self.until() >= other.until()
+            && (self.until(), mine.validity.not_before)
+                >= (other.until(), others.validity.not_before)
             && schemes(mine.key_type) == schemes(others.key_type)
             && others.names.iter().all(|name| mine.names.contains(name))
     }

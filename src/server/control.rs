@@ -1,21 +1,25 @@
 //! The control plane: one runtime for signals, the admin address and the way down.
 
 use std::io;
+use std::mem::take;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use super::{Error, Server, systemd};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
+use crate::cert::Event;
 use crate::cert::keeper::AcceptError;
 use crate::listen;
-use crate::worker::Command;
+use crate::metrics::Registry;
+use crate::worker::{Command, Handle};
 
 /// Reloads that wait for the one that runs.
 const WAITING_RELOADS: usize = 16;
@@ -77,6 +81,10 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
             let _ = admin_ended.await;
         }))
     });
+    tokio::spawn(count_events(
+        server.registry.clone(),
+        server.keeper.subscribe(),
+    ));
     readiness.send_replace(Readiness::Ready);
     systemd::ready();
     info!("ready");
@@ -105,6 +113,18 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         let _ = admin.await;
     }
     Ok(())
+}
+
+/// Counts what happens to certificates, for as long as the keeper lives.
+async fn count_events(registry: Registry, mut events: broadcast::Receiver<Arc<Event>>) {
+    let counters = admin::certificates::counters(&registry);
+    loop {
+        match events.recv().await {
+            Ok(event) => admin::certificates::count(&counters, &event),
+            Err(RecvError::Lagged(lost)) => warn!(lost, "certificate events were not counted"),
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Reading ten thousand certificates must not hold up a health check.
@@ -239,13 +259,13 @@ async fn stop(server: &Server) {
     for done in tell_all(server, Command::Stop) {
         cut += done.await.unwrap_or(0);
     }
-    let workers: Vec<_> = server
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .drain(..)
-        .collect();
-    workers.into_iter().for_each(crate::worker::Handle::join);
+    let workers = take(
+        &mut *server
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
+    workers.into_iter().for_each(Handle::join);
     if cut > 0 {
         warn!(connections = cut, "stopped; connections were cut");
     } else {

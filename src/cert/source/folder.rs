@@ -87,6 +87,17 @@ impl Search {
         self.folders.values().flat_map(|listing| &listing.found)
     }
 
+    /// Whether this is among what was found.
+    pub fn holds(&self, files: &Found) -> bool {
+        let listing = files.chain.parent().and_then(|at| self.folders.get(at));
+        listing.is_some_and(|listing| listing.found.contains(files))
+    }
+
+    /// Every folder that was looked at.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.keys().map(PathBuf::as_path)
+    }
+
     /// Looks at the whole of it. `arrive` is called for each folder before it is listed, so that
     /// nothing can change between the listing and a watch.
     pub fn look_everywhere(&mut self, mut arrive: impl FnMut(&Path)) -> Delta {
