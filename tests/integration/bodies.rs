@@ -205,7 +205,11 @@ fn curl_uploads_and_downloads_over_both_versions() {
         let back = proxy.config().path("back");
         let (data, out) = (format!("@{}", file.display()), back.display().to_string());
         proxy
-            .curl(HOST, "/", &[version, "--data-binary", &data, "--output", &out])
+            .curl(
+                HOST,
+                "/",
+                &[version, "--data-binary", &data, "--output", &out],
+            )
             .ok();
         assert!(std::fs::read(&back).unwrap() == body, "{version}");
     }

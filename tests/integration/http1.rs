@@ -18,7 +18,11 @@ fn a_request_arrives_as_it_was_sent() {
     assert_eq!(request.method, "GET");
     assert_eq!(request.field("host"), HOST);
     assert_eq!(request.field("x-own"), "some thing");
-    assert!(request.head.starts_with(b"GET /a%20b//c/?q=1&r=%2F HTTP/1.1\r\n"));
+    assert!(
+        request
+            .head
+            .starts_with(b"GET /a%20b//c/?q=1&r=%2F HTTP/1.1\r\n")
+    );
 }
 
 #[test]
@@ -42,7 +46,9 @@ fn every_method_passes() {
     let origin = Origin::echo();
     let proxy = Staunch::serving(&origin).start();
     let mut client = proxy.connect();
-    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND"] {
+    for method in [
+        "GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND",
+    ] {
         client
             .ask(method, HOST, "/", "Content-Length: 0\r\n")
             .unwrap();
@@ -206,9 +212,8 @@ fn chunks_are_passed_on_as_they_come() {
         .route("/", {
             let seen = seen.clone();
             move |exchange| {
-                exchange.send(
-                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
-                )?;
+                exchange
+                    .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")?;
                 seen.pass();
                 exchange.send("6\r\nsecond\r\n0\r\n\r\n")
             }
@@ -349,7 +354,11 @@ fn what_a_trusted_proxy_says_of_its_client_is_passed_on() {
     assert_eq!(request.field("x-forwarded-for"), "192.0.2.9, 127.0.0.1");
     assert_eq!(request.field("x-forwarded-proto"), "gopher");
     assert_eq!(request.field("x-forwarded-host"), "evil.test");
-    assert!(request.field("forwarded").starts_with("for=192.0.2.9, for=127.0.0.1"));
+    assert!(
+        request
+            .field("forwarded")
+            .starts_with("for=192.0.2.9, for=127.0.0.1")
+    );
 }
 
 #[test]
@@ -459,7 +468,9 @@ fn connection_close_is_honoured() {
     let origin = Origin::echo();
     let proxy = Staunch::serving(&origin).start();
     let mut client = proxy.connect();
-    client.ask("GET", HOST, "/", "Connection: close\r\n").unwrap();
+    client
+        .ask("GET", HOST, "/", "Connection: close\r\n")
+        .unwrap();
     let response = client.read("GET").expect(200);
     assert_eq!(response.field("connection"), Some("close"));
     assert!(client.closed());

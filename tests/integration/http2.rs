@@ -31,9 +31,7 @@ fn a_body_of_known_length_keeps_its_length() {
     block_on(async {
         let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
         let mut request = request(Method::POST, HOST, "/");
-        request
-            .headers_mut()
-            .insert("content-length", 5.into());
+        request.headers_mut().insert("content-length", 5.into());
         let body = Bytes::from_static(b"hello");
         let response = client.request(request, body, None).await.unwrap();
         assert_eq!(crate::support::json(&response.body)["body"], "hello");
@@ -58,7 +56,9 @@ fn trailers_pass_both_ways() {
     block_on(async {
         let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
         let mut request = request(Method::POST, HOST, "/");
-        request.headers_mut().insert("te", "trailers".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("te", "trailers".parse().unwrap());
         let mut trailers = HeaderMap::new();
         trailers.insert("x-there", 1.into());
         let body = Bytes::from_static(b"hello");
@@ -93,9 +93,7 @@ fn early_hints_are_passed_on() {
         .start();
     let proxy = Staunch::serving(&origin).start();
     // The h2 client keeps interim responses to itself; curl shows them.
-    let shown = proxy
-        .curl(HOST, "/", &["--http2", "--include"])
-        .ok();
+    let shown = proxy.curl(HOST, "/", &["--http2", "--include"]).ok();
     assert!(shown.starts_with("HTTP/2 103"), "{shown}");
     assert!(shown.contains("link: </a.css>"), "{shown}");
     assert!(shown.contains("HTTP/2 200"), "{shown}");

@@ -131,7 +131,9 @@ fn every_listener_serves() {
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, v6.number()));
     let builder = Staunch::serving(&origin);
     let listeners = [builder.https(), second.address(), v6].map(|address| address.to_string());
-    let proxy = builder.set("listen.https", format!("{listeners:?}")).start();
+    let proxy = builder
+        .set("listen.https", format!("{listeners:?}"))
+        .start();
     for address in [proxy.https(), second.address(), v6] {
         let mut client = Tls::to(address).name(HOST).connect();
         client.get(HOST, "/").expect(200);
@@ -176,7 +178,9 @@ fn plain_http_is_redirected_with_host_and_path() {
         let expected = format!("https://{name}:{port}{target}");
         assert_eq!(response.field("location"), Some(expected.as_str()));
     }
-    client.ask("POST", HOST, "/form", "Content-Length: 4\r\n").unwrap();
+    client
+        .ask("POST", HOST, "/form", "Content-Length: 4\r\n")
+        .unwrap();
     client.send("body").unwrap();
     client.read("POST").expect(308);
     assert!(origin.requests().is_empty());

@@ -131,7 +131,9 @@ fn a_client_that_does_not_read_is_closed() {
     let proxy = impatient(&origin, "send");
     let mut stalling = proxy.connect();
     stalling.ask("GET", HOST, "/", "").unwrap();
-    until("it is cut", || origin.connections() == 1 && origin.open() == 0);
+    until("it is cut", || {
+        origin.connections() == 1 && origin.open() == 0
+    });
 }
 
 #[test]

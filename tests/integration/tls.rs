@@ -204,7 +204,9 @@ fn a_session_outlives_a_reload_and_a_swap() {
     assert!(client.resumed(), "after a swap");
     client.get(HOST, "/").expect(200);
 
-    proxy.reconfigure(|config| config.add_site(crate::support::Site::new(&["b.test"], "http://127.0.0.1:9")));
+    proxy.reconfigure(|config| {
+        config.add_site(crate::support::Site::new(&["b.test"], "http://127.0.0.1:9"))
+    });
     proxy.reload().expect(200);
     let mut client = tls.connect();
     assert!(client.resumed(), "after a reload");

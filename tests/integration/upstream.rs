@@ -1,7 +1,7 @@
 //! What an upstream can do wrong, and what a client sees of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Gate, HOST, Nginx, Origin, PATIENCE, Port, Site, Staunch, TestCa, until};
@@ -110,11 +110,16 @@ fn nginx_is_spoken_to() {
         .sites(Site::new(&[HOST], &nginx.url()))
         .start();
     let mut client = proxy.connect();
-    assert_eq!(client.get(HOST, "/hello").expect(200).text(), "hello from nginx\n");
+    assert_eq!(
+        client.get(HOST, "/hello").expect(200).text(),
+        "hello from nginx\n"
+    );
     assert_eq!(client.get(HOST, "/large").expect(200).body.len(), 10 << 20);
     client.get(HOST, "/empty").expect(204);
     client.get(HOST, "/none").expect(404);
-    client.ask("GET", HOST, "/large", "Range: bytes=5-9\r\n").unwrap();
+    client
+        .ask("GET", HOST, "/large", "Range: bytes=5-9\r\n")
+        .unwrap();
     assert_eq!(client.read("GET").expect(206).text(), "aaaaa");
     client.ask("HEAD", HOST, "/large", "").unwrap();
     let length = client.read("HEAD").expect(200);
@@ -167,8 +172,14 @@ fn a_server_that_speaks_nonsense_is_a_bad_gateway() {
         .raw("/ssh", "SSH-2.0-OpenSSH_9.2p1\r\n")
         .raw("/status", "HTTP/1.1 2000 OK\r\n\r\n")
         .raw("/version", "HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n")
-        .raw("/lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
-        .raw("/both", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip\r\n\r\na")
+        .raw(
+            "/lengths",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        )
+        .raw(
+            "/both",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip\r\n\r\na",
+        )
         .raw("/field", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n")
         .start();
     let proxy = Staunch::serving(&origin)

@@ -158,7 +158,10 @@ asyncio.run(main())
 #[test]
 fn real_websockets_work() {
     let folder = tempfile::tempdir().unwrap();
-    let (server, client) = (folder.path().join("server.py"), folder.path().join("client.py"));
+    let (server, client) = (
+        folder.path().join("server.py"),
+        folder.path().join("client.py"),
+    );
     let port_file = folder.path().join("port");
     fs::write(&server, SERVER).unwrap();
     fs::write(&client, CLIENT).unwrap();

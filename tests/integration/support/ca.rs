@@ -156,7 +156,7 @@ impl Order<'_> {
     /// Makes it.
     pub fn issue(self) -> Leaf {
         let key = self.key.generate();
-        let mut params = CertificateParams::new(self.names.clone()).unwrap();
+        let mut params = CertificateParams::new(self.names).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.serial_number = Some(serial());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -168,7 +168,6 @@ impl Order<'_> {
             chain: certificate.pem() + &self.ca.intermediates,
             key: key.serialize_pem(),
             fingerprint: fingerprint(certificate.der()),
-            names: self.names,
             root: Arc::clone(&self.ca.root),
         }
     }
@@ -183,7 +182,6 @@ pub struct Leaf {
     pub key: String,
     /// As the inventory spells it.
     pub fingerprint: String,
-    pub names: Vec<String>,
     pub root: Arc<Root>,
 }
 

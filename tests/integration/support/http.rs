@@ -28,7 +28,10 @@ impl Response {
     #[track_caller]
     pub fn field(&self, name: &str) -> Option<&str> {
         let values = self.all(name);
-        assert!(values.len() <= 1, "{name} is there more than once: {self:?}");
+        assert!(
+            values.len() <= 1,
+            "{name} is there more than once: {self:?}"
+        );
         values.first().copied()
     }
 
@@ -171,7 +174,7 @@ impl<R: Read> Incoming<R> {
                 return self.fields();
             }
             self.stream(size as u64, &mut take)?;
-            if self.line()? != "" {
+            if !self.line()?.is_empty() {
                 return Err(invalid("a chunk is longer than it says"));
             }
         }

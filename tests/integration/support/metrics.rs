@@ -39,14 +39,6 @@ impl Metrics {
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.get(name, labels).unwrap_or_default()
     }
-
-    /// Label sets of a metric.
-    pub fn labels(&self, name: &str) -> Vec<&BTreeMap<String, String>> {
-        (self.0.iter())
-            .filter(|sample| sample.name == name)
-            .map(|sample| &sample.labels)
-            .collect()
-    }
 }
 
 fn sample(line: &str) -> Sample {

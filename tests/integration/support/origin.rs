@@ -49,8 +49,6 @@ struct State {
     accepted: usize,
     open: HashMap<usize, Socket>,
     requests: Vec<Request>,
-    /// Bytes of request bodies read.
-    received: u64,
 }
 
 /// A request as it was received.
@@ -116,11 +114,7 @@ impl Plan {
         self.run(place, move || Ok(Socket::Unix(listener.accept()?.0)))
     }
 
-    fn run(
-        self,
-        place: Place,
-        accept: impl Fn() -> io::Result<Socket> + Send + 'static,
-    ) -> Origin {
+    fn run(self, place: Place, accept: impl Fn() -> io::Result<Socket> + Send + 'static) -> Origin {
         let shared = Arc::new(Shared {
             plan: self,
             stopped: AtomicBool::new(false),
@@ -204,11 +198,6 @@ impl Origin {
         self.requests().pop().expect("no request came")
     }
 
-    /// Bytes of request bodies read so far.
-    pub fn received(&self) -> u64 {
-        self.shared.lock().received
-    }
-
     /// Closes all connections that are open.
     pub fn close_connections(&self) {
         for socket in self.shared.lock().open.values() {
@@ -266,16 +255,14 @@ impl Shared {
 impl Plan {
     fn find(&self, target: &str) -> Option<Arc<Handler>> {
         let path = target.split('?').next().unwrap_or_default();
-        let matches = |route: &str| path == route || route.ends_with('/') && path.starts_with(route);
+        let matches =
+            |route: &str| path == route || route.ends_with('/') && path.starts_with(route);
         let found = self.routes.iter().find(|(route, _)| matches(route));
         found.map(|(_, handler)| Arc::clone(handler))
     }
 }
 
-fn read_request(
-    incoming: &mut Incoming<Socket>,
-    connection: usize,
-) -> io::Result<Option<Request>> {
+fn read_request(incoming: &mut Incoming<Socket>, connection: usize) -> io::Result<Option<Request>> {
     let end = loop {
         if let Some(end) = find(incoming.buffered(), b"\r\n\r\n") {
             break end + 4;
@@ -342,11 +329,6 @@ impl Exchange<'_> {
 
     fn each_of_body(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Fields> {
         self.body_read = true;
-        let shared = self.shared;
-        let mut take = |data: &[u8]| {
-            shared.lock().received += data.len() as u64;
-            take(data);
-        };
         if self.request.all("transfer-encoding") == ["chunked"] {
             return self.incoming.chunked(&mut take);
         }

@@ -54,7 +54,14 @@ pub fn run(command: &mut Command) -> Ran {
 /// curl, silent but for errors, never through a proxy, ended if it takes too long.
 #[track_caller]
 pub fn curl<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
-    let quiet = ["--silent", "--show-error", "--noproxy", "*", "--max-time", "60"];
+    let quiet = [
+        "--silent",
+        "--show-error",
+        "--noproxy",
+        "*",
+        "--max-time",
+        "60",
+    ];
     run(Command::new(require("curl")).args(quiet).args(arguments))
 }
 

@@ -106,6 +106,18 @@ impl Builder {
         self
     }
 
+    /// Uses one file that holds both.
+    pub fn bundle(mut self, file: &Path) -> Self {
+        self.certificates.push(format!("chain = {file:?}\n"));
+        self
+    }
+
+    /// Uses whatever is in a folder.
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.certificates.push(format!("folder = {folder:?}\n"));
+        self
+    }
+
     /// Adds a site for one name.
     pub fn site(self, name: &str, origin: &Origin) -> Self {
         self.sites(Site::new(&[name], &origin.url()))
@@ -232,10 +244,7 @@ impl Builder {
     pub fn start(self) -> Staunch {
         self.write();
         let mut command = self.command();
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(self.config_path());
+        command.arg("run").arg("--config").arg(self.config_path());
         let staunch = self.spawn(command);
         staunch.wait_ready();
         staunch
@@ -462,10 +471,6 @@ impl Staunch {
 
     pub fn stdout(&self) -> String {
         self.stdout.text()
-    }
-
-    pub fn stderr(&self) -> String {
-        self.stderr.text()
     }
 
     /// Waits until the log has this.
