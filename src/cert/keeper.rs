@@ -236,7 +236,7 @@ pub struct Keeper {
     shared: Arc<Shared>,
     clock: Clock,
     inbox: Sender<Message>,
-    /// What happened while everything was read for the first time.
+    /// What was wrong when everything was read for the first time.
     beginning: Mutex<Option<broadcast::Receiver<Arc<Event>>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -307,8 +307,8 @@ impl Keeper {
         answer.recv().unwrap_or(Err(AcceptError::Stopped))
     }
 
-    /// Events from now on; the first listener also gets those of the start. One that is too slow
-    /// loses the oldest, and is told how many.
+    /// Events from now on; the first listener also gets what was wrong at the start. One that is
+    /// too slow loses the oldest, and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
         let beginning = self.beginning.lock();
         let beginning = beginning.unwrap_or_else(PoisonError::into_inner).take();

@@ -161,7 +161,8 @@ impl Conductor {
             self.track(source);
         }
         self.track_strangers();
-        let jobs = self.jobs(&std::mem::take(&mut self.dirty));
+        let dirty = std::mem::take(&mut self.dirty);
+        let jobs = self.jobs(&dirty);
         let gathered = in_parallel(&jobs, |job| {
             let gathered = self.gatherer.one(job, now);
             let remembered = self.recall(job, &gathered, now);
