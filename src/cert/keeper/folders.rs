@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::conductor::Key;
+use crate::cert::source::folder::Delta;
 use crate::cert::source::{Files, Search, Source};
 use crate::config::{CertificateSource, Location};
 use crate::watch::{Reach, Watch};
@@ -38,6 +39,13 @@ type Place = (usize, PathBuf);
 pub(super) struct Found {
     pub(super) appeared: Vec<Source>,
     pub(super) vanished: Vec<Files>,
+}
+
+/// Folders to look at, and what was found so far.
+#[derive(Default)]
+struct Visit {
+    left: VecDeque<Place>,
+    found: Found,
 }
 
 impl Folders {
@@ -122,7 +130,11 @@ impl Folders {
             places.insert((n, root.path.to_path_buf()));
             places.extend(root.search.folders().map(|folder| (n, folder.to_owned())));
         }
-        self.visit(places, watch)
+        let visit = Visit {
+            left: places.into_iter().collect(),
+            ..Visit::default()
+        };
+        self.visit(visit, watch)
     }
 
     /// Looks at the folders that watched changes may concern.
@@ -140,17 +152,32 @@ impl Folders {
                 places.extend(root.search.concerned_by(path).map(|folder| (n, folder)));
             }
         }
-        self.visit(places, watch)
+        let visit = Visit {
+            left: places.into_iter().collect(),
+            ..Visit::default()
+        };
+        self.visit(visit, watch)
     }
 
     /// Looks at a slice of all folders, and at those of which nothing is heard.
     pub(super) fn poll(&mut self, slice: [Range<usize>; 2], watch: &mut Watch<Key>) -> Found {
-        let mut numbers = self.unwatched.clone();
-        for range in slice.into_iter().filter(|range| !range.is_empty()) {
-            let slice = self.places.keys().skip(range.start).take(range.len());
-            numbers.extend(slice);
+        let slice = slice.into_iter().filter(|range| !range.is_empty());
+        let slice: Vec<_> = slice
+            .flat_map(|range| self.places.values().skip(range.start).take(range.len()))
+            .cloned()
+            .collect();
+        let mut visit = Visit::default();
+        for place in slice {
+            // It is watched already, which costs more than listing it. Should it hold news, then
+            // nothing was heard of them, and it is watched anew.
+            if self.list(&place, &mut visit, watch) {
+                visit.left.push_back(place);
+            }
         }
-        self.visit_changed(numbers.into_iter(), std::iter::empty(), watch)
+        let unwatched = self.unwatched.iter();
+        let unwatched = unwatched.filter_map(|number| self.places.get(number).cloned());
+        visit.left.extend(unwatched);
+        self.visit(visit, watch)
     }
 
     /// How many folders are looked at.
@@ -163,25 +190,32 @@ impl Folders {
         !self.unwatched.is_empty()
     }
 
-    fn visit(&mut self, places: HashSet<Place>, watch: &mut Watch<Key>) -> Found {
-        let mut all = Found::default();
-        let mut left: VecDeque<_> = places.into_iter().collect();
-        while let Some((n, folder)) = left.pop_front() {
+    fn visit(&mut self, mut visit: Visit, watch: &mut Watch<Key>) -> Found {
+        while let Some(place) = visit.left.pop_front() {
             // Watched first, so that nothing can come between the listing and the watch.
-            self.cover((n, folder.clone()), watch);
-            let Some(root) = self.roots.get_mut(n) else {
-                continue;
-            };
-            let delta = root.search.look(&folder);
-            left.extend(delta.below.into_iter().map(|below| (n, below)));
-            let appeared = delta.appeared.iter().map(|found| root.source(found));
-            all.appeared.extend(appeared);
-            all.vanished.extend(delta.vanished);
-            for gone in delta.gone {
-                self.uncover(&(n, gone), watch);
-            }
+            self.cover(place.clone(), watch);
+            self.list(&place, &mut visit, watch);
         }
-        all
+        visit.found
+    }
+
+    /// Lists one folder. Returns whether it holds news.
+    fn list(&mut self, place: &Place, visit: &mut Visit, watch: &mut Watch<Key>) -> bool {
+        let (n, folder) = place;
+        let Some(root) = self.roots.get_mut(*n) else {
+            return false;
+        };
+        let delta = root.search.look(folder);
+        let is_news = delta != Delta::default();
+        let below = delta.below.into_iter().map(|below| (*n, below));
+        visit.left.extend(below);
+        let appeared = delta.appeared.iter().map(|found| root.source(found));
+        visit.found.appeared.extend(appeared);
+        visit.found.vanished.extend(delta.vanished);
+        for gone in delta.gone {
+            self.uncover(&(*n, gone), watch);
+        }
+        is_news
     }
 
     fn cover(&mut self, place: Place, watch: &mut Watch<Key>) {
