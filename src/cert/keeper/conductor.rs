@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::announce::announce;
-use super::folders::{Folders, Found};
+use super::folders::{Folders, Found, Key};
 use super::gather::{Gathered, Gatherer, Job, in_parallel};
 use super::memory::Memory;
 use super::standing::{Standing, Verdict};
-use super::{AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted};
+use super::terms::{
+    AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
+};
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
 use crate::cert::load::rejection_for_io;
@@ -48,15 +50,6 @@ const POLLED_PER_SECOND: f64 = 50.0;
 
 /// The same where polling is all there is.
 const UNWATCHED_PER_SECOND: f64 = 5000.0;
-
-/// Who depends on a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
-    /// The source in this slot.
-    Source(u32),
-    /// The searched folder of this number.
-    Folder(u32),
-}
 
 /// How news of a source are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

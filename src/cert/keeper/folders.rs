@@ -6,11 +6,19 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::conductor::Key;
 use crate::cert::source::folder::Delta;
 use crate::cert::source::{Files, Search, Source};
 use crate::config::{CertificateSource, Location};
 use crate::watch::{Reach, Watch};
+
+/// Who depends on a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Key {
+    /// The source in this slot.
+    Source(u32),
+    /// The searched folder of this number.
+    Folder(u32),
+}
 
 /// All configured folders.
 #[derive(Default)]
