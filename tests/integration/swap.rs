@@ -14,7 +14,7 @@ const PROMISED: Duration = Duration::from_secs(1);
 /// Swaps for each way; more for a long look (`STAUNCH_TEST_SWAPS=200`).
 fn rounds() -> usize {
     let rounds = std::env::var("STAUNCH_TEST_SWAPS");
-    rounds.map_or(3, |rounds| rounds.parse().expect("STAUNCH_TEST_SWAPS"))
+    rounds.map_or(8, |rounds| rounds.parse().expect("STAUNCH_TEST_SWAPS"))
 }
 
 /// A site whose certificate is written in this way.
@@ -47,6 +47,7 @@ fn swaps_under_load(way: Way) {
         let begin = Instant::now();
         wait_served(&proxy, &renewed);
         took.push(begin.elapsed());
+        traffic.go_on_for(20);
     }
     let report = traffic.stop();
     report.assert_flawless();
