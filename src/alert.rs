@@ -1,1 +1,28 @@
 //! Conditions, the engine that fires, repeats and resolves them, and the sinks that tell people.
+//!
+//! ```text
+//! the inventory, the sites ─► evaluate ─┐
+//! probe, upstreams, reload ─► Board ────┴─► Engine ─► Notification ─► one Outbox for each sink
+//!                                              └────► Listing (GET /api/alerts), metrics, state
+//! ```
+//!
+//! * A [`Condition`](condition::Condition) says what is wrong now; [`evaluate`] finds those that
+//!   follow from the inventory and the time, the [`board`] holds those that others detected.
+//! * The [`engine`] decides when people are told: once, again, over; one by one or as a group.
+//! * [`delivery`] carries it to the [`sink`]s. A sink that hangs delays nothing and no other sink.
+//! * [`run`] ties it together on the control plane; [`drill`] plays it forward in time.
+//!
+//! Only the control plane comes here. Nothing that serves a request may wait for an alert.
+
+pub mod board;
+pub mod clockwatch;
+pub mod condition;
+pub mod engine;
+pub mod evaluate;
+pub mod memory;
+pub mod message;
+pub mod next_step;
+pub mod words;
+
+#[cfg(test)]
+pub(crate) mod testing;
