@@ -1,0 +1,82 @@
+//! What the control plane counts.
+
+use super::handle::{Counter, Gauge};
+use super::label::{Set, label};
+use super::names::{self, Metric};
+use super::registry::Registry;
+
+/// What happened to certificates. The reason codes are given by whoever knows them.
+#[derive(Debug)]
+pub struct CertificateCounters {
+    /// Certificates that took the place of another from the same source.
+    pub swaps: Counter,
+    rejections: Vec<(&'static str, Counter)>,
+    held_back: Vec<(&'static str, Counter)>,
+}
+
+impl CertificateCounters {
+    /// Counters for these reason codes, so that those that never happened are 0 and not absent.
+    pub fn new(registry: &Registry, reasons: impl Iterator<Item = &'static str> + Clone) -> Self {
+        let by_reason = |metric: Metric| {
+            let counter = |code| (code, metric.counter(registry, &[("reason", code)]));
+            reasons.clone().map(counter).collect()
+        };
+        Self {
+            swaps: names::CERTIFICATE_SWAPS.counter(registry, &[]),
+            rejections: by_reason(names::CERTIFICATE_REJECTIONS),
+            held_back: by_reason(names::CERTIFICATE_HELD_BACK),
+        }
+    }
+
+    /// Counts a certificate on disk that cannot be served.
+    pub fn rejected(&self, reason: &str) {
+        count(&self.rejections, reason);
+    }
+
+    /// Counts a certificate on disk that is worse than what is served.
+    pub fn held_back(&self, reason: &str) {
+        count(&self.held_back, reason);
+    }
+}
+
+fn count(counters: &[(&'static str, Counter)], reason: &str) {
+    if let Some((_, counter)) = counters.iter().find(|(code, _)| *code == reason) {
+        counter.inc();
+    }
+}
+
+label! {
+    /// How a reload ended.
+    pub enum ReloadResult {
+        /// The new configuration is in use.
+        Taken = "taken",
+        /// It is not usable, and nothing changed.
+        Refused = "refused",
+    }
+}
+
+/// Reloads of the configuration. One owner only.
+#[derive(Debug)]
+pub struct Reloads {
+    results: Set<ReloadResult>,
+    successful: Gauge,
+}
+
+impl Reloads {
+    /// The start counts as a successful reload.
+    pub fn new(registry: &Registry) -> Self {
+        let successful = names::RELOAD_SUCCESSFUL.gauge(registry, &[]);
+        successful.set(1.0);
+        Self {
+            results: Set::new(registry, names::RELOADS, &[], "outcome"),
+            successful,
+        }
+    }
+
+    /// Counts a reload.
+    pub fn record(&self, result: ReloadResult) {
+        self.results.inc(result);
+        let successful = result == ReloadResult::Taken;
+        self.successful.set(f64::from(u8::from(successful)));
+    }
+}

@@ -1,0 +1,205 @@
+//! Handles and the shards behind them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A monotonically increasing count. Clones share one shard; ask the registry again for another.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(pub(super) Arc<Cell>);
+
+impl Counter {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// Counts `n`.
+    pub fn add(&self, n: u64) {
+        self.0.0.fetch_add(n, Relaxed);
+    }
+}
+
+/// A value that goes up and down. The shards of a series are summed, so a value that is not a sum
+/// (a moment, a yes or no) must have one handle only. When the last handle of a series is dropped,
+/// the series disappears.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(pub(super) Arc<Cell>);
+
+impl Gauge {
+    /// Sets this shard.
+    pub fn set(&self, value: f64) {
+        self.0.0.store(value.to_bits(), Relaxed);
+    }
+
+    /// Adds to this shard; subtracts when negative.
+    pub fn add(&self, difference: f64) {
+        // A shard normally has one writer, so the first try succeeds.
+        let add = |bits| Some((f64::from_bits(bits) + difference).to_bits());
+        let _ = self.0.0.fetch_update(Relaxed, Relaxed, add);
+    }
+
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1.0);
+    }
+
+    /// Subtracts one.
+    pub fn dec(&self) {
+        self.add(-1.0);
+    }
+}
+
+/// A distribution of durations over fixed buckets.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram(pub(super) Arc<Distribution>);
+
+impl Histogram {
+    /// Counts one duration, in seconds. One that is negative or no number counts as 0.
+    pub fn observe(&self, seconds: f64) {
+        self.0.observe(seconds);
+    }
+}
+
+/// A series' shards: those with a handle, and the sum of those whose handle is gone, so that a
+/// counter never goes backwards.
+#[derive(Debug)]
+pub(super) struct Shards<T> {
+    retired: T,
+    live: Vec<Arc<T>>,
+}
+
+impl<T: Shard> Shards<T> {
+    /// No shards yet; `empty` is one that counted nothing.
+    pub(super) const fn new(empty: T) -> Self {
+        Self {
+            retired: empty,
+            live: Vec::new(),
+        }
+    }
+
+    /// Takes in a new shard.
+    pub(super) fn push(&mut self, shard: T) -> Arc<T> {
+        self.retire();
+        let shard = Arc::new(shard);
+        self.live.push(Arc::clone(&shard));
+        shard
+    }
+
+    /// Folds the shards that nobody else holds any more. Found out here rather than in a `Drop`, so
+    /// that a worker that lets go of a handle takes no lock.
+    pub(super) fn retire(&mut self) {
+        let retired = &self.retired;
+        self.live.retain_mut(|shard| {
+            // `get_mut` rather than the count: it synchronises with the last owner's writes.
+            let gone = Arc::get_mut(shard).is_some();
+            if gone {
+                retired.absorb(shard);
+            }
+            !gone
+        });
+    }
+
+    /// All shards, the retired ones as one.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.retired).chain(self.live())
+    }
+
+    /// The shards that have a handle.
+    pub(super) fn live(&self) -> impl Iterator<Item = &T> {
+        self.live.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether any shard has a handle.
+    pub(super) const fn is_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+}
+
+/// What can be folded into another of its kind.
+pub(super) trait Shard {
+    /// Adds what `other` counted.
+    fn absorb(&self, other: &Self);
+}
+
+/// One number on a cache line that it shares with nobody's numbers: counters hold an integer,
+/// gauges the bits of an `f64`.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Cell(AtomicU64);
+
+impl Cell {
+    /// As a counter.
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// As a gauge.
+    pub(super) fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
+impl Shard for Cell {
+    fn absorb(&self, other: &Self) {
+        self.0.fetch_add(other.count(), Relaxed);
+    }
+}
+
+/// A shard of a histogram.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Distribution {
+    /// Upper bounds in seconds, ascending, without the last, infinite one.
+    bounds: &'static [f64],
+    /// One more than bounds.
+    counts: Box<[AtomicU64]>,
+    /// The sum in microseconds: an integer, so that adding is one instruction; not nanoseconds,
+    /// because twenty thousand waiting requests would overflow those within a fortnight.
+    micros: AtomicU64,
+}
+
+impl Distribution {
+    /// One that counted nothing.
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            bounds,
+            counts,
+            micros: AtomicU64::new(0),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates; never negative
+    fn observe(&self, seconds: f64) {
+        let seconds = seconds.max(0.0); // also turns NaN into 0
+        let beyond = || self.bounds.len();
+        let bucket = (self.bounds.iter())
+            .position(|bound| seconds <= *bound)
+            .unwrap_or_else(beyond);
+        // Only the shard of a default handle, which belongs to no series, has no buckets.
+        if let Some(count) = self.counts.get(bucket) {
+            count.fetch_add(1, Relaxed);
+            self.micros
+                .fetch_add((seconds * 1e6).round() as u64, Relaxed);
+        }
+    }
+
+    /// Counts for each bucket, not cumulative.
+    pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.counts.iter().map(|count| count.load(Relaxed))
+    }
+
+    /// Microseconds in total.
+    pub(super) fn micros(&self) -> u64 {
+        self.micros.load(Relaxed)
+    }
+}
+
+impl Shard for Distribution {
+    fn absorb(&self, other: &Self) {
+        for (mine, theirs) in self.counts.iter().zip(other.counts()) {
+            mine.fetch_add(theirs, Relaxed);
+        }
+        self.micros.fetch_add(other.micros(), Relaxed);
+    }
+}
