@@ -17,11 +17,17 @@
 pub mod board;
 pub mod clockwatch;
 pub mod condition;
+pub mod delivery;
 pub mod engine;
 pub mod evaluate;
+pub mod http;
+pub mod judge;
 pub mod memory;
 pub mod message;
 pub mod next_step;
+pub mod run;
+pub mod sink;
+pub mod store;
 pub mod words;
 
 #[cfg(test)]

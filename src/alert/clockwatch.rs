@@ -122,7 +122,9 @@ impl ClockWatch {
         let ran = i64::try_from(ran).unwrap_or(i64::MAX);
         let leap = wall.saturating_sub(ran);
         // Coming back from a time that was never believed is no leap.
-        let ahead = self.seen.is_none_or(|seen| at.wall.since(seen).saturating_sub(ran) > JUMP);
+        let ahead = self
+            .seen
+            .is_none_or(|seen| at.wall.since(seen).saturating_sub(ran) > JUMP);
         if leap > JUMP && ahead {
             self.leap = Some((at.monotonic, wall, ran));
         } else if leap < -JUMP {
