@@ -31,4 +31,6 @@ pub mod store;
 pub mod words;
 
 #[cfg(test)]
+mod postmortem;
+#[cfg(test)]
 pub(crate) mod testing;

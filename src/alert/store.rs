@@ -96,7 +96,7 @@ mod tests {
     fn damage_is_an_error_and_not_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
-        for damage in ["", "{", "[]", "{\"seen\":\"never\"}", "\0\0"] {
+        for damage in ["", "{", "[1]", "{\"seen\":\"never\"}", "\0\0"] {
             fs::write(&path, damage).unwrap();
             assert!(load(&path).is_err(), "{damage:?}");
         }
