@@ -65,6 +65,8 @@ pub struct Outbox {
 struct Queue {
     waiting: VecDeque<Notification>,
     under_way: Option<Notification>,
+    /// How many left it so far, delivered or given up.
+    settled: u64,
 }
 
 impl Outbox {
@@ -72,7 +74,7 @@ impl Outbox {
     pub fn with(waiting: impl IntoIterator<Item = Notification>) -> Self {
         let queue = Queue {
             waiting: waiting.into_iter().take(WAITING).collect(),
-            under_way: None,
+            ..Queue::default()
         };
         Self {
             queue: Mutex::new(queue),
@@ -134,7 +136,9 @@ impl Outbox {
 
     /// The one under way has arrived, or will never.
     fn done(&self) {
-        self.lock().under_way = None;
+        let mut queue = self.lock();
+        queue.under_way = None;
+        queue.settled += 1;
     }
 
     /// The one under way has to wait, unless there is newer news of the same alert.
@@ -261,6 +265,12 @@ impl Delivery {
     /// What has not been delivered.
     pub fn undelivered(&self) -> Vec<Notification> {
         self.outbox.undelivered()
+    }
+
+    /// How many notifications left the queue so far: while this stays, so does what a restart has
+    /// to deliver.
+    pub fn settled(&self) -> u64 {
+        self.outbox.lock().settled
     }
 
     /// Whether it is a way to tell people that does not work now.

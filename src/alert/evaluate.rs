@@ -15,9 +15,10 @@ use crate::cert::{
 use crate::clock::Timestamp;
 use crate::config::{Alerts, Severity, SiteName};
 
-/// Chain and key may arrive one after the other; for this long that is no news, unless the
-/// certificate that is served is about to run out.
-const SETTLES: i64 = 5 * 60;
+/// Files that were just written may be about to be written again.
+const SETTLES: i64 = 10;
+/// Chain and key may arrive one after the other; for this long that is no news.
+const HALVES_SETTLE: i64 = 5 * 60;
 
 /// What is to be judged.
 #[derive(Clone, Copy, Debug)]
@@ -345,9 +346,13 @@ fn disk(
         DiskState::Missing => Code::CertificateMissing,
         DiskState::Pinned => Code::CertificatePinned,
     };
-    let settling = disk.reason == Some(Reason::KeyMismatch)
-        && left >= world.config.expiring
-        && (0..SETTLES).contains(&world.now.since(disk.since));
+    let patience = match disk.reason {
+        Some(Reason::KeyMismatch) => HALVES_SETTLE,
+        _ => SETTLES,
+    };
+    // Where what is served is about to run out, there is no time to wait.
+    let settling =
+        left >= world.config.expiring && (0..patience).contains(&world.now.since(disk.since));
     if settling {
         return None;
     }

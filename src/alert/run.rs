@@ -50,7 +50,7 @@ pub struct Inputs {
     /// Looks at the inventory and the sites. Called on the control plane, so it may take a while.
     pub observe: Arc<dyn Fn(Timestamp) -> Observed + Send + Sync>,
     /// What happens to certificates.
-    pub events: broadcast::Receiver<cert::Event>,
+    pub events: broadcast::Receiver<Arc<cert::Event>>,
     /// What others detected.
     pub board: Board,
     /// Where `GET /api/alerts` looks.
@@ -118,8 +118,10 @@ struct Watch {
     pulse: Arc<Pulse>,
     gauges: BTreeMap<(Code, Severity), Gauge>,
     /// What happened since the last look.
-    happened: Vec<cert::Event>,
+    happened: Vec<Arc<cert::Event>>,
     written: Instant,
+    /// What had left the queues when it was written.
+    settled: u64,
 }
 
 impl Watch {
@@ -165,6 +167,7 @@ impl Watch {
             gauges: BTreeMap::new(),
             happened: Vec::new(),
             written: Instant::now(),
+            settled: 0,
             inputs,
         };
         watch.configure(&config, state.undelivered);
@@ -255,9 +258,14 @@ impl Watch {
             .all(Delivery::is_failing);
         self.pulse
             .beat(!muted || self.deliveries.iter().all(|it| !it.tells()));
-        if !told.is_empty() || self.written.elapsed() >= UNWRITTEN {
+        let settled = self.settled();
+        if !told.is_empty() || settled != self.settled || self.written.elapsed() >= UNWRITTEN {
             self.write().await;
         }
+    }
+
+    fn settled(&self) -> u64 {
+        self.deliveries.iter().map(Delivery::settled).sum()
     }
 
     /// Shows what stands to those who ask.
@@ -304,6 +312,7 @@ impl Watch {
     /// Writes down what a restart must not forget.
     async fn write(&mut self) {
         let at = self.moment();
+        let settled = self.settled();
         let undelivered = self
             .deliveries
             .iter()
@@ -318,6 +327,8 @@ impl Watch {
                 .collect(),
         };
         self.written = Instant::now();
+        // Counted before the queues are read: what settles in between is written twice, not lost.
+        self.settled = settled;
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || store::save(&path, &state)).await;
         let subject = self.path.display().to_string();
