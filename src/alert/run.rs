@@ -112,6 +112,8 @@ struct Watch {
     started: Instant,
     path: PathBuf,
     instance: String,
+    /// What the sinks are set up by.
+    config: Arc<config::Alerts>,
     around: Surroundings,
     standing: watch::Sender<Arc<Vec<Alert>>>,
     deliveries: Vec<Delivery>,
@@ -160,6 +162,7 @@ impl Watch {
             started: Instant::now(),
             path,
             instance: instance(),
+            config: Arc::clone(&config),
             around,
             standing,
             deliveries: Vec::new(),
@@ -229,9 +232,10 @@ impl Watch {
 
     /// One look at the world, and what follows from it.
     async fn look(&mut self) {
-        if self.inputs.config.has_changed().unwrap_or(false) {
-            let config = self.inputs.config.borrow_and_update().clone();
+        let config = self.inputs.config.borrow_and_update().clone();
+        if !Arc::ptr_eq(&config, &self.config) {
             self.configure(&config, BTreeMap::new());
+            self.config = Arc::clone(&config);
         }
         let at = self.moment();
         while let Ok(event) = self.inputs.events.try_recv() {
@@ -240,7 +244,6 @@ impl Watch {
         for event in self.happened.drain(..) {
             self.judge.learn(&event, at);
         }
-        let config = self.inputs.config.borrow().clone();
         let observe = Arc::clone(&self.inputs.observe);
         let observed = tokio::task::spawn_blocking(move || observe(at.wall)).await;
         let Ok(observed) = observed else {
