@@ -14,11 +14,31 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod address;
+mod check;
+mod default;
+mod diagnostic;
+mod load;
+mod read;
+mod reference;
+mod section;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
+
+pub use diagnostic::{Diagnostic, Level, Report, Span};
+pub use load::{Flags, LARGEST, from_flags, load, parse};
+pub use reference::{KeyDoc, reference};
+
 /// Everything that can be configured, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where last-good certificates, the ledger and alert state are kept.
     pub state_dir: PathBuf,
+    /// Whether certificates and keys may be copied to `state_dir` at all.
+    pub keep_last_good: bool,
     /// Addresses to listen on, and whom to believe there.
     pub listen: Listen,
     /// The data plane's threads.
@@ -39,6 +59,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// The program's own log and the access log.
     pub log: Log,
+    /// What is hardly meant, though it can be used. Its `Display` is what to show.
+    pub warnings: Report,
 }
 
 /// `[listen]`
@@ -111,6 +133,17 @@ pub enum SiteName {
     Wildcard(Arc<str>),
     /// `*`: whatever no other site answers to.
     Any,
+}
+
+/// As it is written.
+impl std::fmt::Display for SiteName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
 }
 
 /// One `[[site]]`.

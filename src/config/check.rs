@@ -1,0 +1,272 @@
+//! What holds between the sections of a file: names that meet, references that lead somewhere.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Report, Span, quoted};
+use super::read::{At, Context};
+use super::section::File;
+use super::value::{RoutePath, Target};
+use super::{Balance, Config, Listen, Route, Server, Site, SiteName, Upstream};
+
+/// One `[[site]]`, as it was read.
+pub(super) struct RawSite {
+    pub(super) span: Span,
+    pub(super) names: Vec<At<SiteName>>,
+    pub(super) default: At<bool>,
+    pub(super) routes: Vec<RawRoute>,
+}
+
+/// One `[[site.route]]`, or the `upstream` of a site.
+pub(super) struct RawRoute {
+    pub(super) path: At<RoutePath>,
+    pub(super) upstream: At<Target>,
+}
+
+/// One `[upstream.NAME]`, as it was read.
+pub(super) struct RawUpstream {
+    pub(super) name: Arc<str>,
+    pub(super) span: Span,
+    pub(super) servers: Vec<At<Server>>,
+    pub(super) balance: Balance,
+}
+
+/// Sees the file as a whole. What it returns is only right when nothing was reported.
+pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
+    if cx.is_whole() {
+        listeners(&file, cx);
+        certificates(&file, cx);
+        names(&file.sites, cx);
+        routes(&file.sites, cx);
+        upstreams(&file, cx);
+    }
+    let named = file.upstreams.into_iter().map(|upstream| {
+        let servers = upstream.servers.into_iter().map(|server| server.value);
+        let (servers, balance) = (servers.collect(), upstream.balance);
+        (upstream.name, Upstream { servers, balance })
+    });
+    let mut upstreams: BTreeMap<_, _> = named.collect();
+    let sites = file
+        .sites
+        .into_iter()
+        .map(|site| finish_site(site, &mut upstreams))
+        .collect();
+    Config {
+        state_dir: file.state_dir,
+        keep_last_good: file.keep_last_good,
+        listen: Listen {
+            https: plain(file.listen.https),
+            http: plain(file.listen.http),
+            admin: file.listen.admin.value.0,
+            ..file.listen.rest
+        },
+        workers: file.workers,
+        certificates: plain(file.certificates),
+        sites,
+        upstreams,
+        timeouts: file.timeouts,
+        limits: file.limits,
+        drain: file.drain,
+        alerts: file.alerts,
+        log: file.log,
+        warnings: Report::default(),
+    }
+}
+
+fn plain<T>(all: Vec<At<T>>) -> Vec<T> {
+    all.into_iter().map(|at| at.value).collect()
+}
+
+fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> Site {
+    let mut routes: Vec<_> = site
+        .routes
+        .into_iter()
+        .map(|route| Route {
+            path: route.path.value.0,
+            upstream: match route.upstream.value {
+                Target::Named(name) => name,
+                Target::Url(server) => single(server, upstreams),
+            },
+        })
+        .collect();
+    routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    Site {
+        names: plain(site.names),
+        default: site.default.value,
+        routes,
+    }
+}
+
+/// An upstream of one server, under its URL.
+pub(super) fn single(server: Server, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> Arc<str> {
+    let url = Arc::clone(&server.url);
+    upstreams
+        .entry(Arc::clone(&url))
+        .or_insert_with(|| Upstream {
+            servers: vec![server],
+            balance: Balance::default(),
+        });
+    url
+}
+
+/// Finds what is there before, and remembers where everything was first.
+struct Firsts<T>(HashMap<T, Span>);
+
+impl<T: Hash + Eq> Firsts<T> {
+    fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// Where an equal one was first, if this is not it.
+    fn before(&mut self, value: T, span: &Span) -> Option<Span> {
+        match self.0.entry(value) {
+            std::collections::hash_map::Entry::Occupied(first) => Some(first.get().clone()),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(span.clone());
+                None
+            }
+        }
+    }
+}
+
+fn listeners(file: &File, cx: &Context<'_>) {
+    let listen = &file.listen;
+    if listen.https.is_empty() && listen.http.is_empty() {
+        cx.report(
+            Diagnostic::error(listen.span.clone(), "nothing to listen on")
+                .help("write `https = [\"[::]:443\"]` in `[listen]`"),
+        );
+    }
+    let admin = listen.admin.value.0.map(|value| At {
+        value,
+        span: listen.admin.span.clone(),
+    });
+    let mut firsts = Firsts::new();
+    for At { value, span } in listen.https.iter().chain(&listen.http).chain(&admin) {
+        // Port 0 is another port each time.
+        if value.port() != 0
+            && let Some(first) = firsts.before(value, span)
+        {
+            twice(cx, "address", value, span, &first);
+        }
+    }
+}
+
+/// Reports something that may be there only once.
+fn twice(cx: &Context<'_>, what: &str, value: impl Display, span: &Span, first: &Span) {
+    // One of the two may be a default, which has no place.
+    let (place, other) = match span.is_empty() {
+        true => (first, "a default".to_owned()),
+        false if first.is_empty() => (span, "a default".to_owned()),
+        false => (span, format!("on line {}", cx.line(first))),
+    };
+    let message = format!("the {what} {} is there twice", quoted(&value.to_string()));
+    cx.report(Diagnostic::error(place.clone(), message).help(format!("the other one is {other}")));
+}
+
+fn certificates(file: &File, cx: &Context<'_>) {
+    if file.certificates.is_empty() {
+        cx.report(
+            Diagnostic::general_warning("no `[[certificate]]`: no TLS handshake can succeed")
+                .help("write `[[certificate]]` with `chain = …` and `key = …`, or `folder = …`"),
+        );
+    }
+    let mut firsts = Firsts::new();
+    for At { value, span } in &file.certificates {
+        if let Some(first) = firsts.before(&value.location, span) {
+            cx.report(
+                Diagnostic::warning(span.clone(), "this certificate is there twice")
+                    .help(format!("the other one is on line {}", cx.line(&first))),
+            );
+        }
+    }
+}
+
+fn names(sites: &[RawSite], cx: &Context<'_>) {
+    if sites.is_empty() {
+        cx.report(
+            Diagnostic::general_warning("no `[[site]]`: no request can be answered")
+                .help("write `[[site]]` with `names = […]` and `upstream = …`"),
+        );
+    }
+    let mut firsts = Firsts::new();
+    for At { value, span } in sites.iter().flat_map(|site| &site.names) {
+        if let Some(first) = firsts.before(value, span) {
+            twice(cx, "name", value, span, &first);
+        }
+    }
+    let mut defaults = sites.iter().filter(|site| site.default.value);
+    if let Some(first) = defaults.next() {
+        for site in defaults {
+            cx.report(
+                Diagnostic::error(site.default.span.clone(), "a second default site").help(
+                    format!("the other one begins on line {}", cx.line(&first.span)),
+                ),
+            );
+        }
+    }
+}
+
+fn routes(sites: &[RawSite], cx: &Context<'_>) {
+    for site in sites {
+        let mut firsts = Firsts::new();
+        // The site's own `upstream` is last, so that a fault is shown there.
+        for RawRoute { path, .. } in &site.routes {
+            if let Some(first) = firsts.before(&path.value.0, &path.span) {
+                twice(cx, "path", &path.value.0, &path.span, &first);
+            }
+        }
+    }
+}
+
+fn upstreams(file: &File, cx: &Context<'_>) {
+    let mut used: HashMap<&str, bool> = file
+        .upstreams
+        .iter()
+        .map(|upstream| (&*upstream.name, false))
+        .collect();
+    for RawRoute { upstream, .. } in file.sites.iter().flat_map(|site| &site.routes) {
+        let Target::Named(name) = &upstream.value else {
+            continue;
+        };
+        match used.get_mut(&**name) {
+            Some(used) => *used = true,
+            None => {
+                let known = file.upstreams.iter().map(|upstream| &*upstream.name);
+                let help = match cx.nearest(name, known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "write `[upstream.{name}]` with `servers = […]`, or a URL here, as in \
+                         `\"http://{name}:8080\"`"
+                    ),
+                };
+                cx.report(
+                    Diagnostic::error(
+                        upstream.span.clone(),
+                        format!("there is no upstream {}", quoted(name)),
+                    )
+                    .help(help),
+                );
+            }
+        }
+    }
+    for upstream in &file.upstreams {
+        if !used.get(&*upstream.name).copied().unwrap_or_default() {
+            cx.report(
+                Diagnostic::warning(
+                    upstream.span.clone(),
+                    format!("nothing uses the upstream {}", quoted(&upstream.name)),
+                )
+                .help("name it as the `upstream` of a site or route, or take it out"),
+            );
+        }
+        let mut firsts = Firsts::new();
+        for At { value, span } in &upstream.servers {
+            if let Some(first) = firsts.before(&value.address, span) {
+                twice(cx, "server", &value.url, span, &first);
+            }
+        }
+    }
+}

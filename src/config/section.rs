@@ -1,0 +1,509 @@
+//! The sections of the file, key by key: what each is called, what it means, what applies without
+//! it. What holds between sections is for [`super::check`].
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::{RawRoute, RawSite, RawUpstream};
+use super::default;
+use super::diagnostic::{Diagnostic, Span};
+use super::read::{At, Size, Table};
+use super::value::{Address, LogLevel, RoutePath, Target};
+use super::{
+    AccessLog, AccessLogTarget, Alerts, Balance, CertificateSource, Drain, Limits, Listen,
+    Location, Log, Timeouts, Workers,
+};
+
+/// The shortest and longest time that a deadline can be set to: none is off by being zero, and
+/// none is off by being endless.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// What the defaults depend on besides the program.
+#[derive(Clone, Debug)]
+pub(super) struct Environment {
+    /// `$STATE_DIRECTORY`, as systemd sets it.
+    pub(super) state_directory: Option<OsString>,
+    /// How many threads can run at once.
+    pub(super) threads: NonZeroUsize,
+}
+
+impl Environment {
+    /// The one this process runs in.
+    pub(super) fn current() -> Self {
+        Self {
+            state_directory: std::env::var_os("STATE_DIRECTORY"),
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        // systemd joins several by colons; the first is the one that the unit names first.
+        let given = self
+            .state_directory
+            .as_deref()
+            .and_then(|list| std::env::split_paths(list).next())
+            .filter(|path| path.is_absolute());
+        given.unwrap_or_else(|| default::STATE_DIR.into())
+    }
+}
+
+/// The file as it was read, with what is still to be seen in context.
+pub(super) struct File {
+    pub(super) state_dir: PathBuf,
+    pub(super) keep_last_good: bool,
+    pub(super) listen: RawListen,
+    pub(super) workers: Workers,
+    pub(super) certificates: Vec<At<CertificateSource>>,
+    pub(super) sites: Vec<RawSite>,
+    pub(super) upstreams: Vec<RawUpstream>,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) drain: Drain,
+    pub(super) alerts: Alerts,
+    pub(super) log: Log,
+}
+
+/// `[listen]`, with the place of each address.
+pub(super) struct RawListen {
+    pub(super) span: Span,
+    pub(super) https: Vec<At<std::net::SocketAddr>>,
+    pub(super) http: Vec<At<std::net::SocketAddr>>,
+    pub(super) admin: At<Address>,
+    pub(super) rest: Listen,
+}
+
+/// Reads the file from its top.
+pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
+    File {
+        state_dir: t.or_described(
+            "state_dir",
+            || environment.state_dir(),
+            "$STATE_DIRECTORY, else \"/var/lib/staunch\"",
+            "Folder for last-good certificates, the ledger and alert state.",
+        ),
+        keep_last_good: t.or(
+            "keep_last_good",
+            true,
+            "Whether certificates and keys may be copied to `state_dir`, so that a restart finds \
+             one that works even if what is on disk does not.",
+        ),
+        listen: t.section("listen", "listen", listen),
+        workers: t.section("workers", "workers", |t| workers(t, environment)),
+        certificates: t.each("certificate", "certificate", certificate),
+        sites: t.each("site", "site", |t, _| Some(site(t))),
+        upstreams: t.named("upstream", "upstream.NAME", upstream),
+        timeouts: t.section("timeouts", "timeouts", timeouts),
+        limits: t.section("limits", "limits", limits),
+        drain: t.section("drain", "drain", drain),
+        alerts: t.section("alerts", "alerts", alerts),
+        log: t.section("log", "log", log),
+    }
+}
+
+fn listen(t: &mut Table<'_>) -> RawListen {
+    RawListen {
+        span: t.span.clone(),
+        https: t.or(
+            "https",
+            vec![At::nowhere(default::HTTPS)],
+            "Addresses that terminate TLS.",
+        ),
+        http: t.or(
+            "http",
+            Vec::new(),
+            "Plain-text addresses; they answer with a redirect to https.",
+        ),
+        admin: t.or(
+            "admin",
+            At::nowhere(Address(Some(default::ADMIN))),
+            "Address for health, metrics and the inventory; `\"\"` turns it off.",
+        ),
+        rest: Listen {
+            https: Vec::new(),
+            http: Vec::new(),
+            admin: None,
+            proxy_protocol_from: t.or(
+                "proxy_protocol_from",
+                Vec::new(),
+                "Peers that must send a PROXY protocol header (v1 or v2). Nobody else may.",
+            ),
+            forwarded_from: t.or(
+                "forwarded_from",
+                Vec::new(),
+                "Clients whose own `Forwarded` and `X-Forwarded-*` are believed and extended. \
+                 Everybody else's are replaced.",
+            ),
+        },
+    }
+}
+
+fn workers(t: &mut Table<'_>, environment: &Environment) -> Workers {
+    const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+    Workers {
+        threads: t.or_described_within(
+            "threads",
+            || environment.threads.min(MOST),
+            NonZeroUsize::MIN..=MOST,
+            "one for each core it may run on",
+            "Threads that serve connections.",
+        ),
+    }
+}
+
+fn certificate(t: &mut Table<'_>, _index: usize) -> Option<At<CertificateSource>> {
+    let chain: Option<PathBuf> = t.optional(
+        "chain",
+        "PEM file with the chain, leaf first; and the key too, when there is no `key`.",
+    );
+    let key: Option<At<PathBuf>> = t.optional("key", "PEM file with the private key.");
+    let ocsp: Option<At<PathBuf>> = t.optional(
+        "ocsp",
+        "DER file with an OCSP response to staple. Without it: `<chain>.ocsp`, where that exists.",
+    );
+    let folder: Option<PathBuf> = t.optional(
+        "folder",
+        "Folder searched below for certificates and their keys; new ones are picked up as they \
+         appear.",
+    );
+    let accept_worse = t.or(
+        "accept",
+        false,
+        "Use what is on disk even when it is worse than what is served.",
+    );
+    let keep = t.or(
+        "keep",
+        true,
+        "Keep a copy in `state_dir`, for when what is on disk cannot be used.",
+    );
+
+    match (t.has("chain"), t.has("folder")) {
+        (true, true) => t.cx.report(
+            Diagnostic::error(
+                t.span.clone(),
+                "a certificate has both `chain` and `folder`",
+            )
+            .help("write a `[[certificate]]` for each"),
+        ),
+        (false, false) => t.cx.report_missing(
+            Diagnostic::error(t.span.clone(), "a certificate without `chain` and `folder`").help(
+                match key {
+                    Some(_) => {
+                        "write `chain = …` beside `key`; a file that holds both is a `chain`"
+                    }
+                    None => "write `chain = …` and `key = …`, or `folder = …`",
+                },
+            ),
+        ),
+        (true, false) => {}
+        (false, true) => {
+            for (key, value) in [("key", &key), ("ocsp", &ocsp)] {
+                if let Some(At { span, .. }) = value {
+                    t.cx.report(
+                        Diagnostic::error(
+                            span.clone(),
+                            format!("`certificate.{key}` does not go with `folder`"),
+                        )
+                        .help("what belongs together in a folder is found by its content"),
+                    );
+                }
+            }
+        }
+    }
+    let ocsp = ocsp.map(|ocsp| ocsp.value);
+    // A key that is there and could not be read must not turn a pair into a bundle.
+    let key_given = t.has("key");
+    let location = match (chain, key, folder) {
+        (Some(chain), Some(At { value: key, .. }), None) => Location::Pair { chain, key, ocsp },
+        (Some(file), None, None) if !key_given => Location::Bundle { file, ocsp },
+        (None, _, Some(folder)) => Location::Folder { folder },
+        _ => return None,
+    };
+    let span = t.span.clone();
+    let line = t.cx.line(&span);
+    let value = CertificateSource {
+        location,
+        accept_worse,
+        keep,
+        line,
+    };
+    Some(At { value, span })
+}
+
+fn site(t: &mut Table<'_>) -> RawSite {
+    let names: Option<Vec<_>> = t.required(
+        "names",
+        "Names it answers to: `example.com`; `*.example.com` for one more label; `*` for whatever \
+         no other site answers to.",
+    );
+    let default = t.or(
+        "default",
+        At::nowhere(false),
+        "The site for clients that name none. Without any, the first site is.",
+    );
+    let upstream: Option<At<Target>> = t.optional(
+        "upstream",
+        "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
+    );
+    let mut routes = t.each("route", "site.route", route);
+    routes.extend(upstream.map(|upstream| RawRoute {
+        path: At {
+            value: RoutePath("/".into()),
+            span: upstream.span.clone(),
+        },
+        upstream,
+    }));
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        t.cx.report(
+            Diagnostic::error(t.span.clone(), "a site without a name")
+                .help("write `names = [\"example.com\"]`, or `[\"*\"]` for any name"),
+        );
+    }
+    if !t.has("upstream") && !t.has("route") {
+        t.cx.report_missing(
+            Diagnostic::error(t.span.clone(), "a site that leads nowhere")
+                .help("write `upstream = \"http://host:port\"`, or a `[[site.route]]`"),
+        );
+    }
+    RawSite {
+        span: t.span.clone(),
+        names: names.unwrap_or_default(),
+        default,
+        routes,
+    }
+}
+
+fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRoute> {
+    let path = t.required(
+        "path",
+        "Prefix of the path; the longest that matches wins. `/api/` is what is below it; `/api` \
+         is that and itself, but not `/apiary`.",
+    );
+    let upstream = t.required(
+        "upstream",
+        "Where its requests go: a URL, or the NAME of an `[upstream.NAME]`.",
+    );
+    Some(RawRoute {
+        path: path?,
+        upstream: upstream?,
+    })
+}
+
+fn upstream(t: &mut Table<'_>, name: &str, span: Span) -> Option<RawUpstream> {
+    let servers: Option<Vec<_>> = t.required(
+        "servers",
+        "`http://host:port`, `https://host:port` or `unix:/path`, one or more.",
+    );
+    let balance = t.or(
+        "balance",
+        Balance::default(),
+        "How a server is chosen: in turn; the one with the fewest requests in flight; at random; \
+         or by the client's address.",
+    );
+    if servers.as_ref().is_some_and(Vec::is_empty) {
+        t.cx.report(
+            Diagnostic::error(t.span.clone(), format!("{} has no server", t.label))
+                .help("write `servers = [\"http://host:port\"]`"),
+        );
+    }
+    let name: Arc<str> = match super::address::label(name) {
+        Ok(name) => name,
+        Err(complaint) => {
+            let message = format!("the name of {} {}", t.label, complaint.message);
+            t.cx.report(Diagnostic::error(span.clone(), message).help(complaint.help));
+            name.into()
+        }
+    };
+    Some(RawUpstream {
+        name,
+        span,
+        servers: servers.unwrap_or_default(),
+        balance,
+    })
+}
+
+fn timeouts(t: &mut Table<'_>) -> Timeouts {
+    let mut within = |key, default, meaning| t.or_within(key, default, SHORTEST..=LONGEST, meaning);
+    Timeouts {
+        tls_handshake: within(
+            "tls_handshake",
+            default::TLS_HANDSHAKE,
+            "From accept to a finished TLS handshake, PROXY header included.",
+        ),
+        request_head: within(
+            "request_head",
+            default::REQUEST_HEAD,
+            "From the first byte of a request to the end of its head.",
+        ),
+        request_body: within(
+            "request_body",
+            default::REQUEST_BODY,
+            "Between two reads of a request body that make progress.",
+        ),
+        idle: within(
+            "idle",
+            default::IDLE,
+            "How long a kept connection may wait for its next request.",
+        ),
+        send: within(
+            "send",
+            default::SEND,
+            "Between two writes to a client that make progress.",
+        ),
+        upstream_connect: within(
+            "upstream_connect",
+            default::UPSTREAM_CONNECT,
+            "To connect to an upstream server, its TLS handshake included.",
+        ),
+        upstream_response: within(
+            "upstream_response",
+            default::UPSTREAM_RESPONSE,
+            "From the end of the request to the head of the response.",
+        ),
+        upstream_idle: within(
+            "upstream_idle",
+            default::UPSTREAM_IDLE,
+            "Between two reads of a response body that make progress.",
+        ),
+        upstream_keep: within(
+            "upstream_keep",
+            default::UPSTREAM_KEEP,
+            "How long an unused upstream connection is kept. Shorter than the upstream's own.",
+        ),
+        tunnel: within(
+            "tunnel",
+            default::TUNNEL,
+            "How long a tunnel (WebSocket and other upgrades) may be silent.",
+        ),
+    }
+}
+
+fn limits(t: &mut Table<'_>) -> Limits {
+    // hyper wants a buffer of 8 KiB at least. One head may not become a burden by itself.
+    const HEAD: (Size, Size) = (Size(8 * 1024), Size(1024 * 1024));
+    let connections = t.or_within(
+        "connections",
+        default::CONNECTIONS,
+        0..=100_000_000,
+        "Connections open at once, over all listeners; 0: no limit.",
+    );
+    let request_head = t.or_within(
+        "request_head",
+        default::REQUEST_HEAD_SIZE,
+        HEAD.0..=HEAD.1,
+        "Size of a request's head: request line and fields.",
+    );
+    let request_body = t.or(
+        "request_body",
+        default::REQUEST_BODY_SIZE,
+        "Size of a request's body; `\"0\"`: no limit.",
+    );
+    Limits {
+        connections: NonZeroUsize::new(connections),
+        request_head: usize::try_from(request_head.0).unwrap_or(usize::MAX),
+        request_fields: t.or_within(
+            "request_fields",
+            default::REQUEST_FIELDS,
+            10..=10_000,
+            "Header fields of a request.",
+        ),
+        request_body: Some(request_body.0).filter(|bytes| *bytes > 0),
+        streams: t.or_within(
+            "streams",
+            default::STREAMS,
+            1..=10_000,
+            "Concurrent HTTP/2 streams of a connection.",
+        ),
+    }
+}
+
+fn drain(t: &mut Table<'_>) -> Drain {
+    Drain {
+        notice: t.or_within(
+            "notice",
+            default::DRAIN_NOTICE,
+            Duration::ZERO..=LONGEST,
+            "How long `/readyz` answers 503 before the listeners close.",
+        ),
+        deadline: t.or_within(
+            "deadline",
+            default::DRAIN_DEADLINE,
+            Duration::ZERO..=LONGEST,
+            "How long requests may then still take; what is open after that is closed.",
+        ),
+    }
+}
+
+fn alerts(t: &mut Table<'_>) -> Alerts {
+    const SHARE: (f64, f64) = (0.001, 0.999);
+    const REPEAT: (Duration, Duration) =
+        (Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600));
+    let overdue = t.or_within(
+        "overdue",
+        default::OVERDUE,
+        SHARE.0..=SHARE.1,
+        "Share of a certificate's lifetime left at which its renewal is overdue.",
+    );
+    let expiring = t.or_within(
+        "expiring",
+        default::EXPIRING,
+        SHARE.0..=SHARE.1,
+        "Share of a certificate's lifetime left at which that is critical.",
+    );
+    if expiring >= overdue {
+        let place = t.place("expiring").or_else(|| t.place("overdue"));
+        let message =
+            format!("`alerts.expiring` ({expiring}) is not below `alerts.overdue` ({overdue})");
+        t.cx.report_missing(
+            Diagnostic::error(place.unwrap_or(0..0), message)
+                .help("a renewal is overdue first, and critical when less is left"),
+        );
+    }
+    Alerts {
+        overdue,
+        expiring,
+        repeat: t.or_within(
+            "repeat",
+            default::REPEAT,
+            REPEAT.0..=REPEAT.1,
+            "How often an alert is told again while it lasts.",
+        ),
+        sinks: super::sink::all(t),
+    }
+}
+
+fn log(t: &mut Table<'_>) -> Log {
+    Log {
+        level: t
+            .or(
+                "level",
+                LogLevel(default::LOG_LEVEL.into()),
+                "Least level written: error, warn, info, debug or trace; or for parts of the \
+                 program, as in `\"info,staunch::cert=debug\"`.",
+            )
+            .0,
+        format: t.or_described(
+            "format",
+            || None,
+            "human on a terminal, else json",
+            "How a line is written.",
+        ),
+        access: t.section("access", "log.access", |t| AccessLog {
+            to: t.or(
+                "to",
+                AccessLogTarget::Off,
+                "Where the access log goes: nowhere, to standard output, or to a file that is \
+                 opened again on `USR1`.",
+            ),
+            sample: t.or_within(
+                "sample",
+                default::LOG_SAMPLE,
+                0.0..=1.0,
+                "Share of requests that are written; those that failed (5xx) always are.",
+            ),
+        }),
+    }
+}
