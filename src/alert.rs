@@ -10,11 +10,13 @@
 //!   follow from the inventory and the time, the [`board`] holds those that others detected.
 //! * The [`engine`] decides when people are told: once, again, over; one by one or as a group.
 //! * [`delivery`] carries it to the [`sink`]s. A sink that hangs delays nothing and no other sink.
+//! * [`probe`] and [`canary`] look for trouble of their own, and pin it to the board.
 //! * [`run`] ties it together on the control plane; [`drill`] plays it forward in time.
 //!
 //! Only the control plane comes here. Nothing that serves a request may wait for an alert.
 
 pub mod board;
+pub mod canary;
 pub mod clockwatch;
 pub mod condition;
 pub mod delivery;
@@ -34,5 +36,7 @@ pub mod words;
 
 #[cfg(test)]
 mod postmortem;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -28,13 +28,29 @@ use crate::config::Severity;
 
 /// For one connection and handshake; a healthy one takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts at one target: a certificate may be swapped between asking what should be
-/// served and being served it.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Attempts before it is told.
 const ATTEMPTS: usize = 3;
 /// Targets probed at the same time, so that ten thousand names are no load.
 const AT_ONCE: usize = 4;
+
+/// How often is probed.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    /// From the beginning of one round to the beginning of the next.
+    pub every: Duration,
+    /// Between two attempts at one target: a certificate may be swapped between asking what should
+    /// be served and being served it, and a listener may be handed over.
+    pub again: Duration,
+}
+
+impl Default for Rhythm {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(60),
+            again: Duration::from_secs(1),
+        }
+    }
+}
 
 /// What is spoken after the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,10 +153,10 @@ fn list(fingerprints: &[Fingerprint]) -> String {
     words::list(&words, 2)
 }
 
-/// Probes every target at this interval, for ever, and pins what it finds to the board. A target
+/// Probes every target in this rhythm, for ever, and pins what it finds to the board. A target
 /// that is no longer there is forgotten.
-pub async fn run(targets: impl Fn() -> Vec<Target>, board: Board, every: Duration) {
-    let mut ticks = interval(every);
+pub async fn run(targets: impl Fn() -> Vec<Target>, board: Board, rhythm: Rhythm) {
+    let mut ticks = interval(rhythm.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -153,20 +169,20 @@ pub async fn run(targets: impl Fn() -> Vec<Target>, board: Board, every: Duratio
             if under_way.len() >= AT_ONCE {
                 under_way.join_next().await;
             }
-            under_way.spawn(look(target, board.clone()));
+            under_way.spawn(look(target, board.clone(), rhythm.again));
         }
         while under_way.join_next().await.is_some() {}
     }
 }
 
 /// Probes one target, more than once if need be, and pins the outcome.
-async fn look(target: Target, board: Board) {
+async fn look(target: Target, board: Board, again: Duration) {
     let mut result = probe(&target).await;
     for _ in 1..ATTEMPTS {
         if result.is_ok() {
             break;
         }
-        sleep(AGAIN).await;
+        sleep(again).await;
         result = probe(&target).await;
     }
     match result {
@@ -253,7 +269,7 @@ async fn handshake(target: &Target) -> Result<CertificateDer<'static>, ProbeErro
 }
 
 /// SHA-256 of a certificate's DER.
-fn fingerprint(der: &[u8]) -> Fingerprint {
+pub(super) fn fingerprint(der: &[u8]) -> Fingerprint {
     // The hash of this cipher suite, which every provider has.
     let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
     let hash = match suite {

@@ -118,8 +118,11 @@ pub fn run(args: Args) -> Exit {
     }
 }
 
-/// The inventory, as the server would hold it, at any moment.
-fn inventory(_config: &Config) -> Result<Box<dyn Fn(Timestamp) -> Vec<Report>>, &'static str> {
+/// The inventory at a moment.
+type InventoryAt = Box<dyn Fn(Timestamp) -> Vec<Report>>;
+
+/// The inventory, as the server would hold it.
+fn inventory(_config: &Config) -> Result<InventoryAt, &'static str> {
     Err("the inventory cannot be read yet")
 }
 

@@ -187,7 +187,7 @@ fn newer_news_of_an_alert_takes_the_place_of_older() {
     let outbox = Outbox::default();
     outbox.put(told("a", Severity::Critical));
     let under_way = outbox.try_take().unwrap();
-    let mut over = under_way.clone();
+    let mut over = under_way;
     over.alert = over.alert.resolved(day(20_001));
     outbox.put(over.clone());
     outbox.put(over.clone());

@@ -131,7 +131,12 @@ async fn what_a_probe_finds_is_pinned_until_it_is_mended_or_gone() {
         let (change, receiver) = tokio::sync::watch::channel(targets);
         (change, move || receiver.borrow().clone())
     };
-    let probing = tokio::spawn(run(targets, board.clone(), Duration::from_millis(10)));
+    let every = Duration::from_millis(10);
+    let rhythm = Rhythm {
+        every,
+        again: every,
+    };
+    let probing = tokio::spawn(run(targets, board.clone(), rhythm));
     until(|| board.holds(Code::ProbeFailed, &subject)).await;
     let found = board.conditions().remove(0);
     assert!(
