@@ -13,17 +13,26 @@
 
 pub mod chain;
 pub mod compare;
+mod faults;
 pub mod inventory;
 pub mod keeper;
 pub mod last_good;
 pub mod ledger;
 pub mod load;
+pub mod names;
+mod pem;
+pub mod presented;
+pub mod rank;
 pub mod select;
 pub mod source;
+mod staple;
+#[cfg(test)]
+pub(crate) mod testing;
+mod x509;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
@@ -144,6 +153,18 @@ pub struct Fault {
     pub detail: String,
     /// What to do.
     pub help: String,
+}
+
+impl Fault {
+    /// The same, as the reason why the certificate in this file is held back.
+    pub fn at(self, path: &Path) -> Rejection {
+        Rejection {
+            reason: self.reason,
+            path: path.to_owned(),
+            detail: self.detail,
+            help: self.help,
+        }
+    }
 }
 
 /// SHA-256 of a certificate's DER. Displayed as lower-case hexadecimal without separators.
@@ -307,6 +328,8 @@ impl Serialize for Name {
 /// What a certificate says of itself, and what was found out about its chain.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// The file that the chain was read from, for messages.
+    pub path: Arc<Path>,
     /// Subject alternative names, in the certificate's order.
     pub names: Vec<Name>,
     /// Serial number, lower-case hexadecimal.
@@ -328,6 +351,10 @@ pub struct Facts {
     pub chain_complete: bool,
     /// The chain ends at a root that this system trusts.
     pub trusted: bool,
+    /// Why the chain is not complete, or not trusted, in words.
+    pub chain_shortcoming: Option<String>,
+    /// The subject of the certificate that [`chain_not_after`](Self::chain_not_after) is of.
+    pub first_to_expire: String,
     /// The certificate may be used for server authentication.
     pub server_usage: bool,
     /// Weaknesses in key or signature, as words; empty when none.
@@ -336,6 +363,8 @@ pub struct Facts {
     pub must_staple: bool,
     /// OCSP responder named by the certificate.
     pub ocsp_responder: Option<String>,
+    /// What was repaired, left out or ignored on the way, as sentences; empty when nothing was.
+    pub notes: Vec<String>,
 }
 
 /// A certificate that went through [`load`]: its key belongs to it, and a handshake with it can be

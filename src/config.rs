@@ -18,6 +18,7 @@ mod address;
 mod check;
 mod default;
 mod diagnostic;
+mod flags;
 mod load;
 mod read;
 mod reference;
@@ -29,7 +30,8 @@ mod units;
 mod value;
 
 pub use diagnostic::{Diagnostic, Level, Report, Span};
-pub use load::{Flags, LARGEST, from_flags, load, parse};
+pub use flags::{Flags, from_flags};
+pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
 
 /// Everything that can be configured, with defaults filled in.

@@ -1,1 +1,161 @@
-//! Where certificates are found on disk: pairs, bundles, folders.
+//! Where certificates come from: configured places, made concrete.
+//!
+//! A `[[certificate]]` names a pair, a bundle, or a folder to search ([`folder`]). Each certificate
+//! found is one [`Source`]: the files to read, and how to treat what they hold. [`read`] reads them.
+
+pub mod folder;
+pub mod read;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{CertificateSource, Location};
+
+pub use folder::{Found, Search};
+pub use read::{Parts, Reader, Reading};
+
+/// One certificate's files, and how to treat what they hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What identifies it.
+    pub files: Files,
+    /// For people: the path of the chain.
+    pub label: Arc<str>,
+    /// An OCSP response, where one was configured.
+    pub ocsp: Option<PathBuf>,
+    /// The searched folder in which it was found.
+    pub folder: Option<Arc<Path>>,
+    /// Its place in the configuration, from 0.
+    pub order: usize,
+    /// Take what is on disk even when it is worse.
+    pub accept_worse: bool,
+    /// Keep a copy in the state directory.
+    pub keep: bool,
+}
+
+/// The files that make a certificate: the identity of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Files {
+    /// The chain, leaf first; in a bundle, the key too.
+    pub chain: PathBuf,
+    /// The key; `None` for a bundle.
+    pub key: Option<PathBuf>,
+}
+
+impl Source {
+    /// The source that a configured pair or bundle is; `None` for a folder, which has to be searched.
+    pub fn configured(config: &CertificateSource, order: usize) -> Option<Self> {
+        let (chain, key, ocsp) = match &config.location {
+            Location::Pair { chain, key, ocsp } => (chain, Some(key), ocsp),
+            Location::Bundle { file, ocsp } => (file, None, ocsp),
+            Location::Folder { .. } => return None,
+        };
+        let files = Files {
+            chain: chain.clone(),
+            key: key.cloned(),
+        };
+        Some(Self {
+            ocsp: ocsp.clone(),
+            ..Self::new(files, config, order)
+        })
+    }
+
+    /// The source that was found in a configured folder.
+    pub fn found(
+        found: Files,
+        folder: &Arc<Path>,
+        config: &CertificateSource,
+        order: usize,
+    ) -> Self {
+        Self {
+            folder: Some(Arc::clone(folder)),
+            ..Self::new(found, config, order)
+        }
+    }
+
+    fn new(files: Files, config: &CertificateSource, order: usize) -> Self {
+        Self {
+            label: files.chain.to_string_lossy().into(),
+            files,
+            ocsp: None,
+            folder: None,
+            order,
+            accept_worse: config.accept_worse,
+            keep: config.keep,
+        }
+    }
+
+    /// The files to watch and read; the last ones need not exist.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let ocsp = self.ocsp_path();
+        [
+            Some(self.files.chain.clone()),
+            self.files.key.clone(),
+            Some(ocsp),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Where a staple is looked for: `<chain>.ocsp` unless configured.
+    pub fn ocsp_path(&self) -> PathBuf {
+        self.ocsp.clone().unwrap_or_else(|| {
+            let mut path = self.files.chain.clone().into_os_string();
+            path.push(".ocsp");
+            path.into()
+        })
+    }
+
+    /// The files, for people and the inventory.
+    pub fn display(&self) -> Vec<String> {
+        let key = self.files.key.iter();
+        std::iter::once(&self.files.chain)
+            .chain(key)
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Whether an operator means it by `text`: one of its files.
+    pub fn is_called(&self, text: &str) -> bool {
+        *self.label == *text || self.display().iter().any(|path| path == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> CertificateSource {
+        CertificateSource {
+            location: Location::Pair {
+                chain: "/a/chain.pem".into(),
+                key: "/a/key.pem".into(),
+                ocsp: None,
+            },
+            accept_worse: false,
+            keep: true,
+            line: 0,
+        }
+    }
+
+    #[test]
+    fn a_pair_is_called_by_either_of_its_files() {
+        let source = Source::configured(&pair(), 0).unwrap();
+        assert!(source.is_called("/a/chain.pem") && source.is_called("/a/key.pem"));
+        assert!(!source.is_called("/a"));
+        assert_eq!(source.ocsp_path(), Path::new("/a/chain.pem.ocsp"));
+    }
+
+    #[test]
+    fn a_folder_is_no_source_by_itself() {
+        let config = CertificateSource {
+            location: Location::Folder {
+                folder: "/a".into(),
+            },
+            ..pair()
+        };
+        assert_eq!(Source::configured(&config, 0), None);
+    }
+}

@@ -160,6 +160,13 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_server(path, folder);
     }
+    // Before anything that repeats a part of the text.
+    if text.contains('@') {
+        return Err(Complaint::new(
+            "has a user name or password in it",
+            "take it out: credentials in a URL end up in logs, and nothing would send them",
+        ));
+    }
     let (tls, rest) = match text.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
@@ -189,12 +196,6 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
                  `\"{}\"`",
                 &text[..text.len() - path.len()]
             ),
-        ));
-    }
-    if authority.contains('@') {
-        return Err(Complaint::new(
-            "has a user name or password in it",
-            "take it out: credentials in a URL end up in logs, and nothing would send them",
         ));
     }
     let (host, port) = split_port(authority)?;

@@ -181,9 +181,20 @@ impl Report {
     pub fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
         let span = diagnostic.span.as_ref()?;
         let before = self.text.get(..span.start)?;
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        Some((line, before[line_start..].chars().count() + 1))
+        let column = self.text[self.line_start(span)..span.start].chars().count() + 1;
+        Some((line, column))
+    }
+
+    /// Where the line begins that `span` begins on; behind the byte order mark, which no editor
+    /// shows.
+    fn line_start(&self, span: &Span) -> usize {
+        let mark = match self.text.starts_with('\u{feff}') {
+            true => '\u{feff}'.len_utf8(),
+            false => 0,
+        };
+        let newline = self.text[..span.start].rfind('\n');
+        newline.map_or_else(|| mark.min(span.start), |newline| newline + 1)
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, diagnostic: &Diagnostic) -> fmt::Result {
@@ -210,9 +221,7 @@ impl Report {
     /// The part of the line to show, how far in the span begins there, and how long it is, in
     /// characters.
     fn excerpt(&self, span: &Span) -> (String, usize, usize) {
-        let start = self.text[..span.start]
-            .rfind('\n')
-            .map_or(0, |newline| newline + 1);
+        let start = self.line_start(span);
         let end = self.text[span.start..]
             .find('\n')
             .map_or(self.text.len(), |newline| span.start + newline);
@@ -306,12 +315,24 @@ fn clamp(text: &str, span: Span) -> Span {
     start..floor(span.end).max(start)
 }
 
-/// `text` with what looks like a secret replaced by asterisks, byte for byte: the value of a
-/// `token` or `password`, and what stands before an `@` in a URL. This works on the text, not on
-/// what was read from it, because a fault in the syntax may be right there.
+/// Keys, or ends of keys, whose value is not shown: no such key exists, and all the same somebody
+/// may write one.
+const SECRETS: [&str; 7] = [
+    "token",
+    "password",
+    "passwd",
+    "secret",
+    "routing_key",
+    "api_key",
+    "authorization",
+];
+
+/// `text` with what looks like a secret replaced by asterisks, byte for byte: the values of
+/// [`SECRETS`], and what stands before an `@` in a URL. This works on the text, not on what was
+/// read from it, because a fault in the syntax may be right there.
 fn redacted(text: &str) -> String {
     let mut secret: Vec<Span> = Vec::new();
-    for word in ["token", "password"] {
+    for word in SECRETS {
         let mut done = 0;
         for (at, _) in text.match_indices(word) {
             if at < done {

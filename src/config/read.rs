@@ -18,7 +18,7 @@ use super::reference::{self, KeyDoc};
 pub(super) use super::value::{At, FromToml, Show, Size};
 
 /// How many suggestions are looked for: about as many as are shown.
-const SUGGESTIONS: usize = 200;
+const SUGGESTIONS: usize = 100;
 
 /// What all readers of one file share.
 pub(super) struct Context<'f> {
@@ -195,6 +195,8 @@ pub(super) struct Table<'c> {
     /// `None`: the file does not have it.
     entries: Option<&'c DeTable<'c>>,
     known: Vec<&'static str>,
+    /// Keys that do not exist, and of which enough has been said.
+    refused: Vec<&'static str>,
     unknown_allowed: bool,
 }
 
@@ -223,6 +225,7 @@ impl<'c> Table<'c> {
             span,
             entries,
             known: Vec::new(),
+            refused: Vec::new(),
             unknown_allowed: false,
         };
         let result = read(&mut table);
@@ -353,7 +356,7 @@ impl<'c> Table<'c> {
     /// A key that does not exist, for a reason worth giving.
     pub(super) fn refuse(&mut self, key: &'static str, message: &str, help: &str) {
         if let Some((found, _)) = self.entries.and_then(|entries| entries.get_key_value(key)) {
-            self.known.push(key);
+            self.refused.push(key);
             let message = format!("`{}`: {message}", self.name(key));
             self.cx
                 .report(Diagnostic::error(found.span(), message).help(help));
@@ -507,7 +510,12 @@ impl<'c> Table<'c> {
     fn report_unknown(&self) {
         for (key, _) in self.entries.into_iter().flatten() {
             let (span, key) = (key.span(), key.get_ref());
-            if self.known.contains(&key.as_ref()) {
+            if self
+                .known
+                .iter()
+                .chain(&self.refused)
+                .any(|known| known == key)
+            {
                 continue;
             }
             let mut message = format!("unknown key {}", quoted(key));

@@ -356,7 +356,7 @@ fn timeouts(t: &mut Table<'_>) -> Timeouts {
         upstream_connect: within(
             "upstream_connect",
             default::UPSTREAM_CONNECT,
-            "To connect to an upstream server, its TLS handshake included.",
+            "To connect to an upstream server.",
         ),
         upstream_response: within(
             "upstream_response",

@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::load::{from_flags_in, parse_in};
+use super::flags::from_flags_in;
+use super::load::parse_in;
 use super::section::Environment;
 use super::*;
 
@@ -112,6 +113,15 @@ fn nothing_at_all_is_usable_and_warned_of() {
             .iter()
             .all(|d| d.level == Level::Warning)
     );
+}
+
+#[test]
+fn the_ways_of_other_systems_to_end_lines_and_begin_files_are_taken() {
+    let text = COMPLETE.replace('\n', "\r\n");
+    assert_eq!(parse(&text), parse(COMPLETE));
+    assert_eq!(parse(&format!("\u{feff}{COMPLETE}")), parse(COMPLETE));
+    let said = parse("\u{feff}x = 1\r\n").unwrap_err().to_string();
+    assert!(said.contains(":1:1: error: unknown key `x`"), "{said}");
 }
 
 #[test]
@@ -381,8 +391,13 @@ fn every_wrong_flag_is_told() {
     )
     .unwrap_err()
     .to_string();
-    for flag in ["`--https`", "`--upstream`", "`--chain`"] {
-        assert!(said.contains(&format!("error: {flag}: ")), "{said}");
+    for words in [
+        "error: `--https`: ",
+        "error: `--upstream`: ",
+        "error: `--chain`: ",
+        "error: the address `[::]:1` is there twice",
+    ] {
+        assert!(said.contains(words), "{said}");
     }
 }
 

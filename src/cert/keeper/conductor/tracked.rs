@@ -1,0 +1,390 @@
+//! What the conductor knows of each source, and the books it keeps of them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Conductor, Found, Key, Mode, Standing, Timing, error, info, rejection_for_io};
+use crate::cert::inventory::Change;
+use crate::cert::source::{Files, Parts, Source};
+use crate::cert::{DiskState, Reason, Rejection, Verified};
+use crate::clock::Timestamp;
+use crate::watch::Reach;
+
+/// One source.
+pub(super) struct Tracked {
+    pub(super) source: Arc<Source>,
+    pub(super) standing: Standing,
+    /// A searched folder that cannot be searched: an entry to say so, with nothing to read.
+    pub(super) is_folder: bool,
+    /// What its files held when they were last read.
+    pub(super) parts: Option<Parts>,
+    /// What they held when the current certificate was on disk.
+    pub(super) on_disk_parts: Option<Parts>,
+    pub(super) stamp: u64,
+    /// The stamp that it had when the way to it was last watched.
+    covered: Option<u64>,
+    pub(super) reach: Reach,
+    pub(super) trouble: Option<Trouble>,
+    /// What everybody was told is wrong.
+    pub(super) told: Option<Arc<Rejection>>,
+    /// When to read it again because it was changing.
+    pub(super) again: Option<Instant>,
+    /// When its entry was found to be gone from its folder.
+    pub(super) vanished: Option<Instant>,
+    pub(super) timer: Option<Instant>,
+    turns: Vec<Timestamp>,
+}
+
+/// What is wrong with what is on disk. It may be a renewal under way.
+pub(super) struct Trouble {
+    pub(super) what: What,
+    pub(super) rejection: Arc<Rejection>,
+    /// Only one of two files is new.
+    half: bool,
+    since: Instant,
+    pub(super) shown: bool,
+    pub(super) told: bool,
+}
+
+/// See [`Trouble`].
+pub(super) enum What {
+    /// It cannot be served.
+    Broken,
+    /// It is worse.
+    Worse(Arc<Verified>),
+}
+
+impl Tracked {
+    fn new(source: Source, now: Timestamp) -> Self {
+        Self {
+            source: Arc::new(source),
+            standing: Standing::new(now),
+            is_folder: false,
+            parts: None,
+            on_disk_parts: None,
+            stamp: 0,
+            covered: None,
+            reach: Reach::Events,
+            trouble: None,
+            told: None,
+            again: None,
+            vanished: None,
+            timer: None,
+            turns: Vec::new(),
+        }
+    }
+
+    /// Whether exactly one of its two files is what it was with the current certificate.
+    pub(super) fn is_half_new(&self) -> bool {
+        match (self.parts, self.on_disk_parts) {
+            (Some(now), Some(then)) => (now.chain == then.chain) != (now.key == then.key),
+            _ => false,
+        }
+    }
+
+    /// When something has to be looked at again.
+    fn next_timer(&self, timing: &Timing) -> Option<Instant> {
+        let trouble = self
+            .trouble
+            .as_ref()
+            .and_then(|trouble| trouble.next(timing));
+        let vanished = self.vanished.map(|since| since + timing.grace);
+        [self.again, trouble, vanished].into_iter().flatten().min()
+    }
+}
+
+impl Trouble {
+    pub(super) fn new(what: What, rejection: Arc<Rejection>, half: bool) -> Self {
+        Self {
+            what,
+            rejection,
+            half,
+            since: Instant::now(),
+            shown: false,
+            told: false,
+        }
+    }
+
+    pub(super) fn show_at(&self, timing: &Timing) -> Instant {
+        self.since + timing.settle
+    }
+
+    pub(super) fn tell_at(&self, timing: &Timing) -> Instant {
+        self.since
+            + if self.half {
+                timing.tell_half
+            } else {
+                timing.tell
+            }
+    }
+
+    fn next(&self, timing: &Timing) -> Option<Instant> {
+        match (self.shown, self.told) {
+            (false, _) => Some(self.show_at(timing)),
+            (true, false) => Some(self.tell_at(timing)),
+            (true, true) => None,
+        }
+    }
+}
+
+/// Whether this is what a pair looks like of which one half has arrived.
+pub(super) const fn may_be_half(rejection: &Rejection) -> bool {
+    matches!(
+        rejection.reason,
+        Reason::KeyMismatch | Reason::Missing | Reason::NoKey | Reason::NoCertificate
+    )
+}
+
+impl Conductor {
+    pub(super) fn get(&mut self, slot: u32) -> Option<&mut Tracked> {
+        self.tracked.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.tracked.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Every source that is configured, or found in a configured folder.
+    pub(super) fn wanted_sources(&self) -> Vec<Source> {
+        let configured = self.wanted.sources.iter().enumerate();
+        configured
+            .filter_map(|(order, config)| Source::configured(config, order))
+            .chain(self.folders.sources())
+            .collect()
+    }
+
+    /// Begins to look after a source, or takes note that it is still wanted.
+    pub(super) fn track(&mut self, source: Source) -> u32 {
+        if let Some(&slot) = self.by_files.get(&source.files) {
+            self.update(slot, source);
+            return slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.tracked.push(None);
+            self.slots() - 1
+        });
+        self.by_files.insert(source.files.clone(), slot);
+        self.in_order
+            .insert((source.order, source.files.clone()), slot);
+        let tracked = Tracked::new(source, self.clock.now());
+        self.tracked[slot as usize] = Some(tracked);
+        self.dirty.insert(slot);
+        slot
+    }
+
+    fn update(&mut self, slot: u32, source: Source) {
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        tracked.vanished = None;
+        // A pair that is configured and also found in a folder is the former: it comes first.
+        let is_other = tracked.source.folder.is_none() && source.folder.is_some();
+        if *tracked.source == source || is_other && tracked.source.order <= source.order {
+            return;
+        }
+        let old = (tracked.source.order, tracked.source.files.clone());
+        let new = (source.order, source.files.clone());
+        tracked.source = Arc::new(source);
+        // The staple may be another file now.
+        tracked.parts = None;
+        self.in_order.remove(&old);
+        self.in_order.insert(new, slot);
+        self.dirty.insert(slot);
+        self.stage(slot);
+    }
+
+    /// Forgets a source. It is gone from the inventory with the next one.
+    pub(super) fn untrack(&mut self, slot: u32) -> Option<Tracked> {
+        let tracked = self.tracked.get_mut(slot as usize)?.take()?;
+        self.watch.uncover(Key::Source(slot));
+        self.by_files.remove(&tracked.source.files);
+        self.in_order
+            .remove(&(tracked.source.order, tracked.source.files.clone()));
+        if let Some(at) = tracked.timer {
+            self.timers.remove(&(at, slot));
+        }
+        for at in &tracked.turns {
+            self.turns.remove(&(*at, slot));
+        }
+        self.dirty.remove(&slot);
+        self.unsaved.retain(|other| *other != slot);
+        self.unpublished.insert(slot, Change { slot, held: None });
+        self.free.push(slot);
+        Some(tracked)
+    }
+
+    /// The next inventory will show this source as it is now.
+    pub(super) fn stage(&mut self, slot: u32) {
+        let now = self.clock.now();
+        let Some(tracked) = self.tracked.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let standing = &tracked.standing;
+        let is_known = standing.current().is_some() || standing.disk().state != DiskState::Same;
+        let held = is_known.then(|| Arc::new(standing.held(slot, &tracked.source)));
+        let turns: BTreeSet<_> = held
+            .iter()
+            .flat_map(|held| &held.candidates)
+            .flat_map(|candidate| candidate.turning_points())
+            .filter(|at| *at > now)
+            .collect();
+        for at in std::mem::take(&mut tracked.turns) {
+            self.turns.remove(&(at, slot));
+        }
+        self.turns.extend(turns.iter().map(|at| (*at, slot)));
+        tracked.turns = turns.into_iter().collect();
+        self.unpublished.insert(slot, Change { slot, held });
+    }
+
+    /// Sets the timer for what is next to be looked at.
+    pub(super) fn reschedule(&mut self, slot: u32) {
+        let timing = self.timing;
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        let next = tracked.next_timer(&timing);
+        let old = std::mem::replace(&mut tracked.timer, next);
+        if let Some(at) = old {
+            self.timers.remove(&(at, slot));
+        }
+        self.timers.extend(next.map(|at| (at, slot)));
+    }
+
+    /// Watches the way to a source, if that may have changed since the last time. `stamp` is what
+    /// its files were when they were read; should they have changed until they were watched, they
+    /// are read again.
+    pub(super) fn cover(&mut self, slot: u32, stamp: Option<u64>) {
+        let Some(tracked) = self.tracked.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let stamp = stamp.unwrap_or(tracked.stamp);
+        if tracked.is_folder || tracked.covered == Some(stamp) {
+            return;
+        }
+        let paths: Vec<_> = tracked.source.paths().collect();
+        let paths = paths.iter().map(|path| path.as_path());
+        let cover = self.watch.cover(Key::Source(slot), paths);
+        tracked.covered = Some(stamp);
+        tracked.reach = cover.reach;
+        if cover.fresh && self.gatherer.reader.stamp(&tracked.source) != stamp {
+            self.dirty.insert(slot);
+        }
+    }
+
+    pub(super) fn any_unwatched(&self) -> bool {
+        let unwatched = |tracked: &Tracked| tracked.reach != Reach::Events;
+        self.folders.any_unwatched() || self.tracked.iter().flatten().any(unwatched)
+    }
+
+    /// Takes note of what appeared in folders, and of what vanished from them.
+    pub(super) fn apply_found(&mut self, found: Found) {
+        for source in found.appeared {
+            let slot = self.track(source);
+            self.reschedule(slot);
+        }
+        for files in found.vanished {
+            self.vanish(&files);
+        }
+    }
+
+    fn vanish(&mut self, files: &Files) {
+        // It may have moved between folders that are both searched.
+        if self.folders.hold(files) {
+            return;
+        }
+        let Some(&slot) = self.by_files.get(files) else {
+            return;
+        };
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        if tracked.source.folder.is_some() {
+            tracked.vanished = tracked.vanished.or_else(|| Some(Instant::now()));
+            self.dirty.insert(slot);
+            self.reschedule(slot);
+        }
+    }
+
+    /// Looks after what was held in an earlier run and is not found in its folder now.
+    pub(super) fn track_strangers(&mut self) {
+        let strangers = self
+            .memory
+            .strangers(|files| self.by_files.contains_key(files));
+        let (mut kept, mut unknown) = (0, 0);
+        for (files, folder) in strangers {
+            let source = folder.and_then(|at| self.folders.earlier(&files, Path::new(&at)));
+            let Some(source) = source else {
+                unknown += 1;
+                continue;
+            };
+            kept += 1;
+            let slot = self.track(source);
+            if let Some(tracked) = self.get(slot) {
+                // Whether it is needed is asked after the usual grace.
+                tracked.vanished = Some(Instant::now());
+            }
+            self.reschedule(slot);
+        }
+        if kept + unknown > 0 {
+            info!(
+                kept,
+                unknown, "certificates of an earlier run are not on disk"
+            );
+        }
+    }
+
+    /// An entry for each folder that cannot be searched.
+    pub(super) fn track_lost_folders(&mut self, mode: Mode) {
+        self.drop_found_folders();
+        let lost: Vec<_> = self
+            .folders
+            .problems()
+            .map(|(path, order, error)| (path.to_path_buf(), order, error))
+            .collect();
+        for (path, order, problem) in lost {
+            let files = Files {
+                chain: path.clone(),
+                key: None,
+            };
+            if self.by_files.contains_key(&files) {
+                continue;
+            }
+            let Some(config) = self.wanted.sources.get(order) else {
+                continue;
+            };
+            let source = Source::found(files, &path.as_path().into(), config, order);
+            let rejection = Arc::new(rejection_for_io(&path, &problem));
+            let slot = self.track(source);
+            self.dirty.remove(&slot);
+            if let Some(tracked) = self.get(slot) {
+                tracked.is_folder = true;
+            }
+            self.trouble(slot, What::Broken, rejection, false, mode);
+        }
+    }
+
+    /// Removes the entries of folders that can be searched again.
+    pub(super) fn drop_found_folders(&mut self) {
+        let lost: BTreeSet<_> = self
+            .folders
+            .problems()
+            .map(|(path, ..)| path.to_path_buf())
+            .collect();
+        let found: Vec<u32> = (0..self.slots())
+            .filter(|slot| {
+                let tracked = self.tracked[*slot as usize].as_ref();
+                tracked.is_some_and(|tracked| {
+                    tracked.is_folder && !lost.contains(&tracked.source.files.chain)
+                })
+            })
+            .collect();
+        for slot in found {
+            self.tell_recovered(slot);
+            if self.untrack(slot).is_none() {
+                error!(slot, "a folder's entry was gone already");
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The keeper's memory: last-good certificates and the ledger, written by a thread of their own.
+//!
+//! Writing waits for the disk. A swap does not: what was taken is served before it is copied, and
+//! a state directory on a dead disk costs nothing but the copies.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tracing::{error, info};
+
+use crate::cert::Fingerprint;
+use crate::cert::last_good::{Generation, LastGood};
+use crate::cert::ledger::{Entry, Ledger};
+use crate::cert::load::Input;
+use crate::cert::source::{Files, Source};
+use crate::state::StateDir;
+
+/// Things to write that may wait. Beyond, copies wait their turn, and lines of the ledger are lost.
+const QUEUE: usize = 1024;
+
+/// See the [module](self). Without a state directory it remembers nothing.
+pub(super) struct Memory {
+    last_good: Option<Arc<LastGood>>,
+    ledger: Option<Ledger>,
+    /// Lines from before there was a writer.
+    early: Vec<Entry>,
+    writer: Option<SyncSender<Task>>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+/// Something to write.
+enum Task {
+    Save {
+        source: Arc<Source>,
+        input: Box<Input>,
+        is: Fingerprint,
+    },
+    Forget(Files),
+    Note(Entry),
+}
+
+impl Memory {
+    pub(super) fn open(state: Option<StateDir>) -> Self {
+        let mut memory = Self {
+            last_good: None,
+            ledger: None,
+            early: Vec::new(),
+            writer: None,
+            problem: Arc::default(),
+        };
+        let Some(state) = state else {
+            return memory;
+        };
+        match LastGood::open(&state) {
+            Ok(last_good) => memory.last_good = Some(Arc::new(last_good)),
+            Err(error) => report(&memory.problem, &Err(error)),
+        }
+        match Ledger::open(&state) {
+            Ok(ledger) => memory.ledger = Some(ledger),
+            Err(error) => report(&memory.problem, &Err(error)),
+        }
+        memory
+    }
+
+    /// Begins to write.
+    pub(super) fn begin(&mut self) {
+        let (Some(last_good), Some(ledger)) = (&self.last_good, self.ledger.take()) else {
+            self.early.clear();
+            return;
+        };
+        let (writer, tasks) = mpsc::sync_channel(QUEUE);
+        let scribe = Scribe {
+            last_good: Arc::clone(last_good),
+            ledger,
+            problem: Arc::clone(&self.problem),
+        };
+        let early = std::mem::take(&mut self.early);
+        let spawned = thread::Builder::new()
+            .name("scribe".to_owned())
+            .spawn(move || scribe.run(early, &tasks));
+        match spawned {
+            Ok(_) => self.writer = Some(writer),
+            Err(error) => report(&self.problem, &Err(error)),
+        }
+    }
+
+    /// The copies of a source, the latest first.
+    pub(super) fn recall(&self, files: &Files) -> Vec<Generation> {
+        let last_good = self.last_good.as_ref();
+        last_good.map_or_else(Vec::new, |last_good| last_good.generations(files))
+    }
+
+    /// Reads a copy.
+    pub(super) fn read(&self, generation: &Generation) -> Option<Input> {
+        self.last_good.as_ref()?.read(generation)
+    }
+
+    /// Sources of which there are copies and which are not `known`, with the folder that they were
+    /// found in.
+    pub(super) fn strangers(
+        &self,
+        known: impl Fn(&Files) -> bool,
+    ) -> Vec<(Files, Option<PathBuf>)> {
+        let strangers = self
+            .last_good
+            .iter()
+            .flat_map(|last_good| last_good.strangers(&known));
+        strangers
+            .map(|header| (header.files, header.folder))
+            .collect()
+    }
+
+    /// Whether a copy of this certificate is still to be made.
+    pub(super) fn wants(&self, files: &Files, is: Fingerprint) -> bool {
+        self.writer.is_some()
+            && self
+                .recall(files)
+                .first()
+                .is_none_or(|latest| latest.fingerprint != is)
+    }
+
+    /// Has a copy made. `false` when there is too much to write already.
+    pub(super) fn save(&self, source: &Arc<Source>, input: Input, is: Fingerprint) -> bool {
+        let Some(writer) = &self.writer else {
+            return true;
+        };
+        let task = Task::Save {
+            source: Arc::clone(source),
+            input: Box::new(input),
+            is,
+        };
+        !matches!(writer.try_send(task), Err(TrySendError::Full(_)))
+    }
+
+    /// Has every copy of a source removed.
+    pub(super) fn forget(&self, files: &Files) {
+        self.send(Task::Forget(files.clone()));
+    }
+
+    /// Has a line written.
+    pub(super) fn note(&mut self, entry: Entry) {
+        if self.ledger.is_some() {
+            self.early.push(entry);
+        } else {
+            self.send(Task::Note(entry));
+        }
+    }
+
+    /// What does not work, in words.
+    pub(super) fn degraded(&self) -> Option<String> {
+        lock(&self.problem).clone()
+    }
+
+    fn send(&self, task: Task) {
+        if let Some(writer) = &self.writer
+            && let Err(TrySendError::Full(_)) = writer.try_send(task)
+        {
+            report(
+                &self.problem,
+                &Err(io::Error::other("the disk is too slow")),
+            );
+        }
+    }
+}
+
+/// What the writing thread has.
+struct Scribe {
+    last_good: Arc<LastGood>,
+    ledger: Ledger,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Scribe {
+    fn run(mut self, early: Vec<Entry>, tasks: &Receiver<Task>) {
+        for entry in early {
+            self.write(Task::Note(entry));
+        }
+        while let Ok(task) = tasks.recv() {
+            self.write(task);
+        }
+    }
+
+    fn write(&mut self, task: Task) {
+        let written = match task {
+            Task::Save { source, input, is } => self.last_good.save(&source, &input, is),
+            Task::Forget(files) => self.last_good.forget(&files),
+            Task::Note(entry) => self.ledger.write(&entry),
+        };
+        report(&self.problem, &written);
+    }
+}
+
+/// Notes whether writing works; logs when that changes.
+fn report(problem: &Mutex<Option<String>>, written: &io::Result<()>) {
+    let mut problem = lock(problem);
+    match (written, problem.is_some()) {
+        (Ok(()), true) => {
+            info!("the state directory can be written again");
+            *problem = None;
+        }
+        (Err(cause), known) => {
+            if !known {
+                error!(
+                    error = %cause,
+                    "the state directory cannot be used: a restart has only what is on disk then"
+                );
+            }
+            *problem = Some(format!("the state directory cannot be used: {cause}"));
+        }
+        (Ok(()), false) => {}
+    }
+}
+
+fn lock(problem: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
+    // A string is never half written.
+    problem.lock().unwrap_or_else(PoisonError::into_inner)
+}
