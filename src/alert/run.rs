@@ -2,7 +2,6 @@
 //! happens, tells the sinks, and remembers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,10 +21,12 @@ use super::judge::{Judge, Observed};
 use super::message::{Alert, Notification};
 use super::sink::{self, Sink};
 use super::store::{self, State};
+use super::words;
 use crate::cert;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Severity};
 use crate::metrics::{Gauge, Registry, names};
+use crate::state::StateDir;
 
 /// How often the world is looked at when nothing happens.
 const EVERY: Duration = Duration::from_secs(5);
@@ -43,8 +44,8 @@ const BEGINNING: Duration = Duration::from_secs(400 * 24 * 3600);
 pub struct Inputs {
     /// Tells the time.
     pub clock: Clock,
-    /// Where `alerts.json` is kept.
-    pub state_dir: PathBuf,
+    /// Where `alerts.json` is kept; `None` when there is no such place.
+    pub state: Option<StateDir>,
     /// Thresholds and sinks; a new value takes effect at once.
     pub config: watch::Receiver<Arc<config::Alerts>>,
     /// Looks at the inventory and the sites. Called on the control plane, so it may take a while.
@@ -110,7 +111,6 @@ struct Watch {
     inputs: Inputs,
     judge: Judge,
     started: Instant,
-    path: PathBuf,
     instance: String,
     /// What the sinks are set up by.
     config: Arc<config::Alerts>,
@@ -128,8 +128,7 @@ struct Watch {
 
 impl Watch {
     async fn begin(mut inputs: Inputs) -> Self {
-        let path = inputs.state_dir.join(store::FILE);
-        let mut state = load(path.clone()).await;
+        let mut state = load(inputs.state.clone()).await;
         let now = inputs.clock.now();
         let ago = state.saved_at.map_or(0, |at| now.since(at));
         let ago = Duration::from_secs(u64::try_from(ago).unwrap_or(0));
@@ -160,7 +159,6 @@ impl Watch {
         let mut watch = Self {
             judge,
             started: Instant::now(),
-            path,
             instance: instance(),
             config: Arc::clone(&config),
             around,
@@ -332,34 +330,44 @@ impl Watch {
         self.written = Instant::now();
         // Counted before the queues are read: what settles in between is written twice, not lost.
         self.settled = settled;
-        let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || store::save(&path, &state)).await;
-        let subject = self.path.display().to_string();
+        let Some(dir) = self.inputs.state.clone() else {
+            return;
+        };
+        let subject = dir.path().display().to_string();
+        let written = tokio::task::spawn_blocking(move || store::save(&dir, &state)).await;
         match written {
             Ok(Ok(())) | Err(_) => self.inputs.board.clear(Code::StateUnwritable, &subject),
-            Ok(Err(error)) => {
-                let folder = self.inputs.state_dir.display();
-                let summary = format!(
-                    "What was told cannot be written to {subject}: {error}. After a restart, \
-                     alerts that fire are told again."
-                );
-                let step = format!("See `ls -ld {folder}`, `df -h {folder}` and `df -i {folder}`.");
-                let severity = Severity::Warning;
-                let code = Code::StateUnwritable;
-                self.inputs
-                    .board
-                    .raise(Condition::new(code, subject, severity, summary, step));
-            }
+            Ok(Err(error)) => self.inputs.board.raise(unwritable(&subject, &error)),
         }
     }
 }
 
-async fn load(path: PathBuf) -> State {
-    let shown = path.display().to_string();
-    match tokio::task::spawn_blocking(move || store::load(&path)).await {
+fn unwritable(folder: &str, error: &std::io::Error) -> Condition {
+    let summary = format!(
+        "What was told cannot be written to {folder}: {error}. After a restart, alerts that fire \
+         are told again."
+    );
+    let quoted = words::shell(folder);
+    let step = format!("See `ls -ld {quoted}`, `df -h {quoted}` and `df -i {quoted}`.");
+    Condition::new(
+        Code::StateUnwritable,
+        folder,
+        Severity::Warning,
+        summary,
+        step,
+    )
+}
+
+async fn load(dir: Option<StateDir>) -> State {
+    let Some(dir) = dir else {
+        return State::default();
+    };
+    let path = dir.file(store::FILE);
+    match tokio::task::spawn_blocking(move || store::load(&dir)).await {
         Ok(Ok(state)) => state,
         Ok(Err(error)) => {
-            tracing::warn!(path = shown, %error, "alert state unusable; beginning anew");
+            let path = path.display();
+            tracing::warn!(%path, %error, "alert state unusable; beginning anew");
             State::default()
         }
         Err(_) => State::default(),
@@ -379,7 +387,7 @@ pub fn instance() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "unknown".to_owned(),
-        name => super::words::clean(name),
+        name => words::clean(name),
     }
 }
 

@@ -2,10 +2,7 @@
 //! readable by its owner only. Missing or damaged, it costs a repeated message, nothing more.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +10,7 @@ use super::engine::Saved;
 use super::memory::Memory;
 use super::message::Notification;
 use crate::clock::Timestamp;
+use crate::state::StateDir;
 
 /// The file's name in the state directory.
 pub const FILE: &str = "alerts.json";
@@ -37,38 +35,22 @@ pub struct State {
 
 /// Reads it. A file that is not there is an empty state; one that is damaged is an error, and the
 /// caller goes on with an empty state too.
-pub fn load(path: &Path) -> io::Result<State> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-        Err(error) => return Err(error),
-    };
-    let mut text = Vec::new();
-    file.take(MOST).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+pub fn load(dir: &StateDir) -> io::Result<State> {
+    match dir.read(FILE, MOST) {
+        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes it: either the old or the new state is on disk at any moment.
-pub fn save(path: &Path, state: &State) -> io::Result<()> {
-    let text = serde_json::to_vec(state)?;
-    let beside = path.with_extension("json.new");
-    // A leftover may belong to somebody else, or be a link; O_EXCL follows neither.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+pub fn save(dir: &StateDir, state: &State) -> io::Result<()> {
+    dir.write(FILE, &[&serde_json::to_vec(state)?])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -76,30 +58,26 @@ mod tests {
     #[test]
     fn it_reads_what_it_wrote_and_is_its_owners_only() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
-        assert_eq!(load(&path).unwrap(), State::default());
+        let dir = StateDir::open(folder.path()).unwrap();
+        assert_eq!(load(&dir).unwrap(), State::default());
         let state = State {
             seen: Some(Timestamp::from_unix(5)),
             ..State::default()
         };
-        save(&path, &State::default()).unwrap();
-        save(&path, &state).unwrap();
-        assert_eq!(load(&path).unwrap(), state);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        save(&dir, &State::default()).unwrap();
+        save(&dir, &state).unwrap();
+        assert_eq!(load(&dir).unwrap(), state);
+        let mode = fs::metadata(dir.file(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
     fn damage_is_an_error_and_not_a_panic() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
+        let dir = StateDir::open(folder.path()).unwrap();
         for damage in ["", "{", "[1]", "{\"seen\":\"never\"}", "\0\0"] {
-            fs::write(&path, damage).unwrap();
-            assert!(load(&path).is_err(), "{damage:?}");
+            fs::write(dir.file(FILE), damage).unwrap();
+            assert!(load(&dir).is_err(), "{damage:?}");
         }
-        assert!(save(&folder.path().join("no/such/folder"), &State::default()).is_err());
     }
 }

@@ -51,6 +51,10 @@ pub(crate) fn facts(not_before: Timestamp, not_after: Timestamp) -> Facts {
         weaknesses: Vec::new(),
         must_staple: false,
         ocsp_responder: None,
+        path: std::path::Path::new("/a.pem").into(),
+        chain_shortcoming: None,
+        first_to_expire: "www.example.com".into(),
+        notes: Vec::new(),
     }
 }
 

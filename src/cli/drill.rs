@@ -14,6 +14,7 @@ use crate::alert::{store, words};
 use crate::cert::Report;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
+use crate::state::StateDir;
 
 /// Alerts that `--send` sends to one sink, at most.
 const SENT: usize = 50;

@@ -45,7 +45,7 @@ impl House {
         let expired = Arc::clone(&self.expired);
         let inputs = Inputs {
             clock: self.clock.clone(),
-            state_dir: self.folder.path().to_owned(),
+            state: Some(StateDir::open(self.folder.path()).unwrap()),
             config: self.config.subscribe(),
             observe: Arc::new(move |_| Observed {
                 reports: (0..expired.load(Ordering::Relaxed))
@@ -130,7 +130,7 @@ async fn a_restart_repeats_nothing_and_forgets_nothing() {
     works.asked().await;
     fails.asked().await;
     // Cut off without a chance to write anything down.
-    let state = house.folder.path().join(store::FILE);
+    let state = StateDir::open(house.folder.path()).unwrap();
     let waits = |sink| store::load(&state).unwrap().undelivered.contains_key(sink);
     until(|| waits("fails") && !waits("works")).await;
     running.0.abort();
@@ -177,7 +177,7 @@ async fn damaged_state_costs_a_repetition_and_no_start() {
     let running = house.start();
     assert_eq!(listener.asked().await.body["condition"], "expired");
     end(running).await;
-    let state = store::load(&house.folder.path().join(store::FILE)).unwrap();
+    let state = store::load(&StateDir::open(house.folder.path()).unwrap()).unwrap();
     assert_eq!(state.saved_at, Some(day(NOW)));
 }
 
@@ -219,7 +219,7 @@ async fn a_state_directory_that_cannot_be_written_is_a_condition() {
     let mut house = House::new(vec![webhook("hook", &listener)]);
     house.folder = tempfile::tempdir().unwrap();
     // A folder where the file would be: fails for root too.
-    fs::create_dir(house.folder.path().join("alerts.json.new")).unwrap();
+    fs::create_dir(house.folder.path().join(store::FILE)).unwrap();
     let running = house.start();
     house.pin("a");
     listener.asked().await;
