@@ -408,7 +408,7 @@ pub enum Origin {
 }
 
 /// What the disk holds now, compared with what is held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// In a word.
     pub state: DiskState,

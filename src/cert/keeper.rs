@@ -48,6 +48,8 @@ pub struct Wanted {
     pub sites: Vec<SiteName>,
     /// The default certificate, and when a renewal is overdue.
     pub settings: Settings,
+    /// No copies are kept in the state directory, of any source.
+    pub forgetful: bool,
 }
 
 impl Wanted {
@@ -75,6 +77,7 @@ impl Wanted {
                 overdue: config.alerts.overdue,
                 expiring: config.alerts.expiring,
             },
+            forgetful: !config.keep_last_good,
         }
     }
 }
@@ -199,6 +202,32 @@ struct Shared {
     work: Arc<Work>,
 }
 
+impl Shared {
+    fn new() -> Self {
+        Self {
+            inventory: Arc::default(),
+            events: broadcast::channel(EVENTS).0,
+            degraded: ArcSwap::default(),
+            work: Arc::default(),
+        }
+    }
+}
+
+/// What a keeper would begin with: everything read once, at the time that the clock tells. Nothing
+/// is written, and nothing remembered from earlier.
+pub fn survey(wanted: Wanted, clock: Clock, roots: Arc<Roots>) -> Arc<Inventory> {
+    let options = Options {
+        wanted,
+        state: None,
+        clock,
+        roots,
+        timing: Timing::default(),
+    };
+    let shared = Arc::new(Shared::new());
+    Conductor::new(options, Arc::clone(&shared), || {}).begin();
+    shared.inventory.load_full()
+}
+
 /// Keeps certificates. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Keeper {
@@ -213,12 +242,7 @@ impl Keeper {
     /// and the log.
     pub fn start(options: Options) -> Self {
         let (inbox, messages) = mpsc::channel();
-        let shared = Arc::new(Shared {
-            inventory: Arc::default(),
-            events: broadcast::channel(EVENTS).0,
-            degraded: ArcSwap::default(),
-            work: Arc::default(),
-        });
+        let shared = Arc::new(Shared::new());
         let clock = options.clock.clone();
         let look = inbox.clone();
         let wake = move || {

@@ -103,6 +103,7 @@ impl Bench {
             sources,
             sites: self.sites.clone(),
             settings: Settings::default(),
+            forgetful: false,
         }
     }
 
@@ -429,7 +430,8 @@ fn a_held_back_one_is_used_when_the_other_dies_and_one_from_the_future_at_its_ti
 fn a_restart_serves_what_was_good_while_the_disk_is_broken() {
     let bench = Bench::new();
     let good = bench.issue(&["a.test"], -30, 60);
-    let breakages: [(&str, fn(&Bench, &Issued)); 4] = [
+    type Breakage = fn(&Bench, &Issued);
+    let breakages: [(&str, Breakage); 4] = [
         ("truncated", |bench, good| {
             bench.put("a.crt", &good.chain[..99])
         }),

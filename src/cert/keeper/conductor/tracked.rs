@@ -152,6 +152,10 @@ impl Conductor {
         configured
             .filter_map(|(order, config)| Source::configured(config, order))
             .chain(self.folders.sources())
+            .map(|source| Source {
+                keep: source.keep && !self.wanted.forgetful,
+                ..source
+            })
             .collect()
     }
 
@@ -280,7 +284,8 @@ impl Conductor {
 
     /// Takes note of what appeared in folders, and of what vanished from them.
     pub(super) fn apply_found(&mut self, found: Found) {
-        for source in found.appeared {
+        for mut source in found.appeared {
+            source.keep &= !self.wanted.forgetful;
             let slot = self.track(source);
             self.reschedule(slot);
         }
@@ -309,6 +314,9 @@ impl Conductor {
 
     /// Looks after what was held in an earlier run and is not found in its folder now.
     pub(super) fn track_strangers(&mut self) {
+        if self.wanted.forgetful {
+            return;
+        }
         let strangers = self
             .memory
             .strangers(|files| self.by_files.contains_key(files));
