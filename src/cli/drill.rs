@@ -1,6 +1,7 @@
 //! `staunch drill`: the alerts that would be sent.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -8,13 +9,12 @@ use super::{ConfigArg, Exit};
 use crate::alert::condition::severity_word;
 use crate::alert::drill::{self, Play, Scene, Sent};
 use crate::alert::http::Client;
-use crate::alert::memory::Memory;
 use crate::alert::message::{Alert, Occasion};
 use crate::alert::{store, words};
-use crate::cert::Report;
+use crate::cert::keeper::{self, Wanted};
+use crate::cert::load::Roots;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
-use crate::state::StateDir;
 
 /// Alerts that `--send` sends to one sink, at most.
 const SENT: usize = 50;
@@ -75,13 +75,8 @@ pub fn run(args: Args) -> Exit {
         eprintln!("staunch drill: {until} is past: time is only played forward");
         return Exit::Failed;
     }
-    let inventory = match inventory(&config) {
-        Ok(inventory) => inventory,
-        Err(error) => {
-            eprintln!("staunch drill: {error}");
-            return Exit::Failed;
-        }
-    };
+    let roots = Arc::new(Roots::system());
+    let held = keeper::survey(Wanted::of(&config), Clock::system(), roots);
     let sites: Vec<_> = config
         .sites
         .iter()
@@ -90,8 +85,8 @@ pub fn run(args: Args) -> Exit {
     let scenes = drill::play(&Play {
         config: &config.alerts,
         sites: &sites,
-        memory: &memory(&config),
-        inventory: &*inventory,
+        memory: &store::memory(&config.state_dir),
+        inventory: &|at| held.report(at),
         from,
         until,
     });
@@ -117,21 +112,6 @@ pub fn run(args: Args) -> Exit {
         Ok(()) if sent.iter().any(|it| it.result.is_err()) => Exit::Bad,
         Ok(()) => Exit::Ok,
     }
-}
-
-/// The inventory at a moment.
-type InventoryAt = Box<dyn Fn(Timestamp) -> Vec<Report>>;
-
-/// The inventory, as the server would hold it.
-fn inventory(_config: &Config) -> Result<InventoryAt, &'static str> {
-    Err("the inventory cannot be read yet")
-}
-
-/// What the server remembers of earlier renewals; without it, there are no habits.
-fn memory(config: &Config) -> Memory {
-    store::load(&config.state_dir.join(store::FILE))
-        .unwrap_or_default()
-        .memory
 }
 
 fn send(config: &Config, scenes: &[Scene], now: Timestamp) -> std::io::Result<Vec<Sent>> {
