@@ -33,6 +33,7 @@ pub mod run;
 pub mod sink;
 pub mod store;
 pub mod words;
+pub mod world;
 
 #[cfg(test)]
 mod postmortem;

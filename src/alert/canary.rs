@@ -26,6 +26,11 @@ use crate::config::{CertificateSource, Location, Severity};
 
 /// What it is issued for.
 pub const NAME: &str = "canary.staunch.invalid";
+/// From one renewal to the next, unless a test is in a hurry.
+pub const EVERY: Duration = Duration::from_secs(5 * 60);
+/// How long one may take from the disk to the listeners; a healthy one takes a second or two, and
+/// half a minute where only polling finds it.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// How long one lives, in seconds: several rounds, so that a slow one does not expire.
 const LIFETIME: i64 = 3600;
 /// How far back one is dated, for clocks that are set while it is made.
@@ -33,8 +38,15 @@ const BACKDATED: i64 = 60;
 
 /// Whether this entry of the inventory is the canary.
 pub fn is_canary(report: &Report) -> bool {
-    let names = report.certificate.as_ref().map(|it| it.names.as_slice());
-    matches!(names, Some([Name::Dns(name)]) if **name == *NAME)
+    report
+        .certificate
+        .as_ref()
+        .is_some_and(|it| is_its_name(&it.names))
+}
+
+/// Whether a certificate with these names is one.
+pub fn is_its_name(names: &[Name]) -> bool {
+    matches!(names, [Name::Dns(name)] if **name == *NAME)
 }
 
 /// Where it lies.

@@ -5,6 +5,7 @@
 //! one protocol and the expired one for another, a listener that an old process still held. So each
 //! listener, name and protocol is asked on its own, through the address that clients use.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 3;
 /// Targets probed at the same time, so that ten thousand names are no load.
 const AT_ONCE: usize = 4;
+/// Targets probed in one round; where there are more, they take turns.
+const ROUND: usize = 200;
 
 /// How often is probed.
 #[derive(Clone, Copy, Debug)]
@@ -158,14 +161,21 @@ fn list(fingerprints: &[Fingerprint]) -> String {
 pub async fn run(targets: impl Fn() -> Vec<Target>, board: Board, rhythm: Rhythm) {
     let mut ticks = interval(rhythm.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turn = 0;
     loop {
         ticks.tick().await;
         let targets = targets();
-        board.clear_where(Code::ProbeFailed, |subject| {
-            targets.iter().all(|target| target.subject() != subject)
-        });
+        let known: HashSet<String> = targets.iter().map(Target::subject).collect();
+        board.clear_where(Code::ProbeFailed, |subject| !known.contains(subject));
+        let count = targets.len();
+        let round = targets
+            .into_iter()
+            .cycle()
+            .skip(turn % count.max(1))
+            .take(count.min(ROUND));
+        turn = (turn + ROUND) % count.max(1);
         let mut under_way = tokio::task::JoinSet::new();
-        for target in targets {
+        for target in round {
             if under_way.len() >= AT_ONCE {
                 under_way.join_next().await;
             }
