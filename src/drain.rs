@@ -1,1 +1,146 @@
-//! Stopping: phases, and guards that are waited for.
+//! Stopping: each connection of a worker is told, and counted until it is gone.
+//!
+//! Everything here belongs to one thread. A connection holds a [`Guard`] for as long as it is open,
+//! tunnels included, and asks it whether the end has come.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Whether this worker is stopping, and which connections are still open.
+#[derive(Debug, Default)]
+pub struct Draining {
+    begun: Cell<bool>,
+    open: Cell<usize>,
+    slots: RefCell<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+    /// Whoever waits for the last connection.
+    emptied: Option<Waker>,
+}
+
+impl Draining {
+    /// Tells all connections, now and in future.
+    pub fn begin(&self) {
+        self.begun.set(true);
+        let wakers: Vec<_> = self
+            .slots
+            .borrow_mut()
+            .wakers
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether it has begun.
+    pub const fn has_begun(&self) -> bool {
+        self.begun.get()
+    }
+
+    /// Connections that are open.
+    pub const fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// A guard for a connection that was just accepted.
+    pub fn guard(self: &Rc<Self>) -> Guard {
+        self.open.set(self.open.get() + 1);
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.wakers.push(None);
+            slots.wakers.len() - 1
+        });
+        Guard {
+            draining: Rc::clone(self),
+            slot,
+        }
+    }
+
+    /// Ready once no connection is open.
+    pub fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.open.get() == 0 {
+            return Poll::Ready(());
+        }
+        self.slots.borrow_mut().emptied = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Guard {
+    draining: Rc<Draining>,
+    slot: usize,
+}
+
+impl Guard {
+    /// Whether the end has come.
+    pub fn is_draining(&self) -> bool {
+        self.draining.begun.get()
+    }
+
+    /// Ready once the end has come.
+    pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.draining.begun.get() {
+            return Poll::Ready(());
+        }
+        let waker = &mut self.draining.slots.borrow_mut().wakers[self.slot];
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let open = self.draining.open.get() - 1;
+        self.draining.open.set(open);
+        let mut slots = self.draining.slots.borrow_mut();
+        slots.wakers[self.slot] = None;
+        slots.free.push(self.slot);
+        let emptied = if open == 0 {
+            slots.emptied.take()
+        } else {
+            None
+        };
+        drop(slots);
+        if let Some(waker) = emptied {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_connection_is_told_and_waited_for() {
+        let draining = Rc::new(Draining::default());
+        let (first, second) = (draining.guard(), draining.guard());
+        let connection = async {
+            poll_fn(|cx| first.poll_draining(cx)).await;
+            drop(first);
+        };
+        let stop = async {
+            draining.begin();
+            assert_eq!(draining.open(), 2);
+            assert!(second.is_draining());
+            drop(second);
+            poll_fn(|cx| draining.poll_empty(cx)).await;
+        };
+        tokio::join!(connection, stop);
+        assert_eq!(draining.open(), 0);
+    }
+}

@@ -27,6 +27,8 @@ pub mod watch;
 
 pub mod config;
 
+pub mod wire;
+
 pub mod http;
 
 pub mod clock;

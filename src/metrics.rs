@@ -112,8 +112,8 @@ mod tests {
         assert!(registry.encode().contains(&format!("{line}0\n")));
     }
 
-    #[test]
-    fn promtool_finds_nothing_to_complain_of() {
+    /// What promtool says to a text: nothing, when all is well. `None` where there is no promtool.
+    fn complaints(text: &str) -> Option<String> {
         let child = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
@@ -122,15 +122,38 @@ mod tests {
             .spawn();
         let Ok(mut child) = child else {
             eprintln!("skipped: promtool (Debian's package prometheus) is not in PATH");
-            return;
+            return None;
         };
-        let text = busy().encode();
         let mut input = child.stdin.take().unwrap();
         input.write_all(text.as_bytes()).unwrap();
         drop(input);
         let output = child.wait_with_output().unwrap();
-        let complaints = String::from_utf8_lossy(&output.stderr);
+        let complaints = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{complaints}\n{text}");
-        assert_eq!(complaints, "");
+        Some(complaints)
+    }
+
+    #[test]
+    fn promtool_finds_nothing_to_complain_of() {
+        let text = busy().encode();
+        assert_eq!(complaints(&text).unwrap_or_default(), "");
+    }
+
+    #[test]
+    fn promtool_likes_every_name() {
+        let strings = include_str!("metrics/names.rs").split('"');
+        let names =
+            strings.filter(|name| name.starts_with("staunch_") || name.starts_with("process_"));
+        let mut text = String::new();
+        for name in names.filter(|name| !name.ends_with("_duration_seconds")) {
+            let kind = if name.ends_with("_total") {
+                "counter"
+            } else {
+                "gauge"
+            };
+            text += &format!("# HELP {name} Help\n# TYPE {name} {kind}\n{name} 1\n");
+        }
+        assert!(text.lines().count() > 90, "{text}");
+        assert_eq!(complaints(&text).unwrap_or_default(), "");
     }
 }

@@ -1,1 +1,398 @@
-//! One request, as one readable pipeline.
+//! One request, as one readable pipeline: [`handle`].
+//!
+//! The client's side of it is behind [`Client`], implemented for HTTP/1.1 and HTTP/2; the server's
+//! side is [`crate::upstream`]. Any failure anywhere becomes one [`Failure`], which becomes one
+//! response or a broken-off connection in one place; metrics and the access log are written in one
+//! place, whatever happened.
+
+pub mod error;
+pub mod exchange;
+mod forward;
+pub mod headers;
+pub mod local;
+mod redirect;
+pub mod route;
+pub mod tunnel;
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::config::{Limits, Timeouts};
+use crate::http::field::{Fields, Id};
+use crate::http::host::Host;
+use crate::http::{Framing, Method, RequestHead, ResponseHead};
+use crate::telemetry::access::{self, Record};
+use crate::upstream::Upstream;
+use crate::wire::{Body, Deadline};
+use error::{Failure, Refusal, Side, phrase};
+use exchange::Upload;
+use forward::Forward;
+use headers::Hop;
+pub use local::{Local, Snapshot};
+pub use redirect::redirect;
+use route::{SiteIndex, Table};
+
+/// What requests are served by: one immutable snapshot of the configuration, shared by all threads.
+#[derive(Debug)]
+pub struct World {
+    /// Sites and routes.
+    pub table: Table,
+    /// Upstreams, for whoever asks about them.
+    pub upstreams: crate::upstream::Upstreams,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Bounds.
+    pub limits: Limits,
+    /// Clients whose word on those before them is believed.
+    pub forwarded_from: Vec<ipnet::IpNet>,
+}
+
+/// What is known of the connection that a request came on.
+#[derive(Debug)]
+pub struct Peer {
+    /// Who is at the other end: the peer, or whom the PROXY protocol names.
+    pub client: std::net::SocketAddr,
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// The name that the TLS handshake asked for.
+    pub sni: Option<Box<str>>,
+    /// The TLS version, for the access log.
+    pub tls_version: Option<&'static str>,
+}
+
+/// The client's side of one exchange. All is polled by the one task that owns it.
+pub trait Client {
+    /// Waits for data of the request's body, or its end.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>>;
+    /// The data that [`poll_body`](Self::poll_body) found.
+    fn data(&self) -> &[u8];
+    /// Drops data from the front.
+    fn consume(&mut self, count: usize);
+    /// The request's trailer section, once its body is over.
+    fn take_trailers(&mut self) -> Option<Box<Fields>>;
+    /// Ready once the client has gone away, where that can be seen.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Gathers an interim response, where the client understands those.
+    fn interim(&mut self, head: ResponseHead);
+    /// Gathers the head of the final response. `upgrade`: the connection changes its protocol.
+    fn start(&mut self, head: ResponseHead, upgrade: bool) -> Result<(), Failure>;
+    /// Takes data of the response's body; how much.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Failure>>;
+    /// Gathers the end of the response.
+    fn finish(&mut self, trailers: Option<Box<Fields>>);
+    /// Sends what is gathered.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>>;
+    /// Makes both directions plain bytes, after a `101`.
+    fn begin_tunnel(&mut self);
+    /// Closes the sending side, after all that is gathered.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Breaks the response off so that the client cannot take it for whole.
+    fn abort(&mut self);
+}
+
+/// What a request was, for metrics and the access log.
+#[derive(Debug, Default)]
+struct Account {
+    site: Option<SiteIndex>,
+    status: u16,
+    received: u64,
+    sent: u64,
+    server: Option<Arc<str>>,
+    upstream_time: Option<Duration>,
+    started: bool,
+    tunnelled: bool,
+}
+
+/// Serves one request from head to log line. The client's connection is left for its owner to keep
+/// or close.
+pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead, client: &mut C) {
+    let begin = Instant::now();
+    let world = local.world();
+    let mut account = Account::default();
+    local.edge().requests_in_flight.inc();
+    let result = serve(local, &world, peer, &mut head, client, &mut account).await;
+    local.edge().requests_in_flight.dec();
+    if let Err(failure) = &result {
+        fail(local, peer, &head, client, &mut account, failure).await;
+    }
+    record(
+        local,
+        &world,
+        peer,
+        &head,
+        &account,
+        begin.elapsed(),
+        result.as_ref().err(),
+    );
+}
+
+/// Answers a request that could not even be read. `failure` says why.
+pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failure: Failure) {
+    let world = local.world();
+    let mut account = Account::default();
+    let head = RequestHead::unread();
+    fail(local, peer, &head, client, &mut account, &failure).await;
+    record(
+        local,
+        &world,
+        peer,
+        &head,
+        &account,
+        Duration::ZERO,
+        Some(&failure),
+    );
+}
+
+async fn serve<C: Client>(
+    local: &Local,
+    world: &Snapshot,
+    peer: &Peer,
+    head: &mut RequestHead,
+    client: &mut C,
+    account: &mut Account,
+) -> Result<(), Failure> {
+    admissible(head)?;
+    let upstream = route(world, head, account)?;
+    let limit = world.limits().request_body;
+    if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
+        && length > limit
+    {
+        return Err(Refusal::TooLarge.into());
+    }
+    let upgrade = headers::to_upstream(head, hop(world, peer));
+    let mut upload = Upload::new(limit);
+    let mut deadline = Deadline::default();
+
+    let forward = Forward {
+        local,
+        world,
+        client: peer.client.ip(),
+        upstream: &upstream,
+        head,
+        upgrade: upgrade.as_deref(),
+    };
+    let result = forward
+        .run(client, &mut upload, &mut deadline, account)
+        .await;
+    account.received = upload.taken;
+    let (mut server, mut response, in_flight) = result?;
+
+    account.status = response.status;
+    let upgraded = response.status == 101;
+    if !upgraded {
+        headers::to_client(&mut response, &local.date()[..]);
+    }
+    client.start(response, upgraded)?;
+    account.started = true;
+    if upgraded {
+        account.tunnelled = true;
+        let passed =
+            tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
+        account.received = passed.up;
+        account.sent = passed.down;
+        return Ok(());
+    }
+    let sent = exchange::response(
+        client,
+        &mut server,
+        &mut upload,
+        world.timeouts(),
+        &mut deadline,
+    )
+    .await;
+    account.received = upload.taken;
+    account.sent = sent?;
+    drop(in_flight);
+    local.pool().put(server);
+    Ok(())
+}
+
+/// Refuses what a gateway must not pass on, whatever the site.
+fn admissible(head: &RequestHead) -> Result<(), Refusal> {
+    match head.method {
+        // No tunnels through here (RFC 9110, section 9.3.6), and no echo of what was added on the
+        // way (section 9.3.8).
+        Method::Connect | Method::Trace => return Err(Refusal::Method),
+        _ => {}
+    }
+    match head.fields.get(Id::Expect) {
+        Some(expected) if !expected.eq_ignore_ascii_case(b"100-continue") => {
+            Err(Refusal::Expectation)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Finds the site, then the upstream.
+fn route(
+    world: &Snapshot,
+    head: &RequestHead,
+    account: &mut Account,
+) -> Result<Arc<Upstream>, Refusal> {
+    let site = match head.authority() {
+        [] => world.table().nameless(),
+        authority => world
+            .table()
+            .find(Host::parse(authority).ok_or(Refusal::Host)?.as_str()),
+    };
+    let site = site.ok_or(Refusal::Misdirected)?;
+    account.site = Some(site);
+    world.table().site(site).upstream(head.path()).cloned()
+}
+
+fn hop(world: &Snapshot, peer: &Peer) -> Hop {
+    let client: IpAddr = peer.client.ip();
+    Hop {
+        client,
+        trusted: world.trusts(client),
+        scheme: peer.scheme,
+    }
+}
+
+/// Tells the client what went wrong, or breaks off where it is too late for that.
+async fn fail<C: Client>(
+    local: &Local,
+    peer: &Peer,
+    head: &RequestHead,
+    client: &mut C,
+    account: &mut Account,
+    failure: &Failure,
+) {
+    if let Some(kind) = failure.kind() {
+        local.edge().error(kind);
+    }
+    report(peer, head, account, failure);
+    if account.started {
+        client.abort();
+        return;
+    }
+    account.status = failure.status();
+    if account.status == 499 {
+        client.abort();
+        return;
+    }
+    let (response, body) = page(
+        account.status,
+        &local.date()[..],
+        head.method == Method::Head,
+    );
+    account.sent = body.len() as u64;
+    // It failed already; that its explanation cannot be delivered either is no news.
+    let _ = deliver(local, client, response, &body).await;
+}
+
+/// Sends a response of the proxy's own, within the time that any sending has.
+async fn deliver<C: Client>(
+    local: &Local,
+    client: &mut C,
+    response: ResponseHead,
+    body: &[u8],
+) -> Result<(), Failure> {
+    client.start(response, false)?;
+    let mut deadline = Deadline::default();
+    deadline.set(local.world().timeouts().send);
+    let mut rest = body;
+    let mut finished = false;
+    poll_fn(|cx| {
+        while !rest.is_empty() {
+            match client.poll_send(cx, rest)? {
+                Poll::Ready(count) => rest = &rest[count..],
+                Poll::Pending => return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+            }
+        }
+        if !finished {
+            client.finish(None);
+            finished = true;
+        }
+        match client.poll_flush(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+        }
+    })
+    .await
+}
+
+/// The response that the proxy makes itself: small, and without a word on what is behind.
+fn page(status: u16, date: &[u8], head_only: bool) -> (ResponseHead, Vec<u8>) {
+    let reason = phrase(status);
+    let body = format!("{status} {reason}\n").into_bytes();
+    let mut fields = Fields::with_capacity(256);
+    fields.push(b"Content-Type", b"text/plain; charset=utf-8");
+    fields.push(b"Content-Length", body.len().to_string().as_bytes());
+    fields.push_with(Id::Date, |out| out.extend_from_slice(date));
+    match status {
+        405 => fields.push(b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+        503 => fields.push(b"Retry-After", b"1"),
+        _ => {}
+    }
+    let length = body.len() as u64;
+    let response = ResponseHead::own(status, reason, Framing::Length(length), fields);
+    (response, if head_only { Vec::new() } else { body })
+}
+
+/// Says in the log what an operator can act upon; what only a client did wrong, at debug level.
+fn report(peer: &Peer, head: &RequestHead, account: &Account, failure: &Failure) {
+    let target = String::from_utf8_lossy(head.target());
+    let host = String::from_utf8_lossy(head.authority());
+    match failure.side() {
+        Side::Client => debug!(client = %peer.client, %host, %target, error = %failure, "request"),
+        Side::Upstream | Side::Here => warn!(
+            client = %peer.client,
+            %host,
+            %target,
+            server = account.server.as_deref().unwrap_or_default(),
+            status = if account.started { account.status } else { failure.status() },
+            error = %failure,
+            "request failed"
+        ),
+    }
+}
+
+/// The single exit: metrics and access log.
+fn record(
+    local: &Local,
+    world: &Snapshot,
+    peer: &Peer,
+    head: &RequestHead,
+    account: &Account,
+    took: Duration,
+    failure: Option<&Failure>,
+) {
+    if matches!(failure, Some(Failure::ClientGone)) {
+        local.edge().client_aborts.inc();
+    }
+    if let Some(site) = account.site {
+        let series = world.site(site);
+        series.record(head.method as usize, account.status, took);
+        series.bytes(account.received, account.sent);
+    }
+    local.log(|access| {
+        let error = failure.map(ToString::to_string);
+        access.write(&Record {
+            time: access::now().saturating_sub(took),
+            client: peer.client.ip().to_canonical(),
+            method: head.method_text(),
+            target: head.target(),
+            protocol: head.version.label(),
+            host: head.authority(),
+            site: account.site.map(|site| &*world.table().site(site).label),
+            status: account.status,
+            received: account.received,
+            sent: account.sent,
+            duration: took,
+            upstream: account.server.as_deref(),
+            upstream_duration: account.upstream_time,
+            tls: peer.tls_version,
+            referer: head.fields.get(Id::Referer),
+            user_agent: head.fields.get(Id::UserAgent),
+            request_id: None,
+            error: error.as_deref(),
+        });
+    });
+}

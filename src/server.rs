@@ -1,1 +1,182 @@
 //! Composition: a configuration becomes a running world; reload; shutdown.
+//!
+//! [`run`] puts the parts together in a fixed order, so that whatever can fail fails before
+//! anything is served, and then waits for signals. It is the only place that knows all the parts.
+
+mod control;
+mod listeners;
+mod reload;
+mod systemd;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, ServerConfig};
+use tracing::{info, warn};
+
+use crate::admin::logs;
+use crate::cert::keeper::{self, Keeper, Wanted};
+use crate::cert::load::Roots;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::{Registry, Reloads, describe_process};
+use crate::proxy::World;
+use crate::proxy::route::Table;
+use crate::state::StateDir;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::{self, Telemetry};
+use crate::upstream::Upstreams;
+use crate::worker::{self, Handle, Shared};
+use crate::{listen, tls};
+
+/// How long the last lines of the log may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Where the configuration came from, for reloading it.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// The command line: a reload reads the certificates again, and nothing else.
+    Flags,
+}
+
+/// Why it could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] listen::BindError),
+    /// The log.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    /// The access log.
+    #[error("the access log cannot be opened: {0}")]
+    AccessLog(io::Error),
+    /// TLS settings that the library does not take.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// No thread, runtime or signal handler.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until told to stop, and drains.
+pub fn run(config: Config, source: Source) -> Result<(), Error> {
+    let telemetry = Arc::new(telemetry::init(&logs::settings(&config.log))?);
+    let result = start(config, source, &telemetry);
+    if let Err(error) = &result {
+        tracing::error!(%error, "staunch cannot start");
+    }
+    telemetry.flush(FLUSH);
+    result
+}
+
+fn start(config: Config, source: Source, telemetry: &Arc<Telemetry>) -> Result<(), Error> {
+    info!(version = env!("CARGO_PKG_VERSION"), "staunch starts");
+    let server = Arc::new(Server::prepare(config, source, Arc::clone(telemetry))?);
+    control::run(&server)
+}
+
+/// The running world.
+struct Server {
+    source: Source,
+    registry: Registry,
+    reloads: Reloads,
+    keeper: Keeper,
+    tls: Arc<ServerConfig>,
+    upstream_tls: Arc<ClientConfig>,
+    telemetry: Arc<Telemetry>,
+    access: AccessLog,
+    shared: Shared,
+    workers: Mutex<Vec<Handle>>,
+    /// The configuration in use. Held locked for the length of a reload, so that there is one at a
+    /// time.
+    config: Mutex<Config>,
+}
+
+impl Server {
+    /// Builds everything and begins to accept.
+    fn prepare(config: Config, source: Source, telemetry: Arc<Telemetry>) -> Result<Self, Error> {
+        let registry = Registry::new();
+        describe_process(&registry);
+        let clock = Clock::system();
+        let access = AccessLog::new()?;
+        logs::describe(&registry, &telemetry, &access);
+        access.commit(
+            AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
+        );
+        let roots = Roots::system();
+        let upstream_tls = tls::upstream_client(roots.anchors())?;
+
+        // Before a thread or a certificate is: what is in use by somebody else ends the start.
+        let threads = config.workers.threads.get();
+        let sockets = listeners::bind_all(&config.listen, threads)?;
+
+        let keeper = Keeper::start(keeper::Options {
+            wanted: Wanted::of(&config),
+            state: state_dir(&config),
+            clock: clock.clone(),
+            roots: Arc::new(roots),
+            timing: keeper::Timing::default(),
+        });
+        let tls = tls::server(Arc::new(keeper.resolver()))?;
+        let world = world(&config, &upstream_tls, &Upstreams::default());
+        let shared = Shared {
+            world: Arc::new(ArcSwap::from_pointee(world)),
+            registry: registry.clone(),
+            clock,
+            access: access.clone(),
+            open: Arc::new(AtomicUsize::new(0)),
+        };
+        let workers = (0..threads)
+            .map(|index| worker::spawn(index, shared.clone()))
+            .collect::<io::Result<Vec<_>>>()?;
+        listeners::give(&workers, sockets, &config.listen, &tls);
+        Ok(Self {
+            source,
+            reloads: Reloads::new(&registry),
+            registry,
+            keeper,
+            tls,
+            upstream_tls,
+            telemetry,
+            access,
+            shared,
+            workers: Mutex::new(workers),
+            config: Mutex::new(config),
+        })
+    }
+}
+
+/// What requests are served by, under this configuration.
+fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> World {
+    let upstreams = Upstreams::build(&config.upstreams, tls, previous);
+    World {
+        table: Table::build(&config.sites, &upstreams),
+        upstreams,
+        timeouts: config.timeouts,
+        limits: config.limits,
+        forwarded_from: config.listen.forwarded_from.clone(),
+    }
+}
+
+/// The state directory. That it cannot be used is said and lived with.
+fn state_dir(config: &Config) -> Option<StateDir> {
+    match StateDir::open(&config.state_dir) {
+        Ok(state) => Some(state),
+        Err(error) => {
+            warn!(
+                path = %config.state_dir.display(),
+                %error,
+                "the state directory cannot be used: a restart will not know the last good \
+                 certificates; make it writable or set state_dir"
+            );
+            None
+        }
+    }
+}

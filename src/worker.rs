@@ -1,1 +1,300 @@
-//! One core: its listeners, its runtime, its upstream connections.
+//! One core: a thread with its own runtime, listeners and upstream connections.
+//!
+//! A worker shares nothing with the others but immutable snapshots and atomic counters. It is told
+//! what to do by [`Command`]s; it never touches a file and never waits for the control plane.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::drain::Draining;
+use crate::listen;
+use crate::metrics::{ListenerSeries, Protocol, Registry};
+use crate::proxy::{Local, World};
+use crate::serve::{self, Accepted, Role, Service};
+use crate::telemetry::access::AccessLog;
+
+/// How often connections to servers are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long accepting rests when descriptors or memory have run out.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How often a worker that is at its limit of connections looks again.
+const FULL: Duration = Duration::from_millis(5);
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// What requests are served by.
+    pub world: Arc<ArcSwap<World>>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// What time it is.
+    pub clock: Clock,
+    /// Where requests are logged.
+    pub access: AccessLog,
+    /// Connections open at all workers together.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub struct Listener {
+    /// As configured; identifies it.
+    pub address: SocketAddr,
+    /// The socket, bound and listening.
+    pub socket: std::net::TcpListener,
+    /// What it is for.
+    pub role: Role,
+    /// Peers that must send a PROXY protocol header.
+    pub proxy_protocol_from: Arc<[IpNet]>,
+}
+
+/// What a worker can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept connections here. A listener at the same address is replaced, not its socket.
+    Listen(Listener),
+    /// Go on at the same address with another role or other peers.
+    Change {
+        /// Which.
+        address: SocketAddr,
+        /// What it is for from now on.
+        role: Role,
+        /// Peers that must send a PROXY protocol header.
+        proxy_protocol_from: Arc<[IpNet]>,
+    },
+    /// Stop accepting here.
+    Close(SocketAddr),
+    /// Stop accepting anywhere, finish what is open, and say how many connections are left when
+    /// all is done.
+    Drain(oneshot::Sender<()>),
+    /// End, whatever is open; say how many connections that cut.
+    Stop(oneshot::Sender<usize>),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Tells it what to do. A worker that has ended hears nothing.
+    pub fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Waits until its thread has ended.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            error!("a worker thread panicked");
+        }
+    }
+}
+
+/// Starts the `index`-th worker.
+pub fn spawn(index: usize, shared: Shared) -> io::Result<Handle> {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
+    // A LocalRuntime cannot leave the thread it was made on; made here only to fail early.
+    drop(runtime?);
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(shared, inbox)),
+                Err(error) => error!(%error, "a worker cannot start"),
+            }
+        })?;
+    Ok(Handle { commands, thread })
+}
+
+/// A listener that is accepting.
+struct Accepting {
+    service: Rc<RefCell<Rc<Service>>>,
+    /// Dropped to end it.
+    _stop: watch::Sender<()>,
+}
+
+async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
+    let draining = Rc::new(Draining::default());
+    let local = Rc::new(Local::new(
+        Arc::clone(&shared.world),
+        shared.registry.clone(),
+        shared.clock.clone(),
+        &shared.access,
+        Rc::clone(&draining),
+    ));
+    tokio::task::spawn_local(sweep(Rc::clone(&local)));
+    let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Listen(listener) => {
+                let address = listener.address;
+                match start(listener, &local, &shared) {
+                    Ok(started) => drop(accepting.insert(address, started)),
+                    Err(error) => error!(%address, %error, "a listener cannot be used"),
+                }
+            }
+            Command::Change {
+                address,
+                role,
+                proxy_protocol_from,
+            } => {
+                if let Some(accepting) = accepting.get(&address) {
+                    *accepting.service.borrow_mut() = Rc::new(Service {
+                        local: Rc::clone(&local),
+                        role,
+                        proxy_protocol_from,
+                    });
+                }
+            }
+            Command::Close(address) => drop(accepting.remove(&address)),
+            Command::Drain(done) => {
+                accepting.clear();
+                // Those that waited to be accepted are, before all are told.
+                tokio::task::yield_now().await;
+                draining.begin();
+                let draining = Rc::clone(&draining);
+                tokio::task::spawn_local(async move {
+                    poll_fn(|cx| draining.poll_empty(cx)).await;
+                    let _ = done.send(());
+                });
+            }
+            Command::Stop(done) => {
+                let _ = done.send(draining.open());
+                return;
+            }
+        }
+    }
+}
+
+/// Lets go of upstream connections that are of no more use.
+async fn sweep(local: Rc<Local>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let keep = local.world().timeouts().upstream_keep;
+        local.pool().sweep(keep);
+    }
+}
+
+fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<Accepting> {
+    let socket = TcpListener::from_std(listener.socket)?;
+    let service = Service {
+        local: Rc::clone(local),
+        role: listener.role,
+        proxy_protocol_from: listener.proxy_protocol_from,
+    };
+    let service = Rc::new(RefCell::new(Rc::new(service)));
+    let (stop, stopped) = watch::channel(());
+    let series = ListenerSeries::new(&shared.registry, &listener.address.to_string());
+    tokio::task::spawn_local(accept(
+        socket,
+        Rc::clone(&service),
+        Rc::clone(local),
+        Arc::clone(&shared.open),
+        series,
+        stopped,
+    ));
+    Ok(Accepting {
+        service,
+        _stop: stop,
+    })
+}
+
+/// Accepts until told to stop. Nothing is awaited here on behalf of a connection, and no error ends
+/// it.
+async fn accept(
+    socket: TcpListener,
+    service: Rc<RefCell<Rc<Service>>>,
+    local: Rc<Local>,
+    open: Arc<AtomicUsize>,
+    series: Arc<ListenerSeries>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let take = |stream: tokio::net::TcpStream, from: SocketAddr| {
+        let accepted = Accepted {
+            stream,
+            from,
+            guard: local.draining().guard(),
+            open: series.accepted(Protocol::Handshake),
+        };
+        let permit = Permit::new(&open);
+        let service = Rc::clone(&service.borrow());
+        tokio::task::spawn_local(async move {
+            serve::connection(service, accepted).await;
+            drop(permit);
+        });
+    };
+    loop {
+        let limit = local.world().limits().connections;
+        if limit.is_some_and(|limit| open.load(Ordering::Relaxed) >= limit.get()) {
+            local.edge().limit(crate::metrics::Limit::Connections);
+            tokio::time::sleep(FULL).await;
+            if stopped.has_changed().is_err() {
+                break;
+            }
+            continue;
+        }
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            _ = stopped.changed() => break,
+        };
+        match accepted {
+            Ok((stream, from)) => take(stream, from),
+            Err(error) if listen::per_connection(&error) => series.accept_error(),
+            Err(error) => {
+                series.accept_error();
+                warn!(%error, "cannot accept a connection; trying again shortly");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+    // Closing the socket would reset those that wait in its queue.
+    poll_fn(|cx| {
+        while let Poll::Ready(Ok((stream, from))) = socket.poll_accept(cx) {
+            take(stream, from);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Counts a connection against the limit of all workers.
+struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -51,6 +51,11 @@ impl Roots {
         Self::default()
     }
 
+    /// All of them, for verifying others by them.
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
     /// How many there are.
     pub const fn len(&self) -> usize {
         self.anchors.len()

@@ -66,7 +66,12 @@ impl Wanted {
             })
         });
         Self {
-            sources: config.certificates.clone(),
+            sources: (config.certificates.iter())
+                .map(|source| CertificateSource {
+                    keep: source.keep && config.keep_last_good,
+                    ..source.clone()
+                })
+                .collect(),
             sites: config
                 .sites
                 .iter()

@@ -1,12 +1,189 @@
-//! `staunch check`: what would be served, and what is wrong.
+//! `staunch check`: what would be served, now or at another moment, and what is wrong.
+//!
+//! Certificates are read and judged by the same code as in `staunch run`. Only what is on disk
+//! counts: last-good copies in the state directory are what is left when everything here has been
+//! ignored.
 
-use super::Exit;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{DEFAULT_CONFIG, Exit};
+use crate::cert::inventory::Inventory;
+use crate::cert::keeper::{Keeper, Options, Timing, Wanted};
+use crate::cert::load::Roots;
+use crate::cert::select::Choice;
+use crate::cert::{DiskState, Report, Stage};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config, SiteName};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+
+    /// Judge as of this moment instead of now: RFC 3339, or a date
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    at: Option<Timestamp>,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+        .ok_or_else(|| "not a time like 2027-02-01T00:00:00Z or 2027-02-01".to_owned())
+}
 
 /// Carries the command out.
-pub fn run(_args: Args) -> Exit {
-    Exit::Failed
+pub fn run(args: Args) -> Exit {
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(report) => {
+            eprint!("{report}");
+            return Exit::Failed;
+        }
+    };
+    if !config.warnings.is_empty() {
+        eprint!("{}", config.warnings);
+    }
+    let now = args.at.unwrap_or_else(|| Clock::system().now());
+    let keeper = Keeper::start(Options {
+        wanted: Wanted::of(&config),
+        state: None,
+        clock: Clock::manual(now),
+        roots: Arc::new(Roots::system()),
+        timing: Timing::default(),
+    });
+    let inventory = keeper.inventory().load_full();
+    let verdict = Verdict::of(&config, &inventory, now);
+    println!("{}: the configuration is usable", args.config.display());
+    print!("{}", verdict.text(now));
+    match verdict.is_well() {
+        true => Exit::Ok,
+        false => Exit::Bad,
+    }
+}
+
+/// What was found.
+struct Verdict {
+    sites: Vec<Served>,
+    /// Sources whose files are not what would be served.
+    refused: Vec<Report>,
+}
+
+/// What one name of a site would be answered with.
+struct Served {
+    name: String,
+    /// `None`: no certificate covers it.
+    choice: Option<Choice>,
+    stage: Option<Stage>,
+}
+
+impl Served {
+    fn is_well(&self) -> bool {
+        matches!(self.stage, Some(stage) if !matches!(stage, Stage::Expired | Stage::NotYetValid))
+    }
+}
+
+impl Verdict {
+    fn of(config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
+        let names = config.sites.iter().flat_map(|site| &site.names);
+        let sites = names
+            .map(|name| Served::of(name, config, inventory, now))
+            .collect();
+        let refused = (inventory.report(now).into_iter())
+            .filter(|report| report.disk.state != DiskState::Same)
+            .collect();
+        Self { sites, refused }
+    }
+
+    fn is_well(&self) -> bool {
+        self.refused.is_empty() && self.sites.iter().all(Served::is_well)
+    }
+
+    fn text(&self, now: Timestamp) -> String {
+        let mut text = String::new();
+        let _ = writeln!(text, "at {now} each name would be served with:\n");
+        let width = self
+            .sites
+            .iter()
+            .map(|site| site.name.len())
+            .max()
+            .unwrap_or(0);
+        for site in &self.sites {
+            let _ = writeln!(text, "  {:width$}  {}", site.name, site.sentence(now));
+        }
+        let mut said = BTreeSet::new();
+        for choice in self.sites.iter().filter_map(|site| site.choice.as_ref()) {
+            if !said.insert(Arc::clone(&choice.source)) {
+                continue;
+            }
+            for fault in choice.certificate.faults(now) {
+                let _ = write!(
+                    text,
+                    "\n{}: {}: {}\n  do: {}\n",
+                    choice.source, fault.reason, fault.detail, fault.help
+                );
+            }
+        }
+        for report in &self.refused {
+            let reason = report
+                .disk
+                .reason
+                .map_or("not used", |reason| reason.code());
+            let _ = write!(
+                text,
+                "\n{}: {reason}: {}\n",
+                report.source.join(" + "),
+                report
+                    .disk
+                    .detail
+                    .as_deref()
+                    .unwrap_or("it is not what would be served")
+            );
+        }
+        text
+    }
+}
+
+impl Served {
+    fn of(name: &SiteName, config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
+        let choice = match name {
+            SiteName::Exact(host) => inventory.choice(host, now),
+            // What covers the wildcard itself covers all that it stands for.
+            SiteName::Wildcard(parent) => inventory.choice(&format!("*.{parent}"), now),
+            SiteName::Any => inventory.default_choice(now),
+        };
+        let stage = choice.as_ref().map(|choice| {
+            let validity = choice.certificate.facts().validity;
+            validity.stage(now, config.alerts.overdue, config.alerts.expiring)
+        });
+        Self {
+            name: name.to_string(),
+            choice,
+            stage,
+        }
+    }
+
+    fn sentence(&self, now: Timestamp) -> String {
+        let Some(choice) = &self.choice else {
+            return "NOTHING: no certificate covers this name; add one that does, or clients get \
+                    the default certificate and refuse it"
+                .to_owned();
+        };
+        let facts = choice.certificate.facts();
+        let days = facts.validity.not_after.since(now).div_euclid(86_400);
+        let state = match self.stage {
+            Some(Stage::Expired) => "EXPIRED".to_owned(),
+            Some(Stage::NotYetValid) => format!("NOT VALID before {}", facts.validity.not_before),
+            Some(Stage::Expiring) => format!("expiring: {days} days left, renew it now"),
+            Some(Stage::Overdue) => format!("renewal overdue: {days} days left"),
+            _ => format!("{days} days left"),
+        };
+        format!(
+            "{} ({}, by {}), until {}: {state}",
+            choice.source, facts.key_type, facts.issuer, facts.validity.not_after
+        )
+    }
 }

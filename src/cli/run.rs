@@ -1,12 +1,82 @@
-//! `staunch run`: serve in the foreground.
+//! `staunch run`: serve in the foreground until told to stop.
 
-use super::Exit;
+use std::path::PathBuf;
+
+use super::{DEFAULT_CONFIG, Exit};
+use crate::config::{self, Config, Flags, Report};
+use crate::server::{self, Source};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+
+    /// Without a configuration file: a PEM file with the certificate chain
+    #[arg(
+        long,
+        value_name = "PEM",
+        conflicts_with = "config",
+        requires = "upstream"
+    )]
+    chain: Option<PathBuf>,
+
+    /// A PEM file with the private key, where the chain's file does not hold it
+    #[arg(long, value_name = "PEM", requires = "chain")]
+    key: Option<PathBuf>,
+
+    /// The server behind
+    #[arg(long, value_name = "URL", requires = "chain")]
+    upstream: Option<String>,
+
+    /// An address that terminates TLS [default: [::]:443]
+    #[arg(long, value_name = "ADDR", requires = "chain")]
+    https: Vec<String>,
+
+    /// An address that redirects to HTTPS
+    #[arg(long, value_name = "ADDR", requires = "chain")]
+    http: Vec<String>,
+
+    /// The admin address [default: 127.0.0.1:9180]
+    #[arg(long, value_name = "ADDR", requires = "chain")]
+    admin: Option<String>,
+}
 
 /// Carries the command out.
-pub fn run(_args: Args) -> Exit {
-    Exit::Failed
+pub fn run(args: Args) -> Exit {
+    let (config, source) = match load(args) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint!("{report}");
+            return Exit::Failed;
+        }
+    };
+    if !config.warnings.is_empty() {
+        eprint!("{}", config.warnings);
+    }
+    match server::run(config, source) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            eprintln!("staunch: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+fn load(args: Args) -> Result<(Config, Source), Report> {
+    match (args.chain, args.upstream) {
+        (Some(chain), Some(upstream)) => {
+            let flags = Flags {
+                chain,
+                key: args.key,
+                upstream,
+                https: args.https,
+                http: args.http,
+                admin: args.admin,
+            };
+            Ok((config::from_flags(&flags)?, Source::Flags))
+        }
+        _ => Ok((config::load(&args.config)?, Source::File(args.config))),
+    }
 }

@@ -90,29 +90,24 @@ impl<T: Shard> Shards<T> {
     pub(super) fn retire(&mut self) {
         let retired = &self.retired;
         self.live.retain_mut(|shard| {
-            // `get_mut` rather than the count: it synchronises with the last owner's writes.
-            let gone = Arc::get_mut(shard).is_some();
-            if gone {
+            let held = is_held(shard);
+            if !held {
                 retired.absorb(shard);
             }
-            !gone
+            held
         });
     }
 
     /// All shards, the retired ones as one.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        std::iter::once(&self.retired).chain(self.live())
+        std::iter::once(&self.retired).chain(self.live.iter().map(AsRef::as_ref))
     }
+}
 
-    /// The shards that have a handle.
-    pub(super) fn live(&self) -> impl Iterator<Item = &T> {
-        self.live.iter().map(AsRef::as_ref)
-    }
-
-    /// Whether any shard has a handle.
-    pub(super) const fn is_live(&self) -> bool {
-        !self.live.is_empty()
-    }
+/// Whether a shard still has a handle. `get_mut` rather than the count of owners, because it
+/// synchronises with what the last of them wrote.
+pub(super) fn is_held<T>(shard: &mut Arc<T>) -> bool {
+    Arc::get_mut(shard).is_none()
 }
 
 /// What can be folded into another of its kind.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::handle::{Cell, Counter, Distribution, Gauge, Histogram, Shards};
+use super::handle::{Cell, Counter, Distribution, Gauge, Histogram, Shards, is_held};
 use super::names::Metric;
 use super::requests::CodeTable;
 use super::scrape::{Kind, Sample, Scrape, Value, render_labels};
@@ -59,18 +59,16 @@ impl Registry {
         help: &'static str,
         labels: &[(&'static str, &str)],
     ) -> Gauge {
-        let empty = || Series::Gauge(Shards::new(Cell::default()));
-        let shard = self.shard(
-            name,
-            help,
-            Kind::Gauge,
-            labels,
-            empty,
-            |series| match series {
-                Series::Gauge(shards) => Some(shards.push(Cell::default())),
-                _ => None,
-            },
-        );
+        let empty = || Series::Gauge(Vec::new());
+        let shard = self.shard(name, help, Kind::Gauge, labels, empty, |series| {
+            series.retire();
+            let Series::Gauge(shards) = series else {
+                return None;
+            };
+            let shard = Arc::new(Cell::default());
+            shards.push(Arc::clone(&shard));
+            Some(shard)
+        });
         shard.map_or_else(Gauge::default, Gauge)
     }
 
@@ -181,7 +179,8 @@ struct Family {
 
 enum Series {
     Counter(Shards<Cell>),
-    Gauge(Shards<Cell>),
+    /// Those with a handle: of a gauge, nothing remains.
+    Gauge(Vec<Arc<Cell>>),
     Histogram(&'static [f64], Shards<Distribution>),
     Codes(Shards<CodeTable>),
 }
@@ -207,8 +206,8 @@ impl Series {
             Self::Histogram(_, shards) => shards.retire(),
             Self::Codes(shards) => shards.retire(),
             Self::Gauge(shards) => {
-                shards.retire();
-                return shards.is_live();
+                shards.retain_mut(is_held);
+                return !shards.is_empty();
             }
         }
         true
@@ -219,7 +218,7 @@ impl Series {
             Self::Counter(shards) => {
                 Value::Integer(shards.iter().map(Cell::count).fold(0, u64::wrapping_add))
             }
-            Self::Gauge(shards) => Value::Float(shards.live().map(Cell::value).sum()),
+            Self::Gauge(shards) => Value::Float(shards.iter().map(|shard| shard.value()).sum()),
             Self::Histogram(bounds, shards) => {
                 let mut counts = vec![0; bounds.len() + 1];
                 let mut micros = 0_u64;

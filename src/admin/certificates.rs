@@ -1,0 +1,117 @@
+//! Certificates, as metrics have them.
+
+use crate::cert::{DiskState, Event, Origin, Reason, Report};
+use crate::metrics::{CertificateCounters, Registry, Scrape, names};
+
+use super::Inventory;
+
+/// Adds the inventory's figures to every scrape. They are read from it when somebody asks, so there
+/// is nothing to keep up to date, and what goes away is gone. Once for a registry.
+pub fn describe(registry: &Registry, inventory: Inventory) {
+    registry.collector(move |scrape| {
+        for report in inventory() {
+            collect(&report, scrape);
+        }
+    });
+}
+
+/// Counters for all reason codes.
+pub fn counters(registry: &Registry) -> CertificateCounters {
+    CertificateCounters::new(registry, Reason::ALL.into_iter().map(Reason::code))
+}
+
+/// Counts an event.
+pub fn count(counters: &CertificateCounters, event: &Event) {
+    match event {
+        Event::Swapped { .. } => counters.swaps.inc(),
+        Event::Rejected { rejection, .. } => counters.rejected(rejection.reason.code()),
+        Event::HeldBack { rejection, .. } => counters.held_back(rejection.reason.code()),
+        Event::Loaded { .. }
+        | Event::Accepted { .. }
+        | Event::Recovered { .. }
+        | Event::Removed { .. } => {}
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // seconds since the epoch
+fn collect(report: &Report, scrape: &mut Scrape) {
+    let certificate = report.certificate.as_ref();
+    let source = report.source.first().map_or("", String::as_str);
+    let name = certificate
+        .and_then(|certificate| certificate.names.first())
+        .map_or_else(String::new, ToString::to_string);
+    let labels = [("source", source), ("name", &name)];
+    if let Some(certificate) = certificate {
+        let not_before = certificate.not_before.unix() as f64;
+        let not_after = certificate.not_after.unix() as f64;
+        scrape.gauge(names::CERTIFICATE_NOT_BEFORE, &labels, not_before);
+        scrape.gauge(names::CERTIFICATE_NOT_AFTER, &labels, not_after);
+    }
+    let stale = report.disk.state != DiskState::Same || report.origin == Origin::LastGood;
+    let flag = |yes: bool| f64::from(u8::from(yes));
+    scrape.gauge(names::CERTIFICATE_SERVING, &labels, flag(report.serving));
+    scrape.gauge(names::CERTIFICATE_STALE, &labels, flag(stale));
+    if let Some(state) = fault(report.disk.state) {
+        let reason = report.disk.reason.map_or("", Reason::code);
+        let labels = [("source", source), ("state", state), ("reason", reason)];
+        scrape.gauge(names::CERTIFICATE_DISK_FAULT, &labels, 1.0);
+    }
+}
+
+/// The state as the interface spells it, unless it is as it should be.
+const fn fault(state: DiskState) -> Option<&'static str> {
+    match state {
+        DiskState::Same => None,
+        DiskState::Rejected => Some("rejected"),
+        DiskState::HeldBack => Some("held-back"),
+        DiskState::Missing => Some("missing"),
+        DiskState::Pinned => Some("pinned"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admin::tests::reports;
+
+    #[test]
+    fn the_figures_are_those_of_the_inventory() {
+        let registry = Registry::new();
+        describe(&registry, Arc::new(reports));
+        let text = registry.encode();
+        let labels = r#"{source="/etc/a.pem",name="*.a.test"}"#;
+        for line in [
+            format!("staunch_certificate_not_before_timestamp_seconds{labels} 1717545600"),
+            format!("staunch_certificate_not_after_timestamp_seconds{labels} 1725321600"),
+            format!("staunch_certificate_serving{labels} 1"),
+            format!("staunch_certificate_stale{labels} 0"),
+            r#"staunch_certificate_stale{source="/etc/b.pem",name=""} 1"#.into(),
+            concat!(
+                "staunch_certificate_disk_fault",
+                r#"{source="/etc/b.pem",state="rejected",reason="key_mismatch"} 1"#
+            )
+            .into(),
+        ] {
+            assert!(
+                text.contains(&format!("\n{line}\n")),
+                "no {line} in\n{text}"
+            );
+        }
+        assert!(
+            !text.contains(r#"disk_fault{source="/etc/a.pem""#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_reason_has_a_counter() {
+        let registry = Registry::new();
+        let counters = counters(&registry);
+        counters.rejected(Reason::Expired.code());
+        let text = registry.encode();
+        assert_eq!(text.matches("certificate_rejections_total{").count(), 16);
+        assert!(text.contains("staunch_certificate_rejections_total{reason=\"expired\"} 1\n"));
+    }
+}

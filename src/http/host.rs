@@ -1,0 +1,117 @@
+//! Host and port, as `Host`, `:authority` and absolute-form targets give them (RFC 3986, section
+//! 3.2; RFC 9110, section 7.2).
+
+use std::str;
+
+/// Longest host that is looked up: a DNS name has at most 253 bytes, an IPv6 literal fewer.
+const LONGEST: usize = 255;
+
+/// A host in the form that names are compared in: lower case, without port, trailing dot or the
+/// brackets of an IPv6 literal. Held on the stack.
+#[derive(Clone, Copy)]
+pub struct Host {
+    bytes: [u8; LONGEST],
+    len: u8,
+}
+
+impl Host {
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` when it is none of them.
+    pub fn parse(authority: &[u8]) -> Option<Self> {
+        let (host, port) = split_port(authority)?;
+        if !port.iter().all(u8::is_ascii_digit) || port.len() > 5 {
+            return None;
+        }
+        let host = match host {
+            [b'[', inner @ .., b']'] => {
+                str::from_utf8(inner)
+                    .ok()?
+                    .parse::<std::net::Ipv6Addr>()
+                    .ok()?;
+                inner
+            }
+            _ => {
+                let host = host.strip_suffix(b".").unwrap_or(host);
+                if host.is_empty() || !host.iter().copied().all(is_reg_name_byte) {
+                    return None;
+                }
+                host
+            }
+        };
+        if host.len() > LONGEST {
+            return None;
+        }
+        let mut bytes = [0; LONGEST];
+        for (to, from) in bytes.iter_mut().zip(host) {
+            *to = from.to_ascii_lowercase();
+        }
+        #[allow(clippy::cast_possible_truncation)] // at most LONGEST
+        Some(Self {
+            bytes,
+            len: host.len() as u8,
+        })
+    }
+
+    /// The host.
+    pub fn as_str(&self) -> &str {
+        // Only ASCII is let in.
+        str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+/// Splits off the port, empty when there is none. `None` when brackets do not match.
+fn split_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
+    if authority.first() == Some(&b'[') {
+        let end = memchr::memchr(b']', authority)? + 1;
+        return match &authority[end..] {
+            [] => Some((authority, b"")),
+            [b':', port @ ..] => Some((&authority[..end], port)),
+            _ => None,
+        };
+    }
+    match memchr::memchr(b':', authority) {
+        None => Some((authority, b"")),
+        Some(colon) => Some((&authority[..colon], &authority[colon + 1..])),
+    }
+}
+
+/// What stands in host names. RFC 3986's `reg-name` allows more (percent-encoding and
+/// sub-delimiters), which no DNS name has and which invites two readings; it is refused.
+const fn is_reg_name_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(authority: &str) -> Option<String> {
+        Host::parse(authority.as_bytes()).map(|host| host.as_str().to_owned())
+    }
+
+    #[test]
+    fn hosts_are_normalised() {
+        for (authority, expected) in [
+            ("Example.COM", Some("example.com")),
+            ("example.com:8443", Some("example.com")),
+            ("example.com.", Some("example.com")),
+            ("example.com:", Some("example.com")),
+            ("[::1]:443", Some("::1")),
+            ("[2001:DB8::1]", Some("2001:db8::1")),
+            ("127.0.0.1:1", Some("127.0.0.1")),
+            ("", None),
+            (".", None),
+            ("a b", None),
+            ("user@example.com", None),
+            ("example.com:http", None),
+            ("example.com:123456", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[nonsense]", None),
+            ("a/b", None),
+            ("a:1:2", None),
+        ] {
+            assert_eq!(host(authority).as_deref(), expected, "{authority}");
+        }
+        assert_eq!(host(&"a".repeat(256)), None);
+    }
+}

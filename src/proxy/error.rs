@@ -1,0 +1,241 @@
+//! What can go wrong with a request, whose fault it is, whether it may be tried again, and what
+//! the client is told.
+
+use std::io;
+
+use crate::http::framing::BodyError;
+use crate::http::parse::HeadError;
+use crate::metrics::{ErrorKind, UpstreamOutcome};
+use crate::upstream::pool::ConnectError;
+use crate::wire::ReadError;
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The upstream server's.
+    Upstream,
+    /// Ours.
+    Here,
+}
+
+/// Why a request was not answered by an upstream server, or not to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The request is refused as it stands.
+    #[error("the request is refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The client closed or reset before the end.
+    #[error("the client went away")]
+    ClientGone,
+    /// The client sent a malformed body.
+    #[error("the request's body is refused: {0}")]
+    ClientBody(BodyError),
+    /// The client stopped sending its body.
+    #[error("the client stopped sending its request")]
+    ClientStalled,
+    /// The client stopped reading.
+    #[error("the client stopped reading the response")]
+    ClientNotReading,
+    /// There is no connection to the server.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    /// The server closed or broke the connection before its response began.
+    #[error("the server closed the connection without a response: {0}")]
+    NoResponse(ReadError),
+    /// The server sent something that is not a response.
+    #[error("the server's response is malformed: {0}")]
+    BadHead(HeadError),
+    /// The server switched protocols without being asked.
+    #[error("the server switched protocols without being asked")]
+    UnaskedUpgrade,
+    /// The server took longer to answer than it may.
+    #[error("the server did not answer in time")]
+    ResponseTimeout,
+    /// The server stopped within its response's body.
+    #[error("the server stopped sending its response")]
+    BodyTimeout,
+    /// The server's response ended early or is malformed.
+    #[error("the server's response broke off: {0}")]
+    BrokenBody(ReadError),
+}
+
+/// Why a request is refused as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The head.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// Host or `:authority` is not a host.
+    #[error("the host is malformed")]
+    Host,
+    /// The path leaves the root.
+    #[error("the path is malformed")]
+    Path,
+    /// No site answers to the host.
+    #[error("no site answers to this host")]
+    Misdirected,
+    /// No route of the site matches.
+    #[error("no route matches the path")]
+    NoRoute,
+    /// The method is not for a gateway.
+    #[error("the method is not allowed")]
+    Method,
+    /// The body is longer than the limit.
+    #[error("the body is longer than the limit")]
+    TooLarge,
+    /// The head took too long.
+    #[error("the request's head did not arrive in time")]
+    HeadTimeout,
+    /// An expectation other than `100-continue`.
+    #[error("the expectation cannot be met")]
+    Expectation,
+}
+
+impl Refusal {
+    /// The status that says so (RFC 9110, section 15.5; RFC 6585).
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Head(HeadError::TooLong | HeadError::TooManyFields) => 431,
+            Self::Head(HeadError::Version) => 505,
+            Self::Head(HeadError::TransferCoding) => 501,
+            Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
+            Self::Misdirected => 421,
+            Self::NoRoute => 404,
+            Self::Method => 405,
+            Self::TooLarge => 413,
+            Self::HeadTimeout => 408,
+            Self::Expectation => 417,
+        }
+    }
+}
+
+impl Failure {
+    /// The status that the client is told, where it can still be told anything. 499 is for logs
+    /// alone: the client is gone.
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::ClientGone | Self::ClientNotReading => 499,
+            Self::ClientBody(_) => 400,
+            Self::ClientStalled => 408,
+            Self::Connect(ConnectError::Timeout(_)) | Self::ResponseTimeout | Self::BodyTimeout => {
+                504
+            }
+            Self::Connect(ConnectError::Exhausted(_)) => 503,
+            Self::Connect(_)
+            | Self::NoResponse(_)
+            | Self::BadHead(_)
+            | Self::UnaskedUpgrade
+            | Self::BrokenBody(_) => 502,
+        }
+    }
+
+    /// Whose fault it is.
+    pub const fn side(&self) -> Side {
+        match self {
+            Self::Refused(_)
+            | Self::ClientGone
+            | Self::ClientBody(_)
+            | Self::ClientStalled
+            | Self::ClientNotReading => Side::Client,
+            Self::Connect(ConnectError::Exhausted(_)) => Side::Here,
+            _ => Side::Upstream,
+        }
+    }
+
+    /// Its name in metrics and logs; `None` where the client just went away.
+    pub const fn kind(&self) -> Option<ErrorKind> {
+        Some(match self {
+            Self::Refused(refusal) => match refusal.status() {
+                404 => ErrorKind::NoRoute,
+                408 => ErrorKind::RequestTimeout,
+                413 => ErrorKind::BodyTooLarge,
+                421 => ErrorKind::Misdirected,
+                431 => ErrorKind::HeadTooLarge,
+                _ => ErrorKind::BadRequest,
+            },
+            Self::ClientGone | Self::ClientNotReading => return None,
+            Self::ClientBody(_) => ErrorKind::BadRequest,
+            Self::ClientStalled => ErrorKind::RequestTimeout,
+            Self::Connect(ConnectError::Timeout(_)) => ErrorKind::UpstreamConnectTimeout,
+            Self::Connect(ConnectError::Resolve(_)) => ErrorKind::UpstreamResolve,
+            Self::Connect(ConnectError::Connect(_)) => ErrorKind::UpstreamConnect,
+            Self::Connect(ConnectError::Tls(_)) => ErrorKind::UpstreamTls,
+            Self::Connect(ConnectError::Exhausted(_)) => ErrorKind::Overloaded,
+            Self::NoResponse(_) => ErrorKind::UpstreamClosed,
+            Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
+            Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
+            Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
+        })
+    }
+
+    /// How an attempt that ended like this is counted for its server.
+    pub const fn outcome(&self) -> UpstreamOutcome {
+        match self {
+            Self::Connect(_) => UpstreamOutcome::Connect,
+            Self::NoResponse(_) | Self::BrokenBody(_) => UpstreamOutcome::Closed,
+            Self::BadHead(_) | Self::UnaskedUpgrade => UpstreamOutcome::Malformed,
+            Self::ResponseTimeout | Self::BodyTimeout => UpstreamOutcome::Timeout,
+            Self::Refused(_)
+            | Self::ClientGone
+            | Self::ClientBody(_)
+            | Self::ClientStalled
+            | Self::ClientNotReading => UpstreamOutcome::Aborted,
+        }
+    }
+
+    /// Whether another try cannot do harm, given how far this one got.
+    pub const fn may_retry(&self, progress: Progress) -> bool {
+        match self {
+            // Nothing was sent.
+            Self::Connect(ConnectError::Exhausted(_)) => false,
+            Self::Connect(_) => true,
+            // A kept connection that the server closed as we used it: it has seen nothing, or will
+            // not mind seeing it twice.
+            Self::NoResponse(_) => progress.reused && progress.idempotent && !progress.body_sent,
+            _ => false,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// An error of the client's stream.
+    fn from(_: io::Error) -> Self {
+        Self::ClientGone
+    }
+}
+
+/// How far an attempt got before it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The connection had carried an exchange before.
+    pub reused: bool,
+    /// The request's method is idempotent.
+    pub idempotent: bool,
+    /// Some of the request's body is gone and cannot be sent again.
+    pub body_sent: bool,
+}
+
+/// The reason phrase of a status that the proxy makes itself.
+pub const fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

@@ -1,0 +1,243 @@
+//! One attempt at one server: the request goes out, the response comes back, both at once if need
+//! be, in the one task that owns both connections.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::task::{Context, Poll};
+
+use super::Client;
+use super::error::Failure;
+use crate::config::Timeouts;
+use crate::http::{Method, RequestHead, ResponseHead};
+use crate::upstream::connection::Connection;
+use crate::wire::{Body, Deadline, ReadError};
+
+/// Interim responses that are passed on before a server is taken for broken.
+const MAX_INTERIM: usize = 64;
+
+/// How far the request's body got.
+#[derive(Debug)]
+pub struct Upload {
+    /// All of it, its end included, was handed to the server's connection.
+    done: bool,
+    /// The server takes no more of it; what it answers is still worth reading.
+    refused: bool,
+    /// Bytes that were taken from the client.
+    pub taken: u64,
+    /// Bytes it may have.
+    limit: u64,
+}
+
+impl Upload {
+    /// Nothing yet, of at most `limit` bytes.
+    pub const fn new(limit: Option<u64>) -> Self {
+        let limit = match limit {
+            Some(limit) => limit,
+            None => u64::MAX,
+        };
+        Self {
+            done: false,
+            refused: false,
+            taken: 0,
+            limit,
+        }
+    }
+
+    /// Begins again on another connection. Only where nothing was taken.
+    pub fn restart(&mut self) {
+        debug_assert_eq!(self.taken, 0);
+        self.done = false;
+        self.refused = false;
+    }
+
+    /// Moves what can be moved from the client to the server. Break: no more for now, because of
+    /// what it says.
+    fn poll<C: Client>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        server: &mut Connection,
+    ) -> Result<(Stall, bool), Failure> {
+        let mut moved = false;
+        let mut stall = Stall::Server;
+        while !self.done && !self.refused {
+            match client.poll_body(cx)? {
+                Poll::Pending => {
+                    stall = Stall::Client;
+                    break;
+                }
+                Poll::Ready(Body::End) => {
+                    let trailers = client.take_trailers();
+                    server.finish(trailers.as_deref());
+                    self.done = true;
+                    moved = true;
+                }
+                Poll::Ready(Body::Data) => match server.poll_send(cx, client.data()) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(_)) => self.refused = true,
+                    Poll::Ready(Ok(count)) => {
+                        client.consume(count);
+                        self.taken += count as u64;
+                        if self.taken > self.limit {
+                            return Err(super::error::Refusal::TooLarge.into());
+                        }
+                        moved = true;
+                    }
+                },
+            }
+        }
+        if !self.refused && matches!(server.poll_flush(cx), Poll::Ready(Err(_))) {
+            self.refused = true;
+        }
+        Ok((stall, moved))
+    }
+}
+
+/// Whom an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    Client,
+    Server,
+}
+
+/// Sends the request and waits for the head of the final response; interim ones are passed on.
+pub async fn request<C: Client>(
+    client: &mut C,
+    server: &mut Connection,
+    head: &RequestHead,
+    upload: &mut Upload,
+    timeouts: &Timeouts,
+    deadline: &mut Deadline,
+) -> Result<ResponseHead, Failure> {
+    let mut interim = 0;
+    deadline.set(timeouts.upstream_response);
+    let mut waiting = Stall::Server;
+    poll_fn(|cx| {
+        loop {
+            let (stall, moved) = upload.poll(cx, client, server)?;
+            match poll_response(cx, client, server, head.method, &mut interim)? {
+                Poll::Ready(ControlFlow::Break(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(ControlFlow::Continue(())) => continue,
+                Poll::Pending => {}
+            }
+            let stall = if upload.done || upload.refused {
+                Stall::Server
+            } else {
+                stall
+            };
+            if moved || stall != waiting {
+                waiting = stall;
+                deadline.set(match stall {
+                    Stall::Client => timeouts.request_body,
+                    Stall::Server => timeouts.upstream_response,
+                });
+            }
+            if upload.done && client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            if deadline.poll(cx).is_ready() {
+                return Poll::Ready(Err(match waiting {
+                    Stall::Client => Failure::ClientStalled,
+                    Stall::Server => Failure::ResponseTimeout,
+                }));
+            }
+            return Poll::Pending;
+        }
+    })
+    .await
+}
+
+fn poll_response<C: Client>(
+    cx: &mut Context<'_>,
+    client: &mut C,
+    server: &mut Connection,
+    method: Method,
+    interim: &mut usize,
+) -> Result<Poll<ControlFlow<ResponseHead>>, Failure> {
+    let response = match server.poll_head(cx, method) {
+        Poll::Pending => return Ok(Poll::Pending),
+        Poll::Ready(Ok(response)) => response,
+        Poll::Ready(Err(ReadError::Head(error))) => return Err(Failure::BadHead(error)),
+        Poll::Ready(Err(error)) => return Err(Failure::NoResponse(error)),
+    };
+    if !response.is_interim() {
+        return Ok(Poll::Ready(ControlFlow::Break(response)));
+    }
+    *interim += 1;
+    if *interim > MAX_INTERIM {
+        return Err(Failure::BadHead(crate::http::parse::HeadError::Malformed(
+            "there are too many interim responses",
+        )));
+    }
+    client.interim(response);
+    // It must not wait for the final response.
+    if let Poll::Ready(Err(_)) = client.poll_flush(cx) {
+        return Err(Failure::ClientGone);
+    }
+    Ok(Poll::Ready(ControlFlow::Continue(())))
+}
+
+/// Passes the response's body on, until both it and what is left of the request's have ended; the
+/// bytes of the body.
+pub async fn response<C: Client>(
+    client: &mut C,
+    server: &mut Connection,
+    upload: &mut Upload,
+    timeouts: &Timeouts,
+    deadline: &mut Deadline,
+) -> Result<u64, Failure> {
+    let mut sent = 0;
+    let mut ended = false;
+    let mut waiting = Stall::Server;
+    deadline.set(timeouts.upstream_idle);
+    poll_fn(|cx| {
+        let (_, mut moved) = upload.poll(cx, client, server)?;
+        let mut stall = Stall::Server;
+        while !ended {
+            match server.poll_body(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::BrokenBody(error))),
+                Poll::Ready(Ok(Body::End)) => {
+                    let trailers = server.take_trailers();
+                    client.finish(trailers);
+                    ended = true;
+                }
+                Poll::Ready(Ok(Body::Data)) => match client.poll_send(cx, server.data())? {
+                    Poll::Pending => {
+                        stall = Stall::Client;
+                        break;
+                    }
+                    Poll::Ready(count) => {
+                        server.consume(count);
+                        sent += count as u64;
+                        moved = true;
+                    }
+                },
+            }
+        }
+        match client.poll_flush(cx) {
+            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(sent)),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Pending => stall = Stall::Client,
+        }
+        if upload.done && client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Failure::ClientGone));
+        }
+        if moved || stall != waiting {
+            waiting = stall;
+            deadline.set(match stall {
+                Stall::Client => timeouts.send,
+                Stall::Server => timeouts.upstream_idle,
+            });
+        }
+        if deadline.poll(cx).is_ready() {
+            return Poll::Ready(Err(match waiting {
+                Stall::Client => Failure::ClientNotReading,
+                Stall::Server => Failure::BodyTimeout,
+            }));
+        }
+        Poll::Pending
+    })
+    .await
+}

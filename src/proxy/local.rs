@@ -1,0 +1,170 @@
+//! What one worker has at hand to serve requests, without a lock and without asking anybody.
+
+use std::cell::{Ref, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use super::World;
+use super::route::{SiteIndex, Table};
+use crate::clock::Clock;
+use crate::config::{self, Limits, Timeouts};
+use crate::drain::Draining;
+use crate::metrics::{Edge, Registry, RequestSeries, UpstreamSeries};
+use crate::telemetry::access::{AccessLog, Writer};
+use crate::upstream::Upstream;
+use crate::upstream::pool::Pool;
+
+/// Length of an HTTP date (RFC 9110, section 5.6.7).
+const DATE: usize = 29;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Local {
+    shared: Arc<ArcSwap<World>>,
+    snapshot: RefCell<Rc<Snapshot>>,
+    registry: Registry,
+    clock: Clock,
+    date: RefCell<(i64, [u8; DATE])>,
+    pool: Pool,
+    edge: Edge,
+    access: RefCell<Writer>,
+    draining: Rc<Draining>,
+}
+
+impl Local {
+    /// Makes one for the calling thread.
+    pub fn new(
+        shared: Arc<ArcSwap<World>>,
+        registry: Registry,
+        clock: Clock,
+        access: &AccessLog,
+        draining: Rc<Draining>,
+    ) -> Self {
+        let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
+        let edge = Edge::new(&registry);
+        let date = RefCell::new((i64::MIN, [0; DATE]));
+        let access = RefCell::new(access.writer());
+        let pool = Pool::default();
+        Self {
+            shared,
+            snapshot,
+            registry,
+            clock,
+            date,
+            pool,
+            edge,
+            access,
+            draining,
+        }
+    }
+
+    /// The world as it is now; a request takes it once and keeps it.
+    pub fn world(&self) -> Rc<Snapshot> {
+        let shared = self.shared.load();
+        let mut snapshot = self.snapshot.borrow_mut();
+        if !Arc::ptr_eq(&shared, &snapshot.world) {
+            *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
+        }
+        Rc::clone(&snapshot)
+    }
+
+    /// This worker's upstream connections.
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// This worker's counters.
+    pub const fn edge(&self) -> &Edge {
+        &self.edge
+    }
+
+    /// Writes a line of the access log, where there is one.
+    pub fn log(&self, line: impl FnOnce(&mut Writer)) {
+        let mut access = self.access.borrow_mut();
+        if access.is_on() {
+            line(&mut access);
+        }
+    }
+
+    /// Whether this worker is stopping.
+    pub const fn draining(&self) -> &Rc<Draining> {
+        &self.draining
+    }
+
+    /// The present as an HTTP date, formatted once a second.
+    pub fn date(&self) -> Ref<'_, [u8; DATE]> {
+        let now = self.clock.now().unix();
+        if self.date.borrow().0 != now {
+            let at = UNIX_EPOCH + Duration::from_secs(now.unsigned_abs());
+            let text = httpdate::fmt_http_date(at);
+            let mut date = [b' '; DATE];
+            for (to, from) in date.iter_mut().zip(text.bytes()) {
+                *to = from;
+            }
+            *self.date.borrow_mut() = (now, date);
+        }
+        Ref::map(self.date.borrow(), |date| &date.1)
+    }
+}
+
+/// A world, with this worker's handles beside it.
+#[derive(Debug)]
+pub struct Snapshot {
+    world: Arc<World>,
+    sites: Vec<RequestSeries>,
+    servers: Vec<Vec<UpstreamSeries>>,
+}
+
+impl Snapshot {
+    fn new(world: Arc<World>, registry: &Registry) -> Self {
+        let site = |site: &super::route::Site| RequestSeries::new(registry, &site.label);
+        let sites = world.table.sites().iter().map(site).collect();
+        let servers = (world.upstreams.iter())
+            .map(|upstream| {
+                (upstream.servers().iter())
+                    .map(|server| UpstreamSeries::new(registry, &upstream.name, &server.url))
+                    .collect()
+            })
+            .collect();
+        Self {
+            world,
+            sites,
+            servers,
+        }
+    }
+
+    /// Sites and routes.
+    pub fn table(&self) -> &Table {
+        &self.world.table
+    }
+
+    /// Deadlines.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.world.timeouts
+    }
+
+    /// Bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.world.limits
+    }
+
+    /// Whether this client is believed what it says of those before it.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        !self.world.forwarded_from.is_empty()
+            && config::contains(&self.world.forwarded_from, client)
+    }
+
+    /// Handles of a site.
+    pub fn site(&self, site: SiteIndex) -> &RequestSeries {
+        &self.sites[site.get()]
+    }
+
+    /// Handles of a server of an upstream of this world.
+    pub fn server(&self, upstream: &Upstream, server: usize) -> &UpstreamSeries {
+        &self.servers[upstream.index][server]
+    }
+}

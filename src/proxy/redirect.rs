@@ -1,0 +1,116 @@
+//! What plain-text listeners answer: the same, over HTTPS.
+
+use tokio::time::Instant;
+
+use super::error::{Failure, Refusal};
+use super::{Account, Client, Local, Peer, deliver, fail, record};
+use crate::http::field::{Fields, Id};
+use crate::http::host::Host;
+use crate::http::{Framing, Method, RequestHead, ResponseHead};
+
+/// Answers with 308 (RFC 9110, section 15.4.9), which keeps the method, to the same host and path
+/// at the port where HTTPS is.
+pub async fn redirect<C: Client>(
+    local: &Local,
+    peer: &Peer,
+    head: RequestHead,
+    client: &mut C,
+    port: u16,
+) {
+    let begin = Instant::now();
+    let world = local.world();
+    let mut account = Account {
+        status: 308,
+        ..Account::default()
+    };
+    let result = match location(&head, port) {
+        Ok(location) => deliver(local, client, response(local, &location), &[]).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = &result {
+        fail(local, peer, &head, client, &mut account, failure).await;
+    }
+    record(
+        local,
+        &world,
+        peer,
+        &head,
+        &account,
+        begin.elapsed(),
+        result.err().as_ref(),
+    );
+}
+
+/// The same host and path. What is not a host is refused, not repeated.
+fn location(head: &RequestHead, port: u16) -> Result<Vec<u8>, Failure> {
+    if matches!(head.method, Method::Connect | Method::Trace) {
+        return Err(Refusal::Method.into());
+    }
+    let host = Host::parse(head.authority()).ok_or(Refusal::Host)?;
+    let mut location = b"https://".to_vec();
+    let name = host.as_str();
+    match name.contains(':') {
+        true => location.extend_from_slice(format!("[{name}]").as_bytes()),
+        false => location.extend_from_slice(name.as_bytes()),
+    }
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    match head.target() {
+        b"*" => location.push(b'/'),
+        target => location.extend_from_slice(target),
+    }
+    Ok(location)
+}
+
+fn response(local: &Local, location: &[u8]) -> ResponseHead {
+    let mut fields = Fields::with_capacity(256 + location.len());
+    fields.push(b"Location", location);
+    fields.push(b"Content-Length", b"0");
+    fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
+    ResponseHead::own(308, "Permanent Redirect", Framing::None, fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse;
+
+    fn to(text: &str, port: u16) -> Option<String> {
+        let head = parse::request(text.as_bytes(), 100).unwrap();
+        location(&head, port)
+            .ok()
+            .map(|location| String::from_utf8(location).unwrap())
+    }
+
+    #[test]
+    fn host_and_path_are_kept() {
+        for (target, host, port, expected) in [
+            (
+                "/a?b=c",
+                "Example.com",
+                443,
+                Some("https://example.com/a?b=c"),
+            ),
+            (
+                "/",
+                "example.com:80",
+                8443,
+                Some("https://example.com:8443/"),
+            ),
+            ("/", "[::1]:8080", 8443, Some("https://[::1]:8443/")),
+            (
+                "//evil.test/",
+                "a.test",
+                443,
+                Some("https://a.test//evil.test/"),
+            ),
+            ("http://b.test/x", "a.test", 443, Some("https://b.test/x")),
+            ("/", "a b", 443, None),
+            ("/", "a.test@evil", 443, None),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(to(&text, port).as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! One HTTP/1.1 connection of a client (RFC 9112): requests one after the other, in one task.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Service;
+use crate::drain::Guard;
+use crate::http::encode::{self, Connection};
+use crate::http::field::{Fields, Id};
+use crate::http::framing::BodyError;
+use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
+use crate::metrics::Timeout;
+use crate::proxy::error::{Failure, Refusal};
+use crate::proxy::{self, Client, Peer};
+use crate::wire::{Body, Deadline, ReadError, Reader, Writer};
+
+/// What of an unwanted body is read so that the connection can be kept.
+const MAX_DISCARD: u64 = 256 << 10;
+/// How long a closing connection waits for the client to have read all and close too.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// In order: all was said.
+    Close,
+    /// The client has gone, or must see that it did not get all.
+    Abort,
+}
+
+/// Serves requests until one side closes.
+pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
+    io: I,
+    service: &Service,
+    peer: &Peer,
+    guard: &Guard,
+) {
+    let mut connection = Http1 {
+        io,
+        reader: Reader::default(),
+        writer: Writer::default(),
+        deadline: Deadline::default(),
+    };
+    let mut fresh = true;
+    let end = loop {
+        if let Some(end) = connection.idle(service, guard, fresh).await {
+            break end;
+        }
+        fresh = false;
+        // Boxed: a connection idles most of its life, and need not carry this with it.
+        if let Some(end) = Box::pin(connection.exchange(service, peer, guard)).await {
+            break end;
+        }
+    };
+    if end == End::Close {
+        connection.close().await;
+    }
+}
+
+struct Http1<I> {
+    io: I,
+    reader: Reader,
+    writer: Writer,
+    deadline: Deadline,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
+    /// Waits for a request to begin. A connection that has had none yet is not cut by a shutdown:
+    /// its client could not know whether its request was taken.
+    async fn idle(&mut self, service: &Service, guard: &Guard, fresh: bool) -> Option<End> {
+        if self.reader.has_leftover() {
+            return None;
+        }
+        let timeouts = *service.local.world().timeouts();
+        self.deadline.set(if fresh {
+            timeouts.request_head
+        } else {
+            timeouts.idle
+        });
+        self.writer.release();
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.reader.poll_start(cx, &mut self.io) {
+                return Poll::Ready(match result {
+                    Ok(()) => None,
+                    Err(ReadError::Closed) => Some(End::Close),
+                    Err(_) => Some(End::Abort),
+                });
+            }
+            if !fresh && guard.poll_draining(cx).is_ready() {
+                return Poll::Ready(Some(End::Close));
+            }
+            if self.deadline.poll(cx).is_ready() {
+                let kind = if fresh {
+                    Timeout::RequestHead
+                } else {
+                    Timeout::Idle
+                };
+                service.local.edge().timeout(kind);
+                return Poll::Ready(Some(End::Close));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// One request and its response; how the connection ends, if it does.
+    async fn exchange(&mut self, service: &Service, peer: &Peer, guard: &Guard) -> Option<End> {
+        let head = match self.head(service).await {
+            Ok(head) => head,
+            Err(ReadError::Head(error)) => return self.refuse(service, peer, error.into()).await,
+            Err(ReadError::Body(_)) => {
+                return self.refuse(service, peer, Refusal::HeadTimeout).await;
+            }
+            Err(_) => return Some(End::Abort),
+        };
+        self.reader.begin_body(head.framing);
+        let mut client = Http1Client {
+            version: head.version,
+            keep: head.keep_alive,
+            awaits_continue: head.expects_continue && head.framing != Framing::None,
+            draining: guard.is_draining(),
+            aborted: false,
+            tunnel: false,
+            connection: self,
+        };
+        service.handle(peer, head, &mut client).await;
+        let (keep, aborted, tunnel) = (client.keep, client.aborted, client.tunnel);
+        match () {
+            () if aborted || tunnel => Some(End::Abort),
+            () if keep && self.discard(service).await => None,
+            () => Some(End::Close),
+        }
+    }
+
+    /// Reads a head within its time. A timeout is a [`ReadError::Body`], which nothing else here
+    /// can be.
+    async fn head(&mut self, service: &Service) -> Result<RequestHead, ReadError> {
+        let world = service.local.world();
+        let limits = world.limits();
+        self.deadline.set(world.timeouts().request_head);
+        poll_fn(|cx| {
+            let parsed =
+                self.reader
+                    .poll_head(cx, &mut self.io, limits.request_head, true, |head| {
+                        parse::request(head, limits.request_fields)
+                    });
+            if parsed.is_pending() && self.deadline.poll(cx).is_ready() {
+                service.local.edge().timeout(Timeout::RequestHead);
+                return Poll::Ready(Err(BodyError::Truncated.into()));
+            }
+            parsed
+        })
+        .await
+    }
+
+    /// Answers what could not be read; nothing after it can be either.
+    async fn refuse(&mut self, service: &Service, peer: &Peer, refusal: Refusal) -> Option<End> {
+        let mut client = Http1Client {
+            version: Version::Http11,
+            keep: false,
+            awaits_continue: false,
+            draining: false,
+            aborted: false,
+            tunnel: false,
+            connection: self,
+        };
+        proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
+        Some(End::Close)
+    }
+
+    /// Reads what is left of a body that nobody wanted; whether that brought it to its end.
+    async fn discard(&mut self, service: &Service) -> bool {
+        if self.reader.is_end() {
+            return true;
+        }
+        if self
+            .reader
+            .remaining()
+            .is_some_and(|left| left > MAX_DISCARD)
+        {
+            return false;
+        }
+        self.deadline
+            .set(service.local.world().timeouts().request_body);
+        let mut read = 0;
+        poll_fn(|cx| {
+            while read <= MAX_DISCARD {
+                match self.reader.poll_body(cx, &mut self.io) {
+                    Poll::Pending if self.deadline.poll(cx).is_pending() => return Poll::Pending,
+                    Poll::Pending | Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(Body::End)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(Body::Data)) => {
+                        let count = self.reader.data().len();
+                        self.reader.consume(count);
+                        read += count as u64;
+                    }
+                }
+            }
+            Poll::Ready(false)
+        })
+        .await
+    }
+
+    /// Closes in order. What the client still sends is read for a while: closing over unread data
+    /// would reset the connection and could take the response away from the client (RFC 9112,
+    /// section 9.6).
+    async fn close(&mut self) {
+        self.deadline.set(LINGER);
+        let mut scratch = Reader::default();
+        scratch.begin_body(Framing::UntilClose);
+        let mut said = false;
+        poll_fn(|cx| {
+            if !said {
+                match self.writer.poll_flush(cx, &mut self.io) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll(cx),
+                }
+                match Pin::new(&mut self.io).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => said = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll(cx),
+                }
+            }
+            loop {
+                match scratch.poll_body(cx, &mut self.io) {
+                    Poll::Ready(Ok(Body::Data)) => {
+                        let count = scratch.data().len();
+                        scratch.consume(count);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll(cx),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// One exchange, as the proxy sees it.
+struct Http1Client<'a, I> {
+    connection: &'a mut Http1<I>,
+    version: Version,
+    /// The connection can carry another request.
+    keep: bool,
+    /// The client waits for `100 (Continue)` before it sends the body.
+    awaits_continue: bool,
+    draining: bool,
+    aborted: bool,
+    tunnel: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
+        self.connection
+            .reader
+            .poll_body(cx, &mut self.connection.io)
+            .map_err(|error| match error {
+                ReadError::Body(BodyError::Truncated) => Failure::ClientGone,
+                ReadError::Body(error) => Failure::ClientBody(error),
+                _ => Failure::ClientGone,
+            })
+    }
+
+    fn data(&self) -> &[u8] {
+        self.connection.reader.data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.awaits_continue = false;
+        self.connection.reader.consume(count);
+    }
+
+    fn take_trailers(&mut self) -> Option<Box<Fields>> {
+        self.connection.reader.take_trailers()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection
+            .reader
+            .poll_gone(cx, &mut self.connection.io)
+    }
+
+    fn interim(&mut self, mut head: ResponseHead) {
+        // RFC 9110, section 15.2: HTTP/1.0 has no interim responses.
+        if self.version == Version::Http10 {
+            return;
+        }
+        if head.status == 100 {
+            self.awaits_continue = false;
+        }
+        head.fields.remove_hop_by_hop();
+        self.connection.writer.head(|out| {
+            encode::response(out, &head, false, Connection::Default, None);
+        });
+    }
+
+    fn start(&mut self, mut head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
+        let writer = &mut self.connection.writer;
+        if upgrade {
+            let protocol = head.fields.get(Id::Upgrade).unwrap_or_default().to_vec();
+            head.fields.remove_hop_by_hop();
+            writer.head(|out| {
+                encode::response(out, &head, false, Connection::Upgrade, Some(&protocol));
+            });
+            return Ok(());
+        }
+        let unbounded = matches!(head.framing, Framing::Chunked | Framing::UntilClose);
+        let chunked = unbounded && self.version != Version::Http10;
+        // A client that was not told to continue may send its body all the same, or not (RFC 9110,
+        // section 10.1.1): what comes next could be either.
+        if (unbounded && !chunked) || self.draining || self.awaits_continue {
+            self.keep = false;
+        }
+        let connection = match (self.keep, self.version) {
+            (false, _) => Connection::Close,
+            (true, Version::Http10) => Connection::KeepAlive,
+            (true, _) => Connection::Default,
+        };
+        writer.head(|out| encode::response(out, &head, chunked, connection, None));
+        writer.begin_body(chunked);
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Failure>> {
+        let count = ready!(
+            self.connection
+                .writer
+                .poll_data(cx, &mut self.connection.io, data)
+        )?;
+        Poll::Ready(Ok(count))
+    }
+
+    fn finish(&mut self, trailers: Option<Box<Fields>>) {
+        self.connection.writer.finish(trailers.as_deref());
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        ready!(
+            self.connection
+                .writer
+                .poll_flush(cx, &mut self.connection.io)
+        )?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_tunnel(&mut self) {
+        self.tunnel = true;
+        self.connection.reader.begin_body(Framing::UntilClose);
+        self.connection.writer.begin_body(false);
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(
+            self.connection
+                .writer
+                .poll_flush(cx, &mut self.connection.io)
+        )
+        .is_err()
+        {
+            return Poll::Ready(());
+        }
+        let _ = ready!(Pin::new(&mut self.connection.io).poll_shutdown(cx));
+        Poll::Ready(())
+    }
+
+    fn abort(&mut self) {
+        self.aborted = true;
+    }
+}

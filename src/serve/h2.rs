@@ -1,0 +1,410 @@
+//! One HTTP/2 connection of a client (RFC 9113): a task for the connection, one for each stream.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use super::Service;
+use crate::drain::Guard;
+use crate::http::field::{Fields, Id};
+use crate::http::framing::may_be_trailer;
+use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
+use crate::metrics::{Limit, Timeout};
+use crate::proxy::error::{Failure, Refusal};
+use crate::proxy::{self, Client, Peer};
+use crate::wire::{Body, Deadline};
+
+/// What a client may send on one stream before it is read: bounds what a slow upstream makes us
+/// hold (RFC 9113, section 5.2).
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What is held of one response for a client that reads slowly.
+const SEND_BUFFER: usize = 128 << 10;
+/// Streams that the client has reset and that still cost us something (CVE-2023-44487).
+const MAX_RESETS: usize = 32;
+
+/// Serves streams until one side closes.
+pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
+    io: I,
+    service: &Rc<Service>,
+    peer: &Rc<Peer>,
+    guard: &Guard,
+) {
+    let local = &service.local;
+    let timeouts = *local.world().timeouts();
+    let limits = *local.world().limits();
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(MAX_RESETS)
+        .max_pending_accept_reset_streams(MAX_RESETS);
+    let handshake = tokio::time::timeout(timeouts.request_head, builder.handshake::<_, Bytes>(io));
+    let mut connection = match handshake.await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            debug!(client = %peer.client, %error, "HTTP/2 preface");
+            return;
+        }
+        Err(_) => {
+            local.edge().timeout(Timeout::RequestHead);
+            return;
+        }
+    };
+    let mut idle = Deadline::default();
+    idle.set(timeouts.idle);
+    let mut ending = false;
+    let mut was_idle = true;
+    poll_fn(|cx| {
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    tokio::task::spawn_local(stream(
+                        request,
+                        respond,
+                        Rc::clone(service),
+                        Rc::clone(peer),
+                    ));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                        local.edge().limit(Limit::Streams);
+                    }
+                    debug!(client = %peer.client, %error, "HTTP/2 connection");
+                    return Poll::Ready(());
+                }
+            }
+        }
+        if !ending && guard.poll_draining(cx).is_ready() {
+            ending = true;
+            connection.graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        let is_idle = !connection.has_streams();
+        if is_idle && !was_idle {
+            idle.set(timeouts.idle);
+        }
+        was_idle = is_idle;
+        if is_idle && idle.poll(cx).is_ready() {
+            if ending {
+                return Poll::Ready(()); // it was asked to go and did not
+            }
+            local.edge().timeout(Timeout::Idle);
+            ending = true;
+            idle.set(timeouts.request_head);
+            connection.graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+async fn stream(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    service: Rc<Service>,
+    peer: Rc<Peer>,
+) {
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let mut client = Http2Client {
+        body,
+        chunk: Bytes::new(),
+        trailers: None,
+        respond,
+        send: None,
+        held: Bytes::new(),
+    };
+    match import(&parts, ended, service.local.world().limits().request_fields) {
+        Ok(head) => service.handle(&peer, head, &mut client).await,
+        Err(refusal) => {
+            proxy::refuse(&service.local, &peer, &mut client, refusal.into()).await;
+        }
+    }
+}
+
+/// Brings a request into the form that the proxy works on. What `h2` has not refused already
+/// (RFC 9113, section 8.2) is refused here: what HTTP/1.1 could read in two ways.
+fn import(
+    parts: &http::request::Parts,
+    ended: bool,
+    max_fields: usize,
+) -> Result<RequestHead, Refusal> {
+    use crate::http::parse::HeadError;
+
+    if parts.headers.len() > max_fields {
+        return Err(HeadError::TooManyFields.into());
+    }
+    let mut head = RequestHead::unread();
+    head.version = Version::Http2;
+    head.keep_alive = true;
+    head.fields = Fields::with_capacity(1024);
+    head.method = Method::from_bytes(parts.method.as_str().as_bytes());
+    head.method_text = head.fields.store(parts.method.as_str().as_bytes());
+    let target = match (head.method, parts.uri.path_and_query()) {
+        (Method::Connect, _) => "",
+        (_, Some(target)) => target.as_str(),
+        (_, None) => return Err(HeadError::Malformed("there is no :path").into()),
+    };
+    // `http` reads a query without a path, and `*` for any method, more kindly than it should.
+    if !(target.starts_with('/')
+        || (target == "*" && head.method == Method::Options)
+        || head.method == Method::Connect)
+    {
+        return Err(HeadError::Malformed(":path is malformed").into());
+    }
+    head.target = head.fields.store(target.as_bytes());
+    let authority = authority(parts)?;
+    head.authority = head.fields.store(authority);
+
+    let mut length = None;
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        let value = value.as_bytes().trim_ascii();
+        match Id::of(name.as_str().as_bytes()) {
+            Id::Host => continue,
+            // RFC 9113, section 8.2.3: what was split for compression is one field elsewhere.
+            Id::Cookie => {
+                if !cookies.is_empty() {
+                    cookies.extend_from_slice(b"; ");
+                }
+                cookies.extend_from_slice(value);
+                continue;
+            }
+            Id::ContentLength if length.is_some() => {
+                return Err(HeadError::Malformed("content-length is repeated").into());
+            }
+            Id::ContentLength => {
+                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let number = std::str::from_utf8(value)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
+                length = number.filter(|_| digits);
+                if length.is_none() {
+                    return Err(HeadError::Malformed("content-length is malformed").into());
+                }
+            }
+            Id::Te => head.accepts_trailers |= value.eq_ignore_ascii_case(b"trailers"),
+            Id::Expect => {
+                head.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            _ => {}
+        }
+        head.fields.push(name.as_str().as_bytes(), value);
+    }
+    if !cookies.is_empty() {
+        head.fields.push(b"Cookie", &cookies);
+    }
+    head.framing = match (ended, length) {
+        (true, _) | (false, Some(0)) => Framing::None,
+        (false, Some(length)) => Framing::Length(length),
+        (false, None) => Framing::Chunked,
+    };
+    Ok(head)
+}
+
+/// `:authority`, or `host` where there is none; both must say the same (RFC 9113, section 8.3.1).
+fn authority(parts: &http::request::Parts) -> Result<&[u8], Refusal> {
+    let mut hosts = parts.headers.get_all(http::header::HOST).iter();
+    let host = hosts.next().map(HeaderValue::as_bytes);
+    let authority = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    match (authority, host, hosts.next()) {
+        (_, _, Some(_)) => Err(Refusal::Host),
+        (Some(authority), Some(host), _) if !authority.eq_ignore_ascii_case(host) => {
+            Err(Refusal::Host)
+        }
+        (Some(authority), _, _) => Ok(authority),
+        (None, Some(host), _) => Ok(host),
+        (None, None, _) => Err(Refusal::Host),
+    }
+}
+
+/// One stream, as the proxy sees it.
+struct Http2Client {
+    body: RecvStream,
+    /// The frame at hand, or what is left of it.
+    chunk: Bytes,
+    trailers: Option<Box<Fields>>,
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    /// The last data, held back so that the end of the stream can go with it.
+    held: Bytes,
+}
+
+impl Http2Client {
+    /// Passes the held data on.
+    fn release(&mut self, end: bool) -> Result<(), Failure> {
+        let held = std::mem::take(&mut self.held);
+        match &mut self.send {
+            Some(send) if end || !held.is_empty() => {
+                send.send_data(held, end).map_err(|_| Failure::ClientGone)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Client for Http2Client {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
+        while self.chunk.is_empty() {
+            match ready!(self.body.poll_data(cx)) {
+                Some(Ok(chunk)) => self.chunk = chunk,
+                Some(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
+                None => {
+                    return match ready!(self.body.poll_trailers(cx)) {
+                        Err(_) => Poll::Ready(Err(Failure::ClientGone)),
+                        Ok(trailers) => {
+                            self.trailers = trailers.and_then(|map| import_trailers(&map));
+                            Poll::Ready(Ok(Body::End))
+                        }
+                    };
+                }
+            }
+        }
+        Poll::Ready(Ok(Body::Data))
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.chunk
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.chunk.advance(count);
+        // Fails only where the stream is gone, which shows elsewhere.
+        let _ = self.body.flow_control().release_capacity(count);
+    }
+
+    fn take_trailers(&mut self) -> Option<Box<Fields>> {
+        self.trailers.take()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.send {
+            Some(send) => send.poll_reset(cx).map(|_| ()),
+            None => self.respond.poll_reset(cx).map(|_| ()),
+        }
+    }
+
+    fn interim(&mut self, head: ResponseHead) {
+        if let Some(response) = export(head) {
+            let _ = self.respond.send_informational(response);
+        }
+    }
+
+    fn start(&mut self, head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
+        debug_assert!(!upgrade, "HTTP/2 has no Upgrade (RFC 9113, section 8.6)");
+        let end = head.framing == Framing::None;
+        let Some(response) = export(head) else {
+            use crate::http::parse::HeadError;
+            return Err(Failure::BadHead(HeadError::Malformed(
+                "a field cannot be sent in HTTP/2",
+            )));
+        };
+        let send = self
+            .respond
+            .send_response(response, end)
+            .map_err(|_| Failure::ClientGone)?;
+        self.send = (!end).then_some(send);
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Failure>> {
+        self.release(false)?;
+        let Some(send) = &mut self.send else {
+            return Poll::Ready(Ok(data.len())); // the body of a response to HEAD
+        };
+        send.reserve_capacity(data.len().min(SEND_BUFFER));
+        while send.capacity() == 0 {
+            match ready!(send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(Err(Failure::ClientGone)),
+            }
+        }
+        let count = send.capacity().min(data.len());
+        self.held = Bytes::copy_from_slice(&data[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn finish(&mut self, trailers: Option<Box<Fields>>) {
+        let _ = self.release(trailers.is_none());
+        if let (Some(trailers), Some(send)) = (trailers, &mut self.send) {
+            let _ = send.send_trailers(export_fields(&trailers));
+        }
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        // The connection's own task writes; flow control holds us back, not the socket.
+        Poll::Ready(self.release(false))
+    }
+
+    fn begin_tunnel(&mut self) {}
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        let _ = self.release(true);
+        Poll::Ready(())
+    }
+
+    fn abort(&mut self) {
+        match &mut self.send {
+            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+fn import_trailers(map: &HeaderMap) -> Option<Box<Fields>> {
+    let mut fields = Fields::default();
+    for (name, value) in map {
+        let name = name.as_str().as_bytes();
+        if may_be_trailer(Id::of(name)) {
+            fields.push(name, value.as_bytes());
+        }
+    }
+    (!fields.is_empty()).then(|| Box::new(fields))
+}
+
+/// `None` where the status cannot be sent.
+fn export(head: ResponseHead) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
+    *response.headers_mut() = export_fields(&head.fields);
+    Some(response)
+}
+
+/// A field that HTTP/2 has no room for (RFC 9113, section 8.2.1) is left out: a server's slip must
+/// not cost the response.
+fn export_fields(fields: &Fields) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for (id, name, value) in fields.iter() {
+        if matches!(
+            id,
+            Id::Connection | Id::KeepAlive | Id::ProxyConnection | Id::Upgrade
+        ) {
+            continue;
+        }
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            map.append(name, value);
+        }
+    }
+    map
+}

@@ -1,0 +1,88 @@
+//! Listening sockets: which to keep, which are new, which to drop.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tracing::info;
+
+use crate::config::Listen;
+use crate::listen::{self, BindError};
+use crate::serve::Role;
+use crate::worker::{Command, Handle, Listener};
+
+/// Sockets by address, one for each worker.
+pub type Sockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
+
+/// Binds all addresses, for this many workers. All or none.
+pub fn bind_all(listen: &Listen, workers: usize) -> Result<Sockets, BindError> {
+    bind(addresses(listen), workers)
+}
+
+/// Binds the addresses that `new` has and `old` has not. All or none.
+pub fn bind_new(old: &Listen, new: &Listen, workers: usize) -> Result<Sockets, BindError> {
+    let kept: Vec<_> = addresses(old).collect();
+    bind(
+        addresses(new).filter(|address| !kept.contains(address)),
+        workers,
+    )
+}
+
+fn bind(addresses: impl Iterator<Item = SocketAddr>, workers: usize) -> Result<Sockets, BindError> {
+    addresses
+        .map(|address| Ok((address, listen::bind(address, workers)?)))
+        .collect()
+}
+
+fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
+    listen.https.iter().chain(&listen.http).copied()
+}
+
+/// Hands bound sockets to the workers.
+pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Arc<ServerConfig>) {
+    let proxy_protocol_from: Arc<[_]> = listen.proxy_protocol_from.clone().into();
+    for (address, sockets) in sockets {
+        let role = role(listen, address, tls);
+        info!(%address, https = matches!(role, Role::Https(_)), "listening");
+        for (worker, socket) in workers.iter().zip(sockets) {
+            worker.tell(Command::Listen(Listener {
+                address,
+                socket,
+                role: role.clone(),
+                proxy_protocol_from: Arc::clone(&proxy_protocol_from),
+            }));
+        }
+    }
+}
+
+/// Tells the workers what became of the sockets they have.
+pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Arc<ServerConfig>) {
+    let proxy_protocol_from: Arc<[_]> = new.proxy_protocol_from.clone().into();
+    let wanted: Vec<_> = addresses(new).collect();
+    for address in addresses(old) {
+        for worker in workers {
+            worker.tell(match wanted.contains(&address) {
+                false => Command::Close(address),
+                true => Command::Change {
+                    address,
+                    role: role(new, address, tls),
+                    proxy_protocol_from: Arc::clone(&proxy_protocol_from),
+                },
+            });
+        }
+        if !wanted.contains(&address) {
+            info!(%address, "no longer listening");
+        }
+    }
+}
+
+/// What an address is for. Plain-text ones redirect to the port of the first HTTPS address.
+fn role(listen: &Listen, address: SocketAddr, tls: &Arc<ServerConfig>) -> Role {
+    if listen.https.contains(&address) {
+        return Role::Https(Arc::clone(tls));
+    }
+    Role::Redirect {
+        port: listen.https.first().map_or(443, SocketAddr::port),
+    }
+}

@@ -1,0 +1,155 @@
+//! Reload: all or nothing.
+//!
+//! Everything that can fail is prepared beside the running world, which does not notice; what is
+//! committed then cannot fail.
+
+use std::sync::{Arc, PoisonError};
+
+use tracing::{error, info, warn};
+
+use super::{Server, Source, listeners, world};
+use crate::admin::{ReloadOutcome, logs};
+use crate::cert::keeper::Wanted;
+use crate::config::{self, Config};
+use crate::metrics::ReloadResult;
+use crate::telemetry::Level;
+use crate::telemetry::access::{AccessLog, Prepared};
+
+/// What was prepared.
+struct Plan {
+    config: Config,
+    sockets: listeners::Sockets,
+    access: Prepared,
+    level: Level,
+    changed: Vec<String>,
+}
+
+impl Server {
+    /// Reads the configuration and all certificates again. Blocks while it reads.
+    pub fn reload(&self) -> ReloadOutcome {
+        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = match self.plan(&current) {
+            Ok(plan) => plan,
+            Err(refused) => {
+                for reason in &refused {
+                    error!(%reason, "the configuration is refused; the old one goes on");
+                }
+                self.reloads.record(ReloadResult::Refused);
+                return ReloadOutcome {
+                    ok: false,
+                    changed: Vec::new(),
+                    refused,
+                };
+            }
+        };
+        let outcome = self.commit(&mut current, plan);
+        self.reloads.record(ReloadResult::Taken);
+        info!(changed = ?outcome.changed, refused = ?outcome.refused, "reloaded");
+        outcome
+    }
+
+    fn plan(&self, current: &Config) -> Result<Plan, Vec<String>> {
+        let config = match &self.source {
+            Source::Flags => current.clone(),
+            Source::File(path) => config::load(path).map_err(|report| vec![report.to_string()])?,
+        };
+        if !config.warnings.is_empty() {
+            warn!(warnings = %config.warnings, "the configuration");
+        }
+        let level = Level::parse(&config.log.level).map_err(|error| vec![error.to_string()])?;
+        let access = AccessLog::prepare(&logs::access_settings(&config.log))
+            .map_err(|error| vec![format!("the access log cannot be opened: {error}")])?;
+        let threads = current.workers.threads.get();
+        let sockets = listeners::bind_new(&current.listen, &config.listen, threads)
+            .map_err(|error| vec![error.to_string()])?;
+        let changed = differences(current, &config);
+        Ok(Plan {
+            config,
+            sockets,
+            access,
+            level,
+            changed,
+        })
+    }
+
+    /// Nothing here can fail.
+    fn commit(&self, current: &mut Config, plan: Plan) -> ReloadOutcome {
+        let Plan {
+            config,
+            sockets,
+            access,
+            level,
+            mut changed,
+        } = plan;
+        // Certificates first: a new site must not be asked for before what it answers with is held.
+        let certificates = self.keeper.reload(Wanted::of(&config));
+        changed.extend(
+            certificates
+                .changed
+                .iter()
+                .map(|source| format!("certificate {source}")),
+        );
+        changed.extend(
+            certificates
+                .removed
+                .iter()
+                .map(|source| format!("certificate {source} let go")),
+        );
+        let refused = certificates
+            .refused
+            .iter()
+            .map(|refusal| {
+                let detail = refusal.detail.as_deref().unwrap_or("it is not used");
+                format!("certificate {}: {detail}", refusal.source)
+            })
+            .collect();
+        let previous = self.shared.world.load();
+        let world = world(&config, &self.upstream_tls, &previous.upstreams);
+        self.shared.world.store(Arc::new(world));
+        {
+            let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners::update(&workers, &current.listen, &config.listen, &self.tls);
+            listeners::give(&workers, sockets, &config.listen, &self.tls);
+        }
+        self.access.commit(access);
+        self.telemetry.set_level(level);
+        *current = config;
+        ReloadOutcome {
+            ok: true,
+            changed,
+            refused,
+        }
+    }
+}
+
+/// What changed, a phrase each; and what changes only with the next start, said as such.
+fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    let mut note = |differs: bool, what: &str| {
+        if differs {
+            changed.push(what.to_owned());
+        }
+    };
+    note(
+        old.listen.https != new.listen.https || old.listen.http != new.listen.http,
+        "listeners",
+    );
+    note(old.sites != new.sites, "sites");
+    note(old.upstreams != new.upstreams, "upstreams");
+    note(old.timeouts != new.timeouts, "timeouts");
+    note(old.limits != new.limits, "limits");
+    note(old.drain != new.drain, "drain");
+    note(old.alerts != new.alerts, "alerts");
+    note(old.log != new.log, "log");
+    note(old.certificates != new.certificates, "certificate sources");
+    for (differs, what) in [
+        (old.workers != new.workers, "workers.threads"),
+        (old.listen.admin != new.listen.admin, "listen.admin"),
+        (old.state_dir != new.state_dir, "state_dir"),
+    ] {
+        if differs {
+            changed.push(format!("{what} changes only with a restart"));
+        }
+    }
+    changed
+}

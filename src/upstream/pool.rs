@@ -1,0 +1,171 @@
+//! A worker's connections to servers: made when needed, kept while useful.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::connection::{Connection, Io};
+use super::{Server, ServerId};
+use crate::config::ServerAddress;
+
+/// Connections that rest, to one server from one worker. More are closed when they come back.
+const MAX_RESTING: usize = 512;
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// It did not answer in time.
+    #[error("no connection within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// Its name could not be resolved.
+    #[error("the name cannot be resolved: {0}")]
+    Resolve(io::Error),
+    /// It refused, or cannot be reached.
+    #[error("{0}")]
+    Connect(io::Error),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(io::Error),
+    /// This process has no descriptor or port left: not the server's fault.
+    #[error("out of descriptors or local ports: {0}")]
+    Exhausted(io::Error),
+}
+
+struct Resting {
+    connection: Connection,
+    since: Instant,
+}
+
+/// The connections of one worker that rest, by server; the last one in is the first one out, so
+/// that the busy stay warm and the others are let go.
+#[derive(Default)]
+pub struct Pool {
+    resting: RefCell<HashMap<ServerId, Vec<Resting>>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("resting", &self.len())
+            .finish()
+    }
+}
+
+impl Pool {
+    /// A connection that rested, if one is still good.
+    pub fn take(&self, server: &Server) -> Option<Connection> {
+        let mut resting = self.resting.borrow_mut();
+        let list = resting.get_mut(&server.id)?;
+        loop {
+            let connection = list.pop()?.connection;
+            if !connection.is_stale() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Takes a connection back; closes it when it is of no more use.
+    pub fn put(&self, mut connection: Connection) {
+        if !connection.is_reusable() {
+            return;
+        }
+        connection.rest();
+        let mut resting = self.resting.borrow_mut();
+        let list = resting.entry(connection.server().id).or_default();
+        if list.len() < MAX_RESTING {
+            list.push(Resting {
+                connection,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Closes what rested longer than `keep`, and what the servers closed.
+    pub fn sweep(&self, keep: Duration) {
+        let mut resting = self.resting.borrow_mut();
+        resting.retain(|_, list| {
+            list.retain(|entry| entry.since.elapsed() < keep && !entry.connection.is_stale());
+            !list.is_empty()
+        });
+    }
+
+    /// How many rest.
+    pub fn len(&self) -> usize {
+        self.resting.borrow().values().map(Vec::len).sum()
+    }
+
+    /// Whether none rests.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Makes a connection, TLS included, within `limit`.
+pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Connection, ConnectError> {
+    let io = match timeout(limit, connect_io(server)).await {
+        Ok(result) => result?,
+        Err(_) => return Err(ConnectError::Timeout(limit)),
+    };
+    Ok(Connection::new(io, Arc::clone(server)))
+}
+
+async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
+    let stream = match &server.address {
+        ServerAddress::Unix(path) => {
+            return Ok(Io::Unix(
+                UnixStream::connect(path).await.map_err(connect_error)?,
+            ));
+        }
+        ServerAddress::Ip(address) => connect_tcp(*address).await?,
+        ServerAddress::Name(name, port) => connect_name(name, *port).await?,
+    };
+    match &server.tls {
+        None => Ok(Io::Tcp(stream)),
+        Some(tls) => {
+            let connector = TlsConnector::from(Arc::clone(&tls.config));
+            let stream = connector
+                .connect(tls.name.clone(), stream)
+                .await
+                .map_err(ConnectError::Tls)?;
+            Ok(Io::Tls(Box::new(stream)))
+        }
+    }
+}
+
+/// Tries the addresses of a name in their order.
+async fn connect_name(name: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let addresses = tokio::net::lookup_host((name, port))
+        .await
+        .map_err(ConnectError::Resolve)?;
+    let mut last = ConnectError::Resolve(io::ErrorKind::NotFound.into());
+    for address in addresses {
+        match connect_tcp(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
+    // A head and a body must not wait for each other's acknowledgement.
+    stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    Ok(stream)
+}
+
+fn connect_error(error: io::Error) -> ConnectError {
+    match rustix::io::Errno::from_io_error(&error) {
+        Some(
+            rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::ADDRNOTAVAIL,
+        ) => ConnectError::Exhausted(error),
+        _ => ConnectError::Connect(error),
+    }
+}

@@ -1,0 +1,85 @@
+//! A deadline that is moved far more often than it fires.
+//!
+//! Arming a timer for each request and each read would cost more than the work it guards. The
+//! timer is left where it is when the deadline moves later, and looks at the deadline only when it
+//! fires: in a busy connection once in several seconds instead of several times a request.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Deadline {
+    at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Moves it to this long from now.
+    pub fn set(&mut self, after: Duration) {
+        let at = Instant::now() + after;
+        self.at = Some(at);
+        if let Some(timer) = &mut self.timer
+            && timer.deadline() > at
+        {
+            timer.as_mut().reset(at);
+        }
+    }
+
+    /// Turns it off.
+    pub const fn clear(&mut self) {
+        self.at = None;
+    }
+
+    /// Ready once it has passed. While it is off, never.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= at {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(at);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    fn paused() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn it_fires_when_it_was_moved_to_and_not_before() {
+        paused().block_on(async {
+            let begin = Instant::now();
+            let mut deadline = Deadline::default();
+            deadline.set(Duration::from_secs(10));
+            assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx).is_pending())).await);
+            tokio::time::advance(Duration::from_secs(9)).await;
+            deadline.set(Duration::from_secs(10));
+            poll_fn(|cx| deadline.poll(cx)).await;
+            assert_eq!(begin.elapsed().as_secs(), 19);
+            deadline.set(Duration::from_secs(50));
+            assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx).is_pending())).await);
+            deadline.set(Duration::from_secs(1));
+            poll_fn(|cx| deadline.poll(cx)).await;
+            assert_eq!(begin.elapsed().as_secs(), 20);
+        });
+    }
+}
