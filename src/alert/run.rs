@@ -106,10 +106,34 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = ()>) {
     watch.write().await;
 }
 
+/// What came of one look.
+struct Turn {
+    told: Vec<Notification>,
+    alerts: Alerts,
+    standing: Vec<Alert>,
+    counts: BTreeMap<(Code, Severity), usize>,
+}
+
+impl Turn {
+    fn of(engine: &Engine, told: Vec<Notification>) -> Self {
+        Self {
+            told,
+            alerts: Alerts {
+                firing: engine.firing(),
+                resolved: engine.resolved().iter().cloned().collect(),
+            },
+            standing: engine.standing(),
+            counts: engine.counts(),
+        }
+    }
+}
+
 /// The loop's state.
 struct Watch {
     inputs: Inputs,
-    judge: Judge,
+    /// Only ever locked on a blocking thread: with ten thousand certificates in trouble, a look takes
+    /// longer than a health check should wait.
+    judge: Arc<Mutex<Judge>>,
     started: Instant,
     instance: String,
     /// What the sinks are set up by.
@@ -157,7 +181,7 @@ impl Watch {
             patience: inputs.patience,
         };
         let mut watch = Self {
-            judge,
+            judge: Arc::new(Mutex::new(judge)),
             started: Instant::now(),
             instance: instance(),
             config: Arc::clone(&config),
@@ -181,7 +205,6 @@ impl Watch {
         config: &config::Alerts,
         undelivered: BTreeMap<String, Vec<Notification>>,
     ) {
-        self.judge.engine.set_repeat(config.repeat);
         let mut left = undelivered;
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deliveries)
             .into_iter()
@@ -205,19 +228,11 @@ impl Watch {
 
     /// Returns when there is a reason to look before the time.
     async fn something_happened(&mut self) {
+        // A branch whose other end is gone, or has lost events, is left out; the board is ours.
         tokio::select! {
             () = self.inputs.board.changed() => {}
-            event = self.inputs.events.recv() => match event {
-                Ok(event) => self.happened.push(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    // The inventory itself is looked at in any case; only habits are poorer.
-                    tracing::debug!(missed, "certificate events missed by the alerts");
-                }
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            },
-            changed = self.inputs.config.changed() => if changed.is_err() {
-                std::future::pending().await
-            },
+            Ok(event) = self.inputs.events.recv() => self.happened.push(event),
+            Ok(()) = self.inputs.config.changed() => {}
         }
     }
 
@@ -239,18 +254,23 @@ impl Watch {
         while let Ok(event) = self.inputs.events.try_recv() {
             self.happened.push(event);
         }
-        for event in self.happened.drain(..) {
-            self.judge.learn(&event, at);
-        }
+        let happened = std::mem::take(&mut self.happened);
+        let pinned = self.inputs.board.conditions();
         let observe = Arc::clone(&self.inputs.observe);
-        let observed = tokio::task::spawn_blocking(move || observe(at.wall)).await;
-        let Ok(observed) = observed else {
+        let judge = Arc::clone(&self.judge);
+        let turn = tokio::task::spawn_blocking(move || {
+            let observed = observe(at.wall);
+            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            happened.iter().for_each(|event| judge.learn(event, at));
+            judge.engine.set_repeat(config.repeat);
+            let told = judge.tick(at, &observed, pinned, &config);
+            Turn::of(&judge.engine, told)
+        });
+        let Ok(turn) = turn.await else {
             // It panicked, which is told elsewhere; what was known still stands.
             return;
         };
-        let pinned = self.inputs.board.conditions();
-        let told = self.judge.tick(at, &observed, pinned, &config);
-        self.publish();
+        let told = self.publish(turn);
         self.tell(&told);
         let muted = self
             .deliveries
@@ -269,20 +289,19 @@ impl Watch {
         self.deliveries.iter().map(Delivery::settled).sum()
     }
 
-    /// Shows what stands to those who ask.
-    fn publish(&mut self) {
-        let engine = &self.judge.engine;
-        let alerts = Alerts {
-            firing: engine.firing(),
-            resolved: engine.resolved().iter().cloned().collect(),
-        };
+    /// Shows what stands to those who ask, and returns what is to be told.
+    fn publish(&mut self, turn: Turn) -> Vec<Notification> {
+        let Turn {
+            told,
+            alerts,
+            mut standing,
+            counts,
+        } = turn;
         self.inputs.listing.0.store(Arc::new(alerts));
-        let mut standing = engine.standing();
         standing
             .iter_mut()
             .for_each(|alert| sign(alert, &self.instance));
         self.standing.send_replace(Arc::new(standing));
-        let counts = engine.counts();
         for ((code, severity), gauge) in &self.gauges {
             if !counts.contains_key(&(*code, *severity)) {
                 gauge.set(0.0);
@@ -297,6 +316,7 @@ impl Watch {
             });
             gauge.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         }
+        told
     }
 
     fn tell(&self, told: &[Notification]) {
@@ -318,15 +338,9 @@ impl Watch {
             .deliveries
             .iter()
             .map(|it| (it.config().name.to_string(), it.undelivered()));
-        let state = State {
-            saved_at: Some(at.wall),
-            seen: self.judge.clock.seen(),
-            alerts: self.judge.engine.save(at.monotonic),
-            memory: self.judge.memory.clone(),
-            undelivered: undelivered
-                .filter(|(_, waiting)| !waiting.is_empty())
-                .collect(),
-        };
+        let undelivered = undelivered
+            .filter(|(_, waiting)| !waiting.is_empty())
+            .collect();
         self.written = Instant::now();
         // Counted before the queues are read: what settles in between is written twice, not lost.
         self.settled = settled;
@@ -334,7 +348,20 @@ impl Watch {
             return;
         };
         let subject = dir.path().display().to_string();
-        let written = tokio::task::spawn_blocking(move || store::save(&dir, &state)).await;
+        let judge = Arc::clone(&self.judge);
+        let written = tokio::task::spawn_blocking(move || {
+            let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = State {
+                saved_at: Some(at.wall),
+                seen: judge.clock.seen(),
+                alerts: judge.engine.save(at.monotonic),
+                memory: judge.memory.clone(),
+                undelivered,
+            };
+            drop(judge);
+            store::save(&dir, &state)
+        });
+        let written = written.await;
         match written {
             Ok(Ok(())) | Err(_) => self.inputs.board.clear(Code::StateUnwritable, &subject),
             Ok(Err(error)) => self.inputs.board.raise(unwritable(&subject, &error)),
