@@ -10,7 +10,7 @@
 //!   follow from the inventory and the time, the [`board`] holds those that others detected.
 //! * The [`engine`] decides when people are told: once, again, over; one by one or as a group.
 //! * [`delivery`] carries it to the [`sink`]s. A sink that hangs delays nothing and no other sink.
-//! * [`probe`] and [`canary`] look for trouble of their own, and pin it to the board.
+//! * [`probe`], [`canary`] and [`refusals`] look for trouble of their own, and pin it to the board.
 //! * [`run`] ties it together on the control plane; [`drill`] plays it forward in time.
 //!
 //! Only the control plane comes here. Nothing that serves a request may wait for an alert.
@@ -29,6 +29,7 @@ pub mod memory;
 pub mod message;
 pub mod next_step;
 pub mod probe;
+pub mod refusals;
 pub mod run;
 pub mod sink;
 pub mod store;

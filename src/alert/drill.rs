@@ -72,7 +72,11 @@ pub fn play(play: &Play<'_>) -> Vec<Scene> {
     loop {
         let reports = (play.inventory)(now);
         let coverage = coverage(play.sites, &reports, now);
-        let observed = Observed { reports, coverage };
+        let observed = Observed {
+            reports,
+            coverage,
+            ..Observed::default()
+        };
         let at = moment(play.from, now);
         for told in judge.tick(at, &observed, Vec::new(), play.config) {
             note(&mut scenes, play.config, now, told);

@@ -18,6 +18,8 @@ pub struct Observed {
     pub reports: Vec<Report>,
     /// Which certificate answers for each name of a site.
     pub coverage: Vec<Coverage>,
+    /// What the keeper of certificates finds wrong with its own work.
+    pub degraded: Vec<Condition>,
 }
 
 /// Memory, doubt about the clock, and the engine.
@@ -60,6 +62,7 @@ impl Judge {
             memory: &self.memory,
         };
         let mut conditions = evaluate(&world);
+        conditions.extend(observed.degraded.iter().cloned());
         conditions.extend(pinned);
         self.engine.tick(at, conditions)
     }

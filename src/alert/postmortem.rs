@@ -49,7 +49,11 @@ impl Story {
             self.clock.set(now);
             let reports = vec![inventory.clone()];
             let coverage = evaluate::coverage(&sites, &reports, now);
-            let observed = Observed { reports, coverage };
+            let observed = Observed {
+                reports,
+                coverage,
+                ..Observed::default()
+            };
             let told = self
                 .judge
                 .tick(self.moment(), &observed, Vec::new(), &alerts());

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::canary::Held;
+use super::condition::{Code, Condition};
 use super::evaluate::Coverage;
 use super::judge::Observed;
 use super::probe::{Protocol, Target};
+use super::words;
 use crate::cert::Fingerprint;
 use crate::cert::inventory::Inventory;
 use crate::cert::rank::Client;
 use crate::clock::{Clock, Timestamp};
-use crate::config::SiteName;
+use crate::config::{Severity, SiteName};
 
 /// The inventory, as it is swapped.
 pub type Shared = Arc<ArcSwap<Inventory>>;
@@ -27,8 +29,14 @@ pub struct Listener {
     pub proxy_header: bool,
 }
 
-/// What the alert loop looks at: every report, and what answers for each name of a site.
-pub fn observe(inventory: &Inventory, sites: &[SiteName], now: Timestamp) -> Observed {
+/// What the alert loop looks at: every report, what answers for each name of a site, and what the
+/// keeper says of its own work.
+pub fn observe(
+    inventory: &Inventory,
+    sites: &[SiteName],
+    degraded: &[String],
+    now: Timestamp,
+) -> Observed {
     let coverage = sites.iter().filter_map(|site| {
         let (name, host) = asked_for(site)?;
         let certificate = held(inventory, &host, now);
@@ -37,7 +45,31 @@ pub fn observe(inventory: &Inventory, sites: &[SiteName], now: Timestamp) -> Obs
     Observed {
         coverage: coverage.collect(),
         reports: inventory.report(now),
+        degraded: degraded.iter().map(|words| degradation(words)).collect(),
     }
+}
+
+/// The condition behind the keeper's words.
+fn degradation(said: &str) -> Condition {
+    let said = words::clean(said);
+    if said.contains("polled") {
+        return Condition::new(
+            Code::WatchDegraded,
+            "watch",
+            Severity::Warning,
+            format!("Changes of certificates on disk are noticed late: {said}."),
+            "See `sysctl fs.inotify`; raise the limit with \
+             `sysctl -w fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d.",
+        );
+    }
+    Condition::new(
+        Code::StateUnwritable,
+        "last-good certificates",
+        Severity::Warning,
+        format!("Last-good certificates and the ledger are not kept: {said}."),
+        "See `df -h` and `ls -ld` of the state directory. Until it is mended, a restart with broken \
+         files has nothing to fall back on.",
+    )
 }
 
 /// What the canary asks.
@@ -107,7 +139,6 @@ mod tests {
     use super::*;
     use crate::alert::board::Board;
     use crate::alert::canary::{self, Canary, NAME};
-    use crate::alert::condition::Code;
     use crate::alert::probe::probe;
     use crate::alert::testing::until;
     use crate::cert::keeper::{Keeper, Options, Timing, Wanted};
@@ -188,7 +219,9 @@ mod tests {
         for target in &listeners {
             probe(target).await.unwrap();
         }
-        let observed = observe(&inventory.load(), &sites, clock.now());
+        let degraded = ["max_user_watches is 8; 2 folders are polled".to_owned()];
+        let observed = observe(&inventory.load(), &sites, &degraded, clock.now());
+        assert_eq!(observed.degraded[0].code, Code::WatchDegraded);
         assert_eq!(observed.coverage[0].certificate, now());
         assert!(canary::is_canary(&observed.reports[0]));
     }

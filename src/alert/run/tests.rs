@@ -51,7 +51,7 @@ impl House {
                 reports: (0..expired.load(Ordering::Relaxed))
                     .map(|n| report(&n.to_string(), "a.example", day(NOW - 90), day(NOW - 1)))
                     .collect(),
-                coverage: Vec::new(),
+                ..Observed::default()
             }),
             events: self.events.subscribe(),
             board: self.board.clone(),
