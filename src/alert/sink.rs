@@ -6,6 +6,7 @@
 pub mod alertmanager;
 pub mod command;
 pub mod email;
+pub mod error;
 pub mod heartbeat;
 pub mod log;
 pub mod secret;
@@ -13,41 +14,12 @@ pub mod webhook;
 
 use std::time::Duration;
 
-use super::http::{Client, HttpError};
+pub use error::SinkError;
+
+use super::http::Client;
 use super::message::{Alert, Notification};
 use crate::clock::Timestamp;
 use crate::config::SinkKind;
-
-/// Why a notification did not arrive.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    /// Over HTTP.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// By mail.
-    #[error(transparent)]
-    Email(#[from] email::EmailError),
-    /// By a command.
-    #[error(transparent)]
-    Command(#[from] command::CommandError),
-    /// The secret it needs is not there.
-    #[error(transparent)]
-    Secret(#[from] secret::SecretError),
-    /// The deadline passed.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-}
-
-impl SinkError {
-    /// Whether trying again with the same notification makes no sense.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Http(error) => error.is_permanent(),
-            Self::Email(error) => error.is_permanent(),
-            Self::Command(_) | Self::Secret(_) | Self::Timeout(_) => false,
-        }
-    }
-}
 
 /// A sink that is ready to send.
 #[derive(Debug)]

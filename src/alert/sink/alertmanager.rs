@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{SinkError, secret, webhook};
+use super::error::SinkError;
+use super::{secret, webhook};
 use crate::alert::condition::severity_word;
 use crate::alert::http::Client;
 use crate::alert::message::{Alert, Status};

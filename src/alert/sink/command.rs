@@ -7,46 +7,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Child;
 
-use super::SinkError;
+use super::error::{CommandError, SinkError};
 use crate::alert::message::Notification;
 use crate::alert::words;
 
 /// Bytes of what it says that are kept.
 const OUTPUT: usize = 2 * 1024;
-
-/// Why a command did not take an alert.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// There is no program.
-    #[error("no command is configured")]
-    Empty,
-    /// It did not start.
-    #[error("{program} did not start: {source}")]
-    Start {
-        /// The program.
-        program: Arc<str>,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It could not be waited for.
-    #[error("{program} was lost: {source}")]
-    Wait {
-        /// The program.
-        program: Arc<str>,
-        /// How.
-        source: io::Error,
-    },
-    /// It said that it failed.
-    #[error("{program} failed with {status}{}", if output.is_empty() { String::new() } else { format!(": {output}") })]
-    Failed {
-        /// The program.
-        program: Arc<str>,
-        /// How it ended.
-        status: ExitStatus,
-        /// The beginning of what it said.
-        output: String,
-    },
-}
 
 /// A program and its arguments.
 #[derive(Debug)]

@@ -11,61 +11,12 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use tokio::sync::OnceCell;
 
-use super::{SinkError, secret};
+use super::error::{EmailError, SinkError};
+use super::secret;
 use crate::alert::condition::severity_word;
 use crate::alert::message::{Alert, Notification, Status};
 use crate::alert::words;
 use crate::config::Secret;
-
-/// Why a mail was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum EmailError {
-    /// The server's address cannot be read.
-    #[error("{0} is no server for mail: write smtp://host:port or smtps://host:port")]
-    Server(Arc<str>),
-    /// An address cannot be read.
-    #[error("{address} is no mail address: {source}")]
-    Address {
-        /// As configured.
-        address: Arc<str>,
-        /// Why not.
-        source: lettre::address::AddressError,
-    },
-    /// No message could be made.
-    #[error("no message could be made: {0}")]
-    Message(#[from] lettre::error::Error),
-    /// The server did not take it.
-    #[error("the mail was not taken: {}", cause(.0))]
-    Smtp(#[from] lettre::transport::smtp::Error),
-    /// Preparing TLS failed in an unforeseen way.
-    #[error("TLS could not be prepared: {0}")]
-    Prepare(#[from] tokio::task::JoinError),
-}
-
-impl EmailError {
-    /// Whether trying again makes no sense.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Server(_) | Self::Address { .. } | Self::Message(_) => true,
-            Self::Smtp(error) => error.is_permanent(),
-            Self::Prepare(_) => false,
-        }
-    }
-}
-
-/// The whole chain of causes, in which the library keeps the server's words.
-fn cause(error: &lettre::transport::smtp::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    words::clean(&text)
-}
 
 /// A server and whom to write to.
 pub struct Email {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 
-use super::SinkError;
+use super::error::SinkError;
 use crate::alert::http::{Client, HttpError};
 
 /// A URL to call.

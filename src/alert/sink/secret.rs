@@ -2,34 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
+use super::error::SecretError;
 use crate::config::Secret;
 
 /// More than this is no token.
 const MOST: u64 = 16 * 1024;
-
-/// Why there is no secret. Says where it was looked for, never what was found.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// The file cannot be read.
-    #[error("the secret file {} cannot be read: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The variable is not set, or not text.
-    #[error("the environment variable {0} is not set")]
-    Environment(Arc<str>),
-    /// There is nothing in it.
-    #[error("{0:?} is empty")]
-    Empty(Secret),
-}
 
 /// Reads it, without the newline that editors put at the end.
 pub async fn read(secret: &Secret) -> Result<String, SecretError> {

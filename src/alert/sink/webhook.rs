@@ -8,7 +8,8 @@ use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
-use super::{SinkError, secret};
+use super::error::SinkError;
+use super::secret;
 use crate::alert::http::{Client, HttpError};
 use crate::alert::message::{Alert, Notification, Status};
 use crate::clock::Timestamp;
