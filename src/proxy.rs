@@ -267,6 +267,9 @@ async fn fail<C: Client>(
     if let Some(kind) = failure.kind() {
         local.edge().error(kind);
     }
+    if let Some(timeout) = failure.timeout() {
+        local.edge().timeout(timeout);
+    }
     report(peer, head, account, failure);
     if account.started {
         client.abort();

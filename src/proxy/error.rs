@@ -5,7 +5,7 @@ use std::io;
 
 use crate::http::framing::BodyError;
 use crate::http::parse::HeadError;
-use crate::metrics::{ErrorKind, UpstreamOutcome};
+use crate::metrics::{ErrorKind, Timeout, UpstreamOutcome};
 use crate::upstream::pool::ConnectError;
 use crate::wire::ReadError;
 
@@ -168,6 +168,18 @@ impl Failure {
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
             Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
             Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
+        })
+    }
+
+    /// The timeout that acted, if one did.
+    pub const fn timeout(&self) -> Option<Timeout> {
+        Some(match self {
+            Self::ClientStalled => Timeout::RequestBody,
+            Self::ClientNotReading => Timeout::Send,
+            Self::Connect(ConnectError::Timeout(_)) => Timeout::UpstreamConnect,
+            Self::ResponseTimeout => Timeout::UpstreamResponse,
+            Self::BodyTimeout => Timeout::UpstreamIdle,
+            _ => return None,
         })
     }
 

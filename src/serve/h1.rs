@@ -122,7 +122,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             version: head.version,
             keep: head.keep_alive,
             awaits_continue: head.expects_continue && head.framing != Framing::None,
-            draining: guard.is_draining(),
+            guard: Some(guard),
             aborted: false,
             tunnel: false,
             connection: self,
@@ -163,7 +163,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             version: Version::Http11,
             keep: false,
             awaits_continue: false,
-            draining: false,
+            guard: None,
             aborted: false,
             tunnel: false,
             connection: self,
@@ -249,7 +249,8 @@ struct Http1Client<'a, I> {
     keep: bool,
     /// The client waits for `100 (Continue)` before it sends the body.
     awaits_continue: bool,
-    draining: bool,
+    /// Tells when this connection is to end; `None` where it ends anyway.
+    guard: Option<&'a Guard>,
     aborted: bool,
     tunnel: bool,
 }
@@ -311,9 +312,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
         }
         let unbounded = matches!(head.framing, Framing::Chunked | Framing::UntilClose);
         let chunked = unbounded && self.version != Version::Http10;
+        // Asked as late as can be: the shutdown may have begun while the request was served.
+        let draining = self.guard.is_some_and(Guard::is_draining);
         // A client that was not told to continue may send its body all the same, or not (RFC 9110,
         // section 10.1.1): what comes next could be either.
-        if (unbounded && !chunked) || self.draining || self.awaits_continue {
+        if (unbounded && !chunked) || draining || self.awaits_continue {
             self.keep = false;
         }
         let connection = match (self.keep, self.version) {

@@ -1,1 +1,26 @@
 //! The real binary, tried as a user would.
+//!
+//! Each file tests one room of the house, and each test is a sentence about it. What they are made
+//! of is in [`support`]: authorities, upstreams, clients and the program itself, each in a folder
+//! and on ports of its own, so that all tests can run at once. Nothing waits for a fixed time: a
+//! test waits for a condition, under a deadline that only a fault reaches.
+
+// A test that cannot go on says so by panicking, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+mod bodies;
+mod demo;
+mod http1;
+mod http2;
+mod layering;
+mod load;
+mod operation;
+mod routing;
+mod slow;
+mod start;
+mod swap;
+mod tls;
+mod upstream;
+mod websocket;
