@@ -1,3 +1,5 @@
+//! The engine on both clocks: once, again, over; groups, flapping, restarts, jumps.
+
 use super::*;
 use crate::alert::testing::day;
 

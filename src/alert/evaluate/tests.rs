@@ -1,3 +1,5 @@
+//! What is told of certificates at each point of their lives, and in which words.
+
 use super::*;
 use crate::alert::testing::{alerts, day, facts, report};
 use crate::cert::Stage;
