@@ -48,7 +48,7 @@ fn promtool(arguments: &[&str]) -> Option<()> {
 
 #[test]
 fn the_shipped_rules_are_sound_and_fire_when_they_should() {
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/alerts.rules.yml");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/alerts.rules.yml");
     let rules = rules.to_str().unwrap();
     if promtool(&["check", "rules", rules]).is_none() {
         return;
