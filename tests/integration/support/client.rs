@@ -23,6 +23,7 @@ use super::{PATIENCE, Response};
 #[derive(Clone)]
 pub struct Tls {
     address: SocketAddr,
+    preamble: Vec<u8>,
     name: Option<String>,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -38,6 +39,7 @@ impl Tls {
     pub fn to(address: SocketAddr) -> Self {
         Self {
             address,
+            preamble: Vec::new(),
             name: None,
             alpn: vec![b"http/1.1".to_vec()],
             versions: vec![&rustls::version::TLS12, &rustls::version::TLS13],
@@ -59,6 +61,12 @@ impl Tls {
     /// Asks for this name (SNI).
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Sends these bytes before anything else.
+    pub fn preamble(mut self, bytes: &[u8]) -> Self {
+        self.preamble = bytes.to_vec();
         self
     }
 
@@ -136,6 +144,7 @@ impl Tls {
         let mut tls = ClientConnection::new(self.config(), self.server_name())
             .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
         let mut socket = tcp.try_clone()?;
+        socket.write_all(&self.preamble)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }
