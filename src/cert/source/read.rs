@@ -265,6 +265,7 @@ mod tests {
             order: 0,
             accept_worse: false,
             keep: true,
+            routine: false,
         }
     }
 

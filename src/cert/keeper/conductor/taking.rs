@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::tracked::{Trouble, What, may_be_half};
 use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
@@ -98,7 +98,9 @@ impl Conductor {
         tracked.on_disk_parts = tracked.parts;
         let old = tracked.standing.take(Arc::clone(&certificate), now);
         let source = Arc::clone(&tracked.source.label);
+        let routine = tracked.source.routine;
         match old {
+            _ if routine => debug!(%source, "certificate renewed, as a matter of routine"),
             Some(old) if mode != Mode::Starting => {
                 // A new staple alone is no swap.
                 if old.key().cert != certificate.key().cert {

@@ -144,10 +144,7 @@ impl Trouble {
 
 /// Whether this is what a pair looks like of which one half has arrived.
 pub(super) const fn may_be_half(rejection: &Rejection) -> bool {
-    matches!(
-        rejection.reason,
-        Reason::KeyMismatch | Reason::Missing | Reason::NoKey | Reason::NoCertificate
-    )
+    matches!(rejection.reason, Reason::KeyMismatch | Reason::Missing)
 }
 
 impl Conductor {
