@@ -169,7 +169,7 @@ fn a_server_that_says_nothing_is_a_bad_gateway() {
 #[test]
 fn a_server_that_speaks_nonsense_is_a_bad_gateway() {
     let origin = Origin::plan("origin")
-        .raw("/ssh", "SSH-2.0-OpenSSH_9.2p1\r\n")
+        .raw("/ssh", "SSH-2.0-OpenSSH_9.2p1\r\n\r\n")
         .raw("/status", "HTTP/1.1 2000 OK\r\n\r\n")
         .raw("/version", "HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n")
         .raw(

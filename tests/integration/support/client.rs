@@ -48,6 +48,14 @@ impl Tls {
         }
     }
 
+    /// Another client from now on, with sessions of its own.
+    fn anew(self) -> Self {
+        Self {
+            config: Arc::default(),
+            ..self
+        }
+    }
+
     /// Asks for this name (SNI).
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -59,32 +67,32 @@ impl Tls {
         self.alpn = (protocols.iter())
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        self
+        self.anew()
     }
 
     /// Speaks this version only.
     pub fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.versions = vec![version];
-        self
+        self.anew()
     }
 
     /// Takes these signatures only.
     pub fn schemes(mut self, schemes: &[SignatureScheme]) -> Self {
         self.schemes = Some(schemes.to_vec());
-        self
+        self.anew()
     }
 
     /// Takes only certificates for the name below this root, valid now.
     pub fn trusting(mut self, root: &Arc<Root>) -> Self {
         self.root = Some(Arc::clone(root));
-        self
+        self.anew()
     }
 
     /// Resumes sessions where it can. What is said of the certificate is then what was said when
     /// the session began.
-    pub const fn resuming(mut self) -> Self {
+    pub fn resuming(mut self) -> Self {
         self.resumes = true;
-        self
+        self.anew()
     }
 
     /// Where it connects to.
