@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{CertificateSource, Location};
 
-pub use folder::{Found, Search};
+pub use folder::Search;
 pub use read::{Parts, Reader, Reading};
 
 /// One certificate's files, and how to treat what they hold.

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use tracing::{debug, warn};
 
-use super::tracked::{Trouble, What, may_be_half};
+use super::tracked::{Trouble, What};
 use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
-use crate::cert::{Event, Rejection, Verified};
+use crate::cert::{Event, Reason, Rejection, Verified};
 
 impl Conductor {
     /// Takes what was found at a source.
@@ -31,13 +31,13 @@ impl Conductor {
             return;
         }
         tracked.again = None;
-        let before = tracked.parts.replace(parts);
+        tracked.parts = Some(parts);
         match news {
             None if mode != Mode::Watching => self.hurry(slot),
             None => {}
             Some(Ok(certificate)) => self.offer(slot, certificate, mode),
             Some(Err(rejection)) => {
-                let half = before.is_some() && may_be_half(&rejection);
+                let half = rejection.reason == Reason::KeyMismatch;
                 self.trouble(slot, What::Broken, rejection, half, mode);
             }
         }
