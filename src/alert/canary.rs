@@ -115,7 +115,7 @@ pub type Held = Arc<dyn Fn(&str) -> Option<Fingerprint> + Send + Sync>;
 
 /// What a canary needs.
 pub struct Canary {
-    /// Where it lies; see [`file`].
+    /// Where it lies; see [`file()`].
     pub path: PathBuf,
     /// For its dates.
     pub clock: Clock,
