@@ -291,8 +291,9 @@ pub(super) fn fingerprint(der: &[u8]) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-/// Where a listener on this address can be reached from this machine.
-const fn reachable(address: SocketAddr) -> SocketAddr {
+/// Where a client on this machine connects to reach this address: an unspecified one stands for
+/// loopback.
+pub const fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
