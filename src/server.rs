@@ -155,7 +155,7 @@ impl Server {
 
 /// What requests are served by, under this configuration.
 fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, tls, previous);
+    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, tls, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         upstreams,

@@ -208,6 +208,8 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
         url: text[..text.len() - path.len()].into(),
         address,
         tls,
+        weight: 1,
+        backup: false,
     })
 }
 
@@ -237,6 +239,8 @@ fn unix_server(path: &str, folder: &Path) -> Result<Server, Complaint> {
         url: format!("unix:{}", absolute.display()).into(),
         address: ServerAddress::Unix(absolute),
         tls: false,
+        weight: 1,
+        backup: false,
     })
 }
 

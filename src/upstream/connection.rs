@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::Server;
+use super::{Open, Server};
 use crate::http::{Framing, Method, ResponseHead, encode, parse};
 use crate::http::{RequestHead, field::Fields};
 use crate::wire::{Body, ReadError, Reader, Writer};
@@ -19,7 +19,15 @@ const MAX_HEAD: usize = 128 << 10;
 
 /// The byte stream beneath.
 #[derive(Debug)]
-pub enum Io {
+pub struct Io {
+    stream: Stream,
+    /// Something was written since it was asked for last.
+    wrote: bool,
+}
+
+/// What a byte stream can be.
+#[derive(Debug)]
+pub enum Stream {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A unix socket.
@@ -30,10 +38,10 @@ pub enum Io {
 
 macro_rules! each {
     ($io:expr, $stream:ident => $call:expr) => {
-        match $io.get_mut() {
-            Io::Tcp($stream) => $call,
-            Io::Unix($stream) => $call,
-            Io::Tls($stream) => $call,
+        match &mut $io.get_mut().stream {
+            Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
 }
@@ -50,19 +58,23 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
+        let result = each!(self.as_mut(), stream => Pin::new(stream).poll_write(cx, buf));
+        self.wrote |= matches!(result, Poll::Ready(Ok(1..)));
+        result
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+        let result = each!(self.as_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs));
+        self.wrote |= matches!(result, Poll::Ready(Ok(1..)));
+        result
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -75,15 +87,21 @@ impl AsyncWrite for Io {
 }
 
 impl Io {
+    /// A stream to which nothing was written yet.
+    pub const fn new(stream: Stream) -> Self {
+        let wrote = false;
+        Self { stream, wrote }
+    }
+
     /// Whether the peer has closed, or has sent something unasked, as far as can be told without a
     /// system call where nothing has happened.
     fn is_stale(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
-        let (tcp, unix) = match self {
-            Self::Tcp(stream) => (Some(stream), None),
-            Self::Tls(stream) => (Some(stream.get_ref().0), None),
-            Self::Unix(stream) => (None, Some(stream)),
+        let (tcp, unix) = match &self.stream {
+            Stream::Tcp(stream) => (Some(stream), None),
+            Stream::Tls(stream) => (Some(stream.get_ref().0), None),
+            Stream::Unix(stream) => (None, Some(stream)),
         };
         // The reactor knows of readiness before we ask the kernel; only then is it worth asking.
         let asked = match (tcp, unix) {
@@ -103,7 +121,7 @@ impl Io {
 #[derive(Debug)]
 pub struct Connection {
     io: Io,
-    server: Arc<Server>,
+    open: Open,
     reader: Reader,
     writer: Writer,
     /// It has carried an exchange before this one.
@@ -115,10 +133,10 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just made.
-    pub fn new(io: Io, server: Arc<Server>) -> Self {
+    pub fn new(io: Io, open: Open) -> Self {
         Self {
             io,
-            server,
+            open,
             reader: Reader::default(),
             writer: Writer::default(),
             reused: false,
@@ -129,7 +147,7 @@ impl Connection {
 
     /// The server at the other end.
     pub const fn server(&self) -> &Arc<Server> {
-        &self.server
+        self.open.server()
     }
 
     /// Whether it has carried an exchange before this one.
@@ -142,9 +160,15 @@ impl Connection {
     pub fn send_head(&mut self, head: &RequestHead, upgrade: Option<&[u8]>) {
         let chunked = head.framing == Framing::Chunked;
         self.request_sent = false;
+        self.io.wrote = false;
         self.writer
             .head(|out| encode::request(out, head, chunked, upgrade));
         self.writer.begin_body(chunked);
+    }
+
+    /// Whether any of the present request may have reached the server.
+    pub const fn has_sent(&self) -> bool {
+        self.io.wrote
     }
 
     /// Takes data of the request's body; how much.

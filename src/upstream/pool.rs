@@ -11,8 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::connection::{Connection, Io};
-use super::{Server, ServerId};
+use super::connection::{Connection, Io, Stream};
+use super::health::Moment;
+use super::{Open, Server, ServerId, names};
 use crate::config::ServerAddress;
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
@@ -73,7 +74,7 @@ impl Pool {
 
     /// Takes a connection back; closes it when it is of no more use.
     pub fn put(&self, mut connection: Connection) {
-        if !connection.is_reusable() {
+        if !connection.is_reusable() || connection.server().load.is_over_limit() {
             return;
         }
         connection.rest();
@@ -109,52 +110,72 @@ impl Pool {
 
 /// Makes a connection, TLS included, within `limit`.
 pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Connection, ConnectError> {
-    let io = match timeout(limit, connect_io(server)).await {
+    let io = match timeout(limit, connect_io(server, limit)).await {
         Ok(result) => result?,
         Err(_) => return Err(ConnectError::Timeout(limit)),
     };
-    Ok(Connection::new(io, Arc::clone(server)))
+    Ok(Connection::new(io, Open::new(server)))
 }
 
-async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
+async fn connect_io(server: &Server, limit: Duration) -> Result<Io, ConnectError> {
     let stream = match &server.address {
         ServerAddress::Unix(path) => {
-            return Ok(Io::Unix(
-                UnixStream::connect(path).await.map_err(connect_error)?,
-            ));
+            let stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            return Ok(Io::new(Stream::Unix(stream)));
         }
         ServerAddress::Ip(address) => connect_tcp(*address).await?,
-        ServerAddress::Name(name, port) => connect_name(name, *port).await?,
+        ServerAddress::Name(name, port) => connect_name(server, name, *port, limit).await?,
     };
     match &server.tls {
-        None => Ok(Io::Tcp(stream)),
+        None => Ok(Io::new(Stream::Tcp(stream))),
         Some(tls) => {
             let connector = TlsConnector::from(Arc::clone(&tls.config));
             let stream = connector
                 .connect(tls.name.clone(), stream)
                 .await
                 .map_err(ConnectError::Tls)?;
-            Ok(Io::Tls(Box::new(stream)))
+            Ok(Io::new(Stream::Tls(Box::new(stream))))
         }
     }
 }
 
-/// Tries the addresses of a name in their order.
-async fn connect_name(name: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = tokio::net::lookup_host((name, port))
-        .await
-        .map_err(ConnectError::Resolve)?;
+/// Tries the addresses of a name, each for its part of the time.
+async fn connect_name(
+    server: &Server,
+    name: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let end = Instant::now() + limit;
+    let mut addresses = server.addresses.order(Moment::now());
+    if addresses.is_empty() {
+        // The control plane has not found it yet.
+        let found = names::resolve(name, port)
+            .await
+            .map_err(ConnectError::Resolve)?;
+        server.addresses.set(found);
+        addresses = server.addresses.order(Moment::now());
+    }
     let mut last = ConnectError::Resolve(io::ErrorKind::NotFound.into());
-    for address in addresses {
-        match connect_tcp(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let count = addresses.len();
+    for (at, address) in addresses.into_iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let part = left / u32::try_from(count - at).unwrap_or(u32::MAX);
+        match timeout(part, connect_tcp(address)).await {
+            Ok(Ok(stream)) => {
+                server.addresses.note(address, None);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = ConnectError::Timeout(limit),
         }
+        server.addresses.note(address, Some(Moment::now()));
     }
     Err(last)
 }
 
-async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+/// Makes a TCP connection.
+pub(super) async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
     // A head and a body must not wait for each other's acknowledgement.
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
