@@ -8,6 +8,7 @@ mod control;
 mod listeners;
 mod reload;
 mod systemd;
+mod upstreams;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::logs;
@@ -95,6 +97,8 @@ struct Server {
     state: Option<StateDir>,
     tls: Arc<ServerConfig>,
     upstream_tls: Arc<ClientConfig>,
+    /// Told after each reload.
+    reloaded: Notify,
     telemetry: Arc<Telemetry>,
     access: AccessLog,
     shared: Shared,
@@ -152,6 +156,7 @@ impl Server {
             state,
             tls,
             upstream_tls,
+            reloaded: Notify::new(),
             telemetry,
             access,
             shared,

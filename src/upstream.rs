@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod budget;
+pub mod check;
 pub mod connection;
 pub mod gate;
 pub mod health;
@@ -179,6 +180,8 @@ pub struct Upstream {
     pub budget: Budget,
     /// How its servers are checked, if they are.
     pub check: Option<config::Health>,
+    /// How often names are resolved again.
+    pub refresh: Duration,
     servers: Vec<Arc<Server>>,
     shares: Vec<Share>,
     gates: Vec<Option<Arc<Gate>>>,
@@ -345,6 +348,7 @@ impl Upstream {
             retries: upstream.retry.most as usize,
             budget: Budget::new(upstream.retry.share),
             check: upstream.health.clone(),
+            refresh: upstream.refresh,
             servers,
             shares: shares.collect(),
             gates,

@@ -31,6 +31,8 @@ pub struct Upstream {
     pub ejection: Ejection,
     /// How long a server that comes back is eased in.
     pub slow_start: Option<Duration>,
+    /// How often names are resolved again.
+    pub refresh: Duration,
     /// Active checks.
     pub health: Option<Health>,
     /// Deadlines of its own.
@@ -49,6 +51,7 @@ impl Upstream {
             capacity: Capacity::default(),
             ejection: Ejection::default(),
             slow_start: None,
+            refresh: default::RESOLVE_EVERY,
             health: None,
             timeouts: UpstreamTimeouts::default(),
         }
@@ -376,6 +379,13 @@ fn settings(t: &mut Table<'_>) -> Upstream {
         "slow_start",
         "How long a server that comes back gets fewer requests than its share, rising to it.",
     );
+    let refresh = t.or_within(
+        "resolve_every",
+        base.refresh,
+        Duration::from_millis(100)..=LONGEST,
+        "How often the names of servers are resolved again. A name that stops resolving keeps its \
+         last addresses.",
+    );
     let has_health = t.has("health");
     let health = t.section("health", "upstream.NAME.health", health);
     Upstream {
@@ -394,6 +404,7 @@ fn settings(t: &mut Table<'_>) -> Upstream {
             share: eject_share,
         },
         slow_start: slow_start.map(|time| time.0),
+        refresh,
         health: health.filter(|_| has_health),
         timeouts: t.section("timeouts", "upstream.NAME.timeouts", timeouts),
         ..base

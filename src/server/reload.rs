@@ -108,6 +108,7 @@ impl Server {
         let previous = self.shared.world.load();
         let world = world(&config, &self.upstream_tls, &previous.upstreams);
         self.shared.world.store(Arc::new(world));
+        self.reloaded.notify_one();
         {
             let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             listeners::update(&workers, &current.listen, &config.listen, &self.tls);

@@ -254,7 +254,7 @@ const fn mix(mut hash: u64) -> u64 {
 
 /// A random number from the standard library's per-process keys, which is random enough to
 /// spread load.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static KEYS: std::hash::RandomState = std::hash::RandomState::new();

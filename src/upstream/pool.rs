@@ -110,21 +110,36 @@ impl Pool {
 
 /// Makes a connection, TLS included, within `limit`.
 pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Connection, ConnectError> {
-    let io = match timeout(limit, connect_io(server, limit)).await {
-        Ok(result) => result?,
-        Err(_) => return Err(ConnectError::Timeout(limit)),
-    };
+    let io = dial(server, None, limit).await?;
     Ok(Connection::new(io, Open::new(server)))
 }
 
-async fn connect_io(server: &Server, limit: Duration) -> Result<Io, ConnectError> {
+/// Makes a byte stream, TLS included, within `limit`; to another port than the server's own where
+/// that is said.
+pub(super) async fn dial(
+    server: &Server,
+    port: Option<u16>,
+    limit: Duration,
+) -> Result<Io, ConnectError> {
+    match timeout(limit, dial_at(server, port, limit)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout(limit)),
+    }
+}
+
+async fn dial_at(server: &Server, other: Option<u16>, limit: Duration) -> Result<Io, ConnectError> {
     let stream = match &server.address {
         ServerAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(connect_error)?;
             return Ok(Io::new(Stream::Unix(stream)));
         }
-        ServerAddress::Ip(address) => connect_tcp(*address).await?,
-        ServerAddress::Name(name, port) => connect_name(server, name, *port, limit).await?,
+        ServerAddress::Ip(address) => {
+            let port = other.unwrap_or_else(|| address.port());
+            connect_tcp(SocketAddr::new(address.ip(), port)).await?
+        }
+        ServerAddress::Name(name, port) => {
+            connect_name(server, name, *port, other.unwrap_or(*port), limit).await?
+        }
     };
     match &server.tls {
         None => Ok(Io::new(Stream::Tcp(stream))),
@@ -144,6 +159,7 @@ async fn connect_name(
     server: &Server,
     name: &str,
     port: u16,
+    to: u16,
     limit: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let end = Instant::now() + limit;
@@ -161,21 +177,25 @@ async fn connect_name(
     for (at, address) in addresses.into_iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
         let part = left / u32::try_from(count - at).unwrap_or(u32::MAX);
-        match timeout(part, connect_tcp(address)).await {
+        match timeout(part, connect_tcp(SocketAddr::new(address.ip(), to))).await {
             Ok(Ok(stream)) => {
-                server.addresses.note(address, None);
+                if to == port {
+                    server.addresses.note(address, None);
+                }
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = ConnectError::Timeout(limit),
         }
-        server.addresses.note(address, Some(Moment::now()));
+        if to == port {
+            server.addresses.note(address, Some(Moment::now()));
+        }
     }
     Err(last)
 }
 
 /// Makes a TCP connection.
-pub(super) async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
     // A head and a body must not wait for each other's acknowledgement.
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
