@@ -233,6 +233,7 @@ every = "5m"
                 },
                 accept_worse: true,
                 keep: true,
+                routine: false,
                 line: 12,
             },
             CertificateSource {
@@ -242,6 +243,7 @@ every = "5m"
                 },
                 accept_worse: false,
                 keep: false,
+                routine: false,
                 line: 16,
             },
             CertificateSource {
@@ -250,6 +252,7 @@ every = "5m"
                 },
                 accept_worse: false,
                 keep: true,
+                routine: false,
                 line: 20,
             },
         ]
