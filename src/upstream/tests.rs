@@ -1,3 +1,5 @@
+//! What an upstream chooses, and whom it leaves alone.
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
