@@ -34,8 +34,8 @@ pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
-pub use upstream::{Capacity, Ejection, HashKey, Health, Retry, StatusSet};
-pub use upstream::{Upstream, UpstreamTimeouts};
+pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
+pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]

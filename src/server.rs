@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ServerConfig;
+use rustls_pki_types::TrustAnchor;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -97,7 +98,8 @@ struct Server {
     /// Where last-good certificates, the ledger and what was told are kept.
     state: Option<StateDir>,
     tls: Arc<ServerConfig>,
-    upstream_tls: Arc<ClientConfig>,
+    /// The system's roots, for servers behind.
+    anchors: Vec<TrustAnchor<'static>>,
     /// Told after each reload.
     reloaded: Notify,
     telemetry: Arc<Telemetry>,
@@ -121,7 +123,7 @@ impl Server {
             AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
         );
         let roots = Roots::system();
-        let upstream_tls = tls::upstream_client(roots.anchors())?;
+        let anchors = roots.anchors().to_vec();
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
@@ -141,7 +143,7 @@ impl Server {
             timing: keeper::Timing::default(),
         });
         let tls = tls::server(Arc::new(keeper.resolver()))?;
-        let world = world(&config, &upstream_tls, &Upstreams::default());
+        let world = world(&config, &anchors, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -161,7 +163,7 @@ impl Server {
             alerting: Alerting::new(&config),
             state,
             tls,
-            upstream_tls,
+            anchors,
             reloaded: Notify::new(),
             telemetry,
             access,
@@ -173,8 +175,8 @@ impl Server {
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, tls, previous);
+fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
+    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         upstreams,

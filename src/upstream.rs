@@ -18,22 +18,23 @@ pub mod pool;
 pub mod report;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, TrustAnchor};
 use tracing::{info, warn};
 
-use crate::config::{self, Balance, Ejection, HashKey, ServerAddress, Timeouts};
+use crate::config::{self, Balance, Ejection, HashKey, Protocol, ServerAddress, Timeouts};
 use balance::fnv;
 use budget::Budget;
 use gate::Gate;
 use health::{Health, Moment};
 use names::Addresses;
+use trust::Trust;
 
 /// Identifies a server for as long as the process lives, across reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +51,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// What its name resolves to, where it has one.
     pub addresses: Addresses,
-    /// How to speak TLS to it, if at all.
-    pub tls: Option<ServerTls>,
+    /// How to speak TLS to it, if at all; or why that cannot be.
+    pub tls: Option<Result<ServerTls, String>>,
+    /// What is spoken to it.
+    pub protocol: Protocol,
     /// What is thought of it.
     pub health: Health,
     /// What it has to do.
@@ -62,8 +65,8 @@ pub struct Server {
 /// How TLS is spoken to a server.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// Trust and versions.
-    pub config: Arc<ClientConfig>,
+    /// Whom to believe.
+    pub trust: Arc<Trust>,
     /// The name that its certificate must cover.
     pub name: ServerName<'static>,
 }
@@ -190,6 +193,7 @@ pub struct Upstream {
     sticky: Option<Arc<str>>,
     ejection: Ejection,
     slow_start: Option<Duration>,
+    protocol: Protocol,
     turn: AtomicUsize,
     /// Somebody is ejecting a server: one at a time, so that their number is right.
     ejecting: AtomicBool,
@@ -213,6 +217,11 @@ impl Upstream {
     /// The gate before a server, where there is one.
     pub fn gate(&self, server: usize) -> Option<&Arc<Gate>> {
         self.gates[server].as_ref()
+    }
+
+    /// What is spoken to its servers.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The cookie that brings a client back to a server, for a `Set-Cookie`, where cookies do that.
@@ -278,12 +287,12 @@ impl Upstreams {
     pub fn build(
         configured: &BTreeMap<Arc<str>, config::Upstream>,
         timeouts: &Timeouts,
-        tls: &Arc<ClientConfig>,
+        system: &[TrustAnchor<'static>],
         previous: &Self,
     ) -> Self {
         let upstream = |(index, (name, upstream)): (usize, (&Arc<str>, &config::Upstream))| {
             let before = previous.get(name).map(Arc::as_ref);
-            let built = Upstream::new(index, name, upstream, timeouts, tls, before);
+            let built = Upstream::new(index, name, upstream, timeouts, system, before);
             (Arc::clone(name), Arc::new(built))
         };
         Self(configured.iter().enumerate().map(upstream).collect())
@@ -306,21 +315,31 @@ impl Upstream {
         name: &Arc<str>,
         upstream: &config::Upstream,
         timeouts: &Timeouts,
-        tls: &Arc<ClientConfig>,
+        system: &[TrustAnchor<'static>],
         before: Option<&Self>,
     ) -> Self {
+        let trust = upstream
+            .servers
+            .iter()
+            .any(|server| server.tls)
+            .then(|| before_or_new(name, upstream, system, before));
         let own = &upstream.timeouts;
         let capacity = &upstream.capacity;
         let mut servers = Vec::with_capacity(upstream.servers.len());
         let mut gates = Vec::with_capacity(upstream.servers.len());
         for server in &upstream.servers {
             let same = before.and_then(|before| {
-                let at = before.servers.iter().position(|s| s.url == server.url)?;
+                let tls = server_tls(server, upstream, &trust);
+                let is_it = |s: &Arc<Server>| s.is_reached_by(server, upstream, tls.as_ref());
+                let at = before.servers.iter().position(is_it)?;
                 Some((&before.servers[at], &before.gates[at]))
             });
             let kept = match same {
                 Some((same, _)) => Arc::clone(same),
-                None => Arc::new(Server::new(server, tls)),
+                None => {
+                    let tls = server_tls(server, upstream, &trust);
+                    Arc::new(Server::new(server, upstream.protocol, tls))
+                }
             };
             let limit = capacity.connections.map_or(0, std::num::NonZeroUsize::get);
             kept.load.limit.store(limit, Ordering::Relaxed);
@@ -357,29 +376,77 @@ impl Upstream {
             sticky: upstream.sticky.clone(),
             ejection: upstream.ejection,
             slow_start: upstream.slow_start,
+            protocol: upstream.protocol,
             turn: AtomicUsize::new(0),
             ejecting: AtomicBool::new(false),
         }
     }
 }
 
+/// How TLS is spoken to an upstream now; where its files cannot be used, as before.
+fn before_or_new(
+    name: &str,
+    upstream: &config::Upstream,
+    system: &[TrustAnchor<'static>],
+    before: Option<&Upstream>,
+) -> Result<Arc<Trust>, String> {
+    let before = before.and_then(|before| {
+        let mut known = before
+            .servers
+            .iter()
+            .filter_map(|server| server.tls.as_ref());
+        known
+            .find_map(|tls| tls.as_ref().ok())
+            .map(|tls| &tls.trust)
+    });
+    let loaded = Trust::load(&upstream.tls, upstream.protocol, system, before);
+    match (loaded, before) {
+        (Ok(trust), _) => Ok(trust),
+        (Err(error), Some(before)) => {
+            warn!(upstream = %name, %error, "TLS to the upstream stays as it was");
+            Ok(Arc::clone(before))
+        }
+        (Err(error), None) => {
+            warn!(upstream = %name, %error, "TLS to the upstream cannot be used");
+            Err(error)
+        }
+    }
+}
+
+/// How TLS is spoken to a server, if at all.
+fn server_tls(
+    server: &config::Server,
+    upstream: &config::Upstream,
+    trust: &Option<Result<Arc<Trust>, String>>,
+) -> Option<Result<ServerTls, String>> {
+    if !server.tls {
+        return None;
+    }
+    let own = || match &server.address {
+        ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
+        ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
+        ServerAddress::Unix(_) => None,
+    };
+    let given = upstream.tls.name.as_ref();
+    let name = given.map_or_else(own, |name| ServerName::try_from(name.to_string()).ok())?;
+    let trust = trust.as_ref()?;
+    Some(trust.clone().map(|trust| ServerTls { trust, name }))
+}
+
 impl Server {
-    fn new(server: &config::Server, tls: &Arc<ClientConfig>) -> Self {
+    fn new(
+        server: &config::Server,
+        protocol: Protocol,
+        tls: Option<Result<ServerTls, String>>,
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = match &server.address {
-            ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
-            ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
-            ServerAddress::Unix(_) => None,
-        };
         Self {
             id: ServerId(NEXT.fetch_add(1, Ordering::Relaxed)),
             url: Arc::clone(&server.url),
             address: server.address.clone(),
             addresses: Addresses::default(),
-            tls: name.filter(|_| server.tls).map(|name| ServerTls {
-                config: Arc::clone(tls),
-                name,
-            }),
+            tls,
+            protocol,
             health: Health::default(),
             load: Load::default(),
             tag: fnv(&[server.url.as_bytes()]),
@@ -389,5 +456,22 @@ impl Server {
     /// Stands for it in cookies and hashes, the same on every machine.
     pub const fn tag(&self) -> u64 {
         self.tag
+    }
+
+    /// Whether connections to it are what this configuration asks for.
+    fn is_reached_by(
+        &self,
+        server: &config::Server,
+        upstream: &config::Upstream,
+        tls: Option<&Result<ServerTls, String>>,
+    ) -> bool {
+        let same_tls = match (&self.tls, tls) {
+            (None, None) => true,
+            (Some(Ok(one)), Some(Ok(other))) => {
+                Arc::ptr_eq(&one.trust, &other.trust) && one.name == other.name
+            }
+            _ => false,
+        };
+        self.url == server.url && self.protocol == upstream.protocol && same_tls
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub struct Upstream {
     pub refresh: Duration,
     /// Active checks.
     pub health: Option<Health>,
+    /// What is spoken to its servers.
+    pub protocol: Protocol,
+    /// TLS to its `https://` servers.
+    pub tls: UpstreamTls,
     /// Deadlines of its own.
     pub timeouts: UpstreamTimeouts,
 }
@@ -53,9 +58,38 @@ impl Upstream {
             slow_start: None,
             refresh: default::RESOLVE_EVERY,
             health: None,
+            protocol: Protocol::default(),
+            tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
         }
     }
+}
+
+/// What is spoken to servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, known to be spoken: without asking, or as the only protocol offered in TLS.
+    Http2,
+    /// HTTP/2 where the server offers it in TLS, else HTTP/1.1.
+    Auto,
+}
+
+/// `[upstream.NAME.tls]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Certificates to trust in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// The name to ask for and to verify; `None`: the server's own.
+    pub name: Option<Arc<str>>,
+    /// Nothing older than TLS 1.3.
+    pub only_tls13: bool,
+    /// A certificate to show, where servers ask for one.
+    pub chain: Option<PathBuf>,
+    /// Its key, where it is not in the same file.
+    pub key: Option<PathBuf>,
 }
 
 /// What of a request is hashed.
@@ -405,6 +439,13 @@ fn settings(t: &mut Table<'_>) -> Upstream {
         },
         slow_start: slow_start.map(|time| time.0),
         refresh,
+        protocol: t.or(
+            "protocol",
+            base.protocol,
+            "What is spoken to servers: HTTP/1.1; HTTP/2, without asking; or, with `https://` \
+             servers, whichever of them TLS agrees on.",
+        ),
+        tls: t.section("tls", "upstream.NAME.tls", tls),
         health: health.filter(|_| has_health),
         timeouts: t.section("timeouts", "upstream.NAME.timeouts", timeouts),
         ..base
@@ -423,6 +464,48 @@ pub(super) fn within(duration: Duration) -> Result<Within, Complaint> {
             "write a duration from `\"1ms\"` to `\"1d\"`",
         )),
     }
+}
+
+fn tls(t: &mut Table<'_>) -> UpstreamTls {
+    let ca = t.optional(
+        "ca",
+        "PEM file with the certificates that servers are verified by, in place of the system's.",
+    );
+    let name: Option<super::value::TlsName> = t.optional(
+        "name",
+        "The name to ask for (SNI) and to verify; else the one in the server's URL.",
+    );
+    let minimum = t.or(
+        "minimum",
+        TlsMinimum::Tls12,
+        "The oldest version of TLS that is spoken.",
+    );
+    let chain = t.optional(
+        "chain",
+        "PEM file with a certificate to show to servers that ask for one; and its key, when there \
+         is no `key`.",
+    );
+    let key: Option<PathBuf> = t.optional("key", "PEM file with the key of that certificate.");
+    if key.is_some() && !t.has("chain") {
+        t.cx.report_missing(
+            Diagnostic::error(t.span.clone(), "a key without a certificate")
+                .help("write `chain = …` beside `key`"),
+        );
+    }
+    UpstreamTls {
+        ca,
+        name: name.map(|name| name.0),
+        only_tls13: minimum == TlsMinimum::Tls13,
+        chain,
+        key,
+    }
+}
+
+/// The oldest version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TlsMinimum {
+    Tls12,
+    Tls13,
 }
 
 fn timeouts(t: &mut Table<'_>) -> UpstreamTimeouts {

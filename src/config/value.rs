@@ -13,9 +13,9 @@ use super::address;
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
 use super::read::Value;
 use super::units;
-use super::upstream::{self, Within};
+use super::upstream::{self, TlsMinimum, Within};
 use super::{
-    AccessLogTarget, Balance, HashKey, LogFormat, Server, Severity, SiteName, StatusSet,
+    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, Server, Severity, SiteName, StatusSet,
     WebhookFormat,
 };
 
@@ -254,6 +254,8 @@ pub(super) struct MailServer(pub(super) Arc<str>);
 pub(super) struct MailAddress(pub(super) Arc<str>);
 /// The name of an environment variable.
 pub(super) struct Variable(pub(super) Arc<str>);
+/// A name to ask for in TLS.
+pub(super) struct TlsName(pub(super) Arc<str>);
 /// The name of a cookie.
 pub(super) struct CookieName(pub(super) Arc<str>);
 /// Filter directives of the log.
@@ -297,6 +299,8 @@ text! {
         |t, _| address::mail_address(t).map(MailAddress);
     Variable, "the name of an environment variable, in quotes", "an array of variables",
         |t, _| address::variable(t).map(Variable);
+    TlsName, "a host name such as \"api.internal\"", "an array of host names",
+        |t, _| address::tls_name(t).map(TlsName);
     CookieName, "the name of a cookie, in quotes", "an array of names",
         |t, _| upstream::token(t).map(CookieName);
     HashKey, "\"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"", "an array of hash keys",
@@ -364,6 +368,15 @@ words! {
         "least-requests" => Balance::LeastRequests,
         "random" => Balance::Random,
         "hash" => Balance::Hash,
+    };
+    Protocol, "\"http1\", \"http2\" or \"auto\"", {
+        "http1" => Protocol::Http1,
+        "http2" => Protocol::Http2,
+        "auto" => Protocol::Auto,
+    };
+    TlsMinimum, "\"1.2\" or \"1.3\"", {
+        "1.2" => TlsMinimum::Tls12,
+        "1.3" => TlsMinimum::Tls13,
     };
     Severity, "\"information\", \"warning\" or \"critical\"", {
         "information" => Severity::Information,

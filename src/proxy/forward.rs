@@ -13,13 +13,14 @@ use tracing::debug;
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
 use super::{Account, Client, Local, Snapshot};
+use crate::config::Protocol;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
 use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
 use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
-use crate::upstream::{InFlight, Upstream, pool};
+use crate::upstream::{InFlight, Upstream};
 use crate::wire::Deadline;
 
 /// One request on its way to one of the servers of an upstream.
@@ -65,7 +66,9 @@ impl Forward<'_> {
             deadline.bound(total);
         }
         let idempotent = self.head.method.is_idempotent();
-        if idempotent && self.head.framing != Framing::None && upstream.retries > 0 {
+        // HTTP/2 can say that it has not touched a request.
+        let may_return = idempotent || upstream.protocol() != Protocol::Http1;
+        if may_return && self.head.framing != Framing::None && upstream.retries > 0 {
             upload.keep();
         }
         let key = upstream.key(self.client, self.head);
@@ -170,9 +173,16 @@ impl Forward<'_> {
             }),
         };
         let in_flight = InFlight::new(server, pass);
+        // HTTP/2 knows no `Upgrade`: the server answers as if it had not been asked.
+        let upgrade = match self.upstream.protocol() {
+            Protocol::Http2 => None,
+            Protocol::Http1 | Protocol::Auto => self.upgrade,
+        };
+        let pool = self.local.pool();
+        let alone = upgrade.is_some();
         let rested = match fresh {
             true => None,
-            false => self.local.pool().take(server),
+            false => pool.take(server, alone),
         };
         let mut connection = match rested {
             Some(connection) => {
@@ -184,12 +194,12 @@ impl Forward<'_> {
                 let limit = timeouts.upstream_connect;
                 let limit = deadline.left().map_or(limit, |left| left.min(limit));
                 // Boxed: it is rare, and its state would make every request's larger.
-                let connecting = Box::pin(pool::connect(server, limit));
+                let connecting = Box::pin(pool.connect(server, limit, alone));
                 self.unless_gone(client, connecting).await??
             }
         };
         attempt.reused = connection.is_reused();
-        connection.send_head(self.head, self.upgrade);
+        connection.send_head(self.head, upgrade);
         let response = exchange::request(
             client,
             &mut connection,
@@ -200,8 +210,11 @@ impl Forward<'_> {
         )
         .await;
         attempt.sent = connection.has_sent();
+        if response.as_ref().is_err_and(Failure::is_of_server) {
+            connection.retire();
+        }
         let head = response?;
-        if head.status == 101 && self.upgrade.is_none() {
+        if head.status == 101 && upgrade.is_none() {
             return Err(Failure::UnaskedUpgrade);
         }
         Ok(Answer {

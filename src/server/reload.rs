@@ -106,7 +106,7 @@ impl Server {
             })
             .collect();
         let previous = self.shared.world.load();
-        let world = world(&config, &self.upstream_tls, &previous.upstreams);
+        let world = world(&config, &self.anchors, &previous.upstreams);
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();
         {

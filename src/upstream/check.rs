@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::connection::Connection;
+use super::connection::http1::Http1;
 use super::health::{Change, Moment};
 use super::{Open, Server, balance, pool};
 use crate::config::{Health, ServerAddress};
@@ -68,13 +68,13 @@ pub fn jitter(interval: Duration) -> Duration {
 
 /// One check; what was wrong.
 async fn ask(server: &Arc<Server>, check: &Health) -> Result<(), String> {
-    let io = pool::dial(server, check.port, check.timeout)
+    let io = pool::dial(server, check.port, check.timeout, true)
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
     let Some(path) = &check.path else {
         return Ok(());
     };
-    let mut connection = Connection::new(io, Open::new(server));
+    let mut connection = Http1::new(io, Open::new(server));
     let host = match (&check.host, &server.address) {
         (Some(host), _) => host.to_string(),
         (None, ServerAddress::Ip(address)) => address.to_string(),

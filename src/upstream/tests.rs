@@ -16,9 +16,8 @@ fn timeouts() -> Timeouts {
 }
 
 fn build(configured: config::Upstream, previous: &Upstreams) -> Upstreams {
-    let tls = crate::tls::upstream_client(&[]).unwrap();
     let all = BTreeMap::from([("u".into(), configured)]);
-    Upstreams::build(&all, &timeouts(), &tls, previous)
+    Upstreams::build(&all, &timeouts(), &[], previous)
 }
 
 /// Servers with these weights; 0 stands for a backup.
