@@ -37,7 +37,7 @@ pub use process::describe_process;
 pub use registry::Registry;
 pub use requests::{METHODS, RequestSeries, method_index};
 pub use scrape::Scrape;
-pub use upstream::{UpstreamOutcome, UpstreamSeries, upstream_up};
+pub use upstream::{UpstreamOutcome, UpstreamSeries};
 
 #[cfg(test)]
 mod tests {

@@ -29,10 +29,11 @@ use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
 use crate::upstream::Upstream;
+use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
-use forward::Forward;
+use forward::{Answer, Forward};
 use headers::Hop;
 pub use local::{Local, Snapshot};
 pub use redirect::redirect;
@@ -181,7 +182,12 @@ async fn serve<C: Client>(
         .run(client, &mut upload, &mut deadline, account)
         .await;
     account.received = upload.taken;
-    let (mut server, mut response, in_flight) = result?;
+    let Answer {
+        connection: mut server,
+        head: mut response,
+        in_flight,
+        server: index,
+    } = result?;
 
     account.status = response.status;
     let upgraded = response.status == 101;
@@ -192,6 +198,8 @@ async fn serve<C: Client>(
     account.started = true;
     if upgraded {
         account.tunnelled = true;
+        // That was for the request; a tunnel may last.
+        deadline.unbound();
         let passed =
             tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
         account.received = passed.up;
@@ -202,11 +210,16 @@ async fn serve<C: Client>(
         client,
         &mut server,
         &mut upload,
-        world.timeouts(),
+        &upstream.timeouts,
         &mut deadline,
     )
     .await;
     account.received = upload.taken;
+    if let Err(failure) = &sent
+        && failure.is_of_server()
+    {
+        upstream.failed(index, Moment::now(), failure);
+    }
     account.sent = sent?;
     drop(in_flight);
     local.pool().put(server);

@@ -6,7 +6,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ResolvesServerCert;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::TrustAnchor;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
 /// Protocols offered to clients by ALPN (RFC 7301), the preferred first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -40,11 +40,27 @@ pub fn server(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>
 /// What connections to `https://` upstream servers use: their certificates are verified by these
 /// roots.
 pub fn upstream_client(roots: &[TrustAnchor<'static>]) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)?
+    upstream(roots, None, false, &[])
+}
+
+/// The same, with a certificate of our own to show, nothing older than TLS 1.3 where that is asked
+/// for, and these protocols by ALPN, the preferred first.
+pub fn upstream(
+    roots: &[TrustAnchor<'static>],
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    only_tls13: bool,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let versions = if only_tls13 { &VERSIONS[..1] } else { VERSIONS };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
         .with_root_certificates(RootCertStore {
             roots: roots.to_vec(),
-        })
-        .with_no_client_auth();
+        });
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }
