@@ -251,6 +251,7 @@ mod tests {
                 names: names.to_vec(),
                 default: false,
                 routes: vec![],
+                tls: Arc::default(),
             })
             .collect();
         Table::build(&sites, &Upstreams::default())
