@@ -6,8 +6,8 @@
 //! The way of a certificate: a [`source`] names files → [`load`] turns their bytes into a
 //! [`Verified`] certificate or a [`Rejection`] → [`compare`] says whether it is no worse than the
 //! one it would replace → a new immutable [`inventory`] is built → one `ArcSwap::store` → the
-//! [`select`] resolver uses it for the next handshake. [`keeper`] conducts; [`last_good`] and
-//! [`ledger`] remember.
+//! [`select`] resolver uses the best by its [`rank`] for the next handshake. [`keeper`] conducts;
+//! [`last_good`] and [`ledger`] remember.
 //!
 //! This head holds the plain types that all of them share; it imports none of its children.
 
@@ -408,7 +408,7 @@ pub enum Origin {
 }
 
 /// What the disk holds now, compared with what is held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// In a word.
     pub state: DiskState,

@@ -3,6 +3,7 @@
 //! [`run`] puts the parts together in a fixed order, so that whatever can fail fails before
 //! anything is served, and then waits for signals. It is the only place that knows all the parts.
 
+mod alerting;
 mod control;
 mod listeners;
 mod reload;
@@ -19,7 +20,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tracing::{info, warn};
 
 use crate::admin::logs;
-use crate::cert::keeper::{self, Keeper, Wanted};
+use crate::cert::keeper::{self, Keeper};
 use crate::cert::load::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -32,6 +33,7 @@ use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
 use crate::worker::{self, Handle, Shared};
 use crate::{listen, tls};
+use alerting::Alerting;
 
 /// How long the last lines of the log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -88,6 +90,9 @@ struct Server {
     registry: Registry,
     reloads: Reloads,
     keeper: Keeper,
+    alerting: Alerting,
+    /// Where last-good certificates, the ledger and what was told are kept.
+    state: Option<StateDir>,
     tls: Arc<ServerConfig>,
     upstream_tls: Arc<ClientConfig>,
     telemetry: Arc<Telemetry>,
@@ -117,9 +122,10 @@ impl Server {
         let threads = config.workers.threads.get();
         let sockets = listeners::bind_all(&config.listen, threads)?;
 
+        let state = state_dir(&config);
         let keeper = Keeper::start(keeper::Options {
-            wanted: Wanted::of(&config),
-            state: state_dir(&config),
+            wanted: alerting::wanted(&config, state.is_some()),
+            state: state.clone(),
             clock: clock.clone(),
             roots: Arc::new(roots),
             timing: keeper::Timing::default(),
@@ -142,6 +148,8 @@ impl Server {
             reloads: Reloads::new(&registry),
             registry,
             keeper,
+            alerting: Alerting::new(&config),
+            state,
             tls,
             upstream_tls,
             telemetry,

@@ -63,8 +63,8 @@ pub enum Reach {
 pub struct Cover {
     /// How much the kernel tells about these paths.
     pub reach: Reach,
-    /// A folder is watched that was not before. What was read earlier may have changed in between,
-    /// without a word: look again.
+    /// Something is watched that was not before, or not on behalf of this key. What was read
+    /// earlier may have changed in between, without a word: look again.
     pub fresh: bool,
 }
 
@@ -217,6 +217,8 @@ impl<K: Copy + Ord + Hash> Watch<K> {
             let hash = self.hasher.hash_one(point.as_path());
             new.points.push(hash);
             if !old.points.contains(&hash) {
+                // Until now an event on it, though heard, concerned somebody else.
+                cover.fresh = true;
                 self.points.entry(hash).or_default().push(key);
             }
         }
@@ -527,7 +529,7 @@ mod tests {
         fs::create_dir(bench.path("d")).unwrap();
         fs::write(bench.path("d/a.pem"), "1").unwrap();
         bench.cover(1, "d/a.pem");
-        bench.cover(2, "d/a.pem");
+        assert!(bench.cover(2, "d/a.pem").fresh, "to this one it is new");
         let watched = bench.watch.watched();
         bench.watch.uncover(1);
         assert_eq!(bench.watch.watched(), watched);

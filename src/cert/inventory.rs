@@ -191,7 +191,7 @@ impl Inventory {
 
     /// The certificate for clients whose name leads to none, or who name none: the best for the
     /// default name; else the first in configuration order that the client can use.
-    pub fn default(&self, client: Client<'_>, now: Timestamp) -> Option<&Candidate> {
+    pub fn fallback(&self, client: Client<'_>, now: Timestamp) -> Option<&Candidate> {
         let named = self.settings.default_name.as_deref();
         let named = named.and_then(|name| self.best(name, client, now));
         if let Some(named) = named
@@ -259,7 +259,7 @@ impl Inventory {
         for parent in self.wildcard.names() {
             note_serving(&mut serving, self.below(parent), now);
         }
-        let default = self.default(Client::Any, now);
+        let default = self.fallback(Client::Any, now);
         serving.extend(default.map(|held| Arc::as_ptr(&held.certificate)));
         serving
     }
@@ -353,3 +353,6 @@ fn is_same(one: &Candidate, other: &Candidate) -> bool {
         && (one.slot, one.order, one.on_disk, one.held_back)
             == (other.slot, other.order, other.on_disk, other.held_back)
 }
+
+#[cfg(test)]
+mod tests;

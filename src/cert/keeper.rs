@@ -14,194 +14,40 @@ mod folders;
 mod gather;
 mod memory;
 mod standing;
+mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use tokio::sync::broadcast;
 
-use super::inventory::{Inventory, Settings};
+use super::Event;
+use super::inventory::Inventory;
 use super::load::Roots;
 use super::select::Resolver;
-use super::{Event, Fingerprint, Reason, Rejection};
 use crate::clock::Clock;
-use crate::config::{CertificateSource, Config, SiteName};
-use crate::state::StateDir;
 use conductor::Conductor;
 pub use gather::Work;
+pub use terms::{AcceptError, Accepted, LoadReport, Options, Refusal, Timing, Wanted};
+use terms::{Message, Shared};
 
-/// Events that wait for a slow listener before it loses some.
-const EVENTS: usize = 4096;
-
-/// What the configuration wants of the keeper.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    /// Where certificates come from.
-    pub sources: Vec<CertificateSource>,
-    /// The names that sites answer to.
-    pub sites: Vec<SiteName>,
-    /// The default certificate, and when a renewal is overdue.
-    pub settings: Settings,
-}
-
-impl Wanted {
-    /// What this configuration wants.
-    pub fn of(config: &Config) -> Self {
-        let default = config.sites.iter().find(|site| site.default);
-        let default = default.or_else(|| config.sites.first());
-        let default_name = default.and_then(|site| {
-            site.names.iter().find_map(|name| match name {
-                SiteName::Exact(host) => Some(Arc::clone(host)),
-                // Any label will do to find what covers it.
-                SiteName::Wildcard(parent) => Some(Arc::from(format!("*.{parent}"))),
-                SiteName::Any => None,
-            })
-        });
-        Self {
-            sources: (config.certificates.iter())
-                .map(|source| CertificateSource {
-                    keep: source.keep && config.keep_last_good,
-                    ..source.clone()
-                })
-                .collect(),
-            sites: config
-                .sites
-                .iter()
-                .flat_map(|site| site.names.iter().cloned())
-                .collect(),
-            settings: Settings {
-                default_name,
-                overdue: config.alerts.overdue,
-                expiring: config.alerts.expiring,
-            },
-        }
-    }
-}
-
-/// What a keeper is made of.
-#[derive(Debug)]
-pub struct Options {
-    /// What the configuration wants.
-    pub wanted: Wanted,
-    /// Where last-good certificates and the ledger are kept; `None`: nowhere.
-    pub state: Option<StateDir>,
-    /// The time.
-    pub clock: Clock,
-    /// Whom this system trusts.
-    pub roots: Arc<Roots>,
-    /// How patient it is.
-    pub timing: Timing,
-}
-
-/// How patient a keeper is. The defaults are for use; tests are less so.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How long files that cannot be used, or are worse, must be left alone until the inventory
-    /// shows it.
-    pub settle: Duration,
-    /// How long until it is told: log, ledger, metrics, alerts.
-    pub tell: Duration,
-    /// The same where one of two files was renewed and the other was not: the second half may take
-    /// minutes.
-    pub tell_half: Duration,
-    /// How long an entry must be gone from a folder until it is let go.
-    pub grace: Duration,
-    /// How often everything is read although nothing was heard of it.
-    pub poll: Duration,
-    /// The same where nothing can be heard.
-    pub poll_unwatched: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            settle: Duration::from_secs(2),
-            tell: Duration::from_secs(10),
-            tell_half: Duration::from_secs(300),
-            grace: Duration::from_secs(10),
-            poll: Duration::from_secs(30),
-            poll_unwatched: Duration::from_millis(700),
-        }
-    }
-}
-
-/// What a reload found.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct LoadReport {
-    /// Sources known.
-    pub sources: usize,
-    /// Sources of which a certificate is held.
-    pub held: usize,
-    /// Sources that are new, or gave another certificate than before.
-    pub changed: Vec<String>,
-    /// Sources that are no longer wanted.
-    pub removed: Vec<String>,
-    /// Sources whose files are not what is served, with the reason.
-    pub refused: Vec<Refusal>,
-}
-
-/// A source whose files are not what is served.
-#[derive(Clone, Debug, Serialize)]
-pub struct Refusal {
-    /// The source, for people.
-    pub source: String,
-    /// The code.
-    pub reason: Option<Reason>,
-    /// In a sentence, with the next step.
-    pub detail: Option<String>,
-}
-
-/// What an operator's word did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Accepted {
-    /// The source, for people.
-    pub source: String,
-    /// What is on disk, and the current certificate of the source now.
-    pub fingerprint: Fingerprint,
-    /// Whether it was not already.
-    pub changed: bool,
-}
-
-/// Why nothing could be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AcceptError {
-    /// No source is called so.
-    #[error("no source is called {0:?}; `staunch certs` shows what they are called")]
-    UnknownSource(String),
-    /// What is on disk cannot be served at all.
-    #[error("what is on disk cannot be served: {0}")]
-    CannotBeServed(Arc<Rejection>),
-    /// The keeper has stopped.
-    #[error("staunch is stopping")]
-    Stopped,
-}
-
-/// Something asked of the conductor.
-enum Message {
-    /// A watched path was touched.
-    Look,
-    Reload(Box<Wanted>, Sender<LoadReport>),
-    Accept {
-        source: String,
-        because: String,
-        reply: Sender<Result<Accepted, AcceptError>>,
-    },
-    Stop,
-}
-
-/// What the conductor and its keeper both see.
-#[derive(Debug)]
-struct Shared {
-    inventory: Arc<ArcSwap<Inventory>>,
-    events: broadcast::Sender<Arc<Event>>,
-    degraded: ArcSwap<Vec<String>>,
-    work: Arc<Work>,
+/// What a keeper would begin with: everything read once, at the time that the clock tells. Nothing
+/// is written, and nothing remembered from earlier.
+pub fn survey(wanted: Wanted, clock: Clock, roots: Arc<Roots>) -> Arc<Inventory> {
+    let options = Options {
+        wanted,
+        state: None,
+        clock,
+        roots,
+        timing: Timing::default(),
+    };
+    let shared = Arc::new(Shared::new());
+    Conductor::new(options, Arc::clone(&shared), || {}).begin();
+    shared.inventory.load_full()
 }
 
 /// Keeps certificates. Dropping it ends its thread.
@@ -210,6 +56,8 @@ pub struct Keeper {
     shared: Arc<Shared>,
     clock: Clock,
     inbox: Sender<Message>,
+    /// What was wrong when everything was read for the first time.
+    beginning: Mutex<Option<broadcast::Receiver<Arc<Event>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -218,18 +66,14 @@ impl Keeper {
     /// and the log.
     pub fn start(options: Options) -> Self {
         let (inbox, messages) = mpsc::channel();
-        let shared = Arc::new(Shared {
-            inventory: Arc::default(),
-            events: broadcast::channel(EVENTS).0,
-            degraded: ArcSwap::default(),
-            work: Arc::default(),
-        });
+        let shared = Arc::new(Shared::new());
         let clock = options.clock.clone();
         let look = inbox.clone();
         let wake = move || {
             // Nobody listens any more when the keeper is being dropped.
             let _closed = look.send(Message::Look);
         };
+        let beginning = Mutex::new(Some(shared.events.subscribe()));
         let mut conductor = Conductor::new(options, Arc::clone(&shared), wake);
         conductor.begin();
         let thread = thread::Builder::new()
@@ -244,6 +88,7 @@ impl Keeper {
             shared,
             clock,
             inbox,
+            beginning,
             thread,
         }
     }
@@ -282,9 +127,12 @@ impl Keeper {
         answer.recv().unwrap_or(Err(AcceptError::Stopped))
     }
 
-    /// Events from now on. A listener that is too slow loses the oldest, and is told how many.
+    /// Events from now on; the first listener also gets what was wrong at the start. One that is
+    /// too slow loses the oldest, and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.shared.events.subscribe()
+        let beginning = self.beginning.lock();
+        let beginning = beginning.unwrap_or_else(PoisonError::into_inner).take();
+        beginning.unwrap_or_else(|| self.shared.events.subscribe())
     }
 
     /// What does not work as it should, in words: watching, or the state directory.

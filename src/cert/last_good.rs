@@ -7,7 +7,7 @@
 //! One file holds one certificate: a line of JSON, then chain and key as they were. Its name tells
 //! the source, the order, and the fingerprint, so that one listing tells what is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,18 +86,20 @@ impl LastGood {
     }
 
     /// What copies there are of sources that are not `known`: the latest header of each.
-    pub fn strangers(&self, known: impl Fn(&Files) -> bool) -> Vec<Header> {
+    pub fn strangers<'a>(&self, known: impl Iterator<Item = &'a Files>) -> Vec<Header> {
+        let known: HashSet<_> = known.map(identity).collect();
         let latest: Vec<_> = self
             .lock()
-            .values()
-            .filter_map(|generations| generations.first().cloned())
+            .iter()
+            .filter(|(source, _)| !known.contains(*source))
+            .filter_map(|(_, generations)| generations.first().cloned())
             .collect();
         let headers = latest.iter().filter_map(|generation| {
             let read = self.read_file(generation).map(|(header, _)| header);
             read.inspect_err(|error| self.ignore(generation, error))
                 .ok()
         });
-        headers.filter(|header| !known(&header.files)).collect()
+        headers.collect()
     }
 
     /// Reads a copy, to be verified. One that cannot be read is logged and ignored.
@@ -298,10 +300,11 @@ mod tests {
         let prints: Vec<_> = generations.iter().map(|g| g.fingerprint).collect();
         assert_eq!(prints, [print(4), print(3), print(2)]);
         assert_eq!(again.read(&generations[0]), Some(input("4")));
-        let strangers = again.strangers(|_| false);
+        let strangers = again.strangers(std::iter::empty());
         assert_eq!(strangers[0].files, source.files);
         assert_eq!(strangers[0].folder, Some("/f".into()));
-        assert!(again.strangers(|files| *files == source.files).is_empty());
+        let known = [&source.files];
+        assert!(again.strangers(known.into_iter()).is_empty());
         again.forget(&source.files).unwrap();
         let names = state.folder(FOLDER).unwrap().names().unwrap();
         assert!(names.is_empty(), "{names:?}");

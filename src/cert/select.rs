@@ -85,7 +85,7 @@ impl Resolver {
             Some(name) => with_canonical(name, |name| inventory.best(name, client, now)),
             None => None,
         };
-        let Some(best) = named.or_else(|| inventory.default(client, now)) else {
+        let Some(best) = named.or_else(|| inventory.fallback(client, now)) else {
             self.counters.none_held.fetch_add(1, Ordering::Relaxed);
             self.complain(name);
             return None;
@@ -141,7 +141,7 @@ impl Inventory {
 
     /// What a client that can do everything would get when it names no host that is covered.
     pub fn default_choice(&self, now: crate::clock::Timestamp) -> Option<Choice> {
-        let best = self.default(Client::Any, now)?;
+        let best = self.fallback(Client::Any, now)?;
         Some(self.explain(best))
     }
 
@@ -168,5 +168,222 @@ fn with_canonical<R>(name: &str, call: impl FnOnce(&str) -> R) -> R {
     match std::str::from_utf8(&lower) {
         Ok(lower) => call(lower),
         Err(_) => call(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig};
+    use rustls::{ServerConnection, SignatureScheme};
+    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+    use super::*;
+    use crate::cert::inventory::{Change, Held, Settings};
+    use crate::cert::source::{Files, Source};
+    use crate::cert::testing::{Leaf, NOW, World, day};
+    use crate::cert::{Disk, DiskState};
+
+    struct Bench {
+        world: World,
+        clock: Clock,
+        inventory: Arc<ArcSwap<Inventory>>,
+        resolver: Arc<Resolver>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let clock = Clock::manual(NOW);
+            let inventory = Arc::<ArcSwap<Inventory>>::default();
+            Self {
+                world: World::new(),
+                resolver: Arc::new(Resolver::new(Arc::clone(&inventory), clock.clone())),
+                inventory,
+                clock,
+            }
+        }
+
+        fn leaf(&self, name: &str, from: i64, to: i64) -> Arc<Verified> {
+            let leaf = Leaf::new(&[name]).valid(day(from), day(to));
+            Arc::new(self.world.verified(&leaf))
+        }
+
+        fn hold(&self, all: &[&Arc<Verified>]) {
+            let changes = (0..).zip(all).map(|(slot, certificate)| {
+                let source = Source {
+                    label: "/a.pem".into(),
+                    files: Files {
+                        chain: "/a.pem".into(),
+                        key: None,
+                    },
+                    ocsp: None,
+                    folder: None,
+                    order: slot as usize,
+                    accept_worse: false,
+                    keep: true,
+                };
+                let candidate = Candidate {
+                    certificate: Arc::clone(certificate),
+                    slot,
+                    order: slot,
+                    on_disk: true,
+                    held_back: false,
+                };
+                let disk = Disk {
+                    state: DiskState::Same,
+                    reason: None,
+                    detail: None,
+                    since: NOW,
+                };
+                let held = Held {
+                    source: Arc::new(source),
+                    candidates: vec![candidate],
+                    disk,
+                };
+                let held = Some(Arc::new(held));
+                Change { slot, held }
+            });
+            let next = Inventory::default().with(changes, 0..8, &Settings::default());
+            self.inventory.store(Arc::new(next));
+        }
+
+        /// The leaf that a client is shown that asks for this name; an error is the handshake's.
+        fn shake_hands(&self, name: &str) -> Result<CertificateDer<'static>, rustls::Error> {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
+            let mut client = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Trusting))
+                .with_no_client_auth();
+            client.enable_sni = name.parse::<std::net::IpAddr>().is_err();
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            let mut client = ClientConnection::new(Arc::new(client), name)?;
+            let mut server = ServerConnection::new(Arc::new(server))?;
+            while client.is_handshaking() {
+                let mut wire = Vec::new();
+                client.write_tls(&mut wire).unwrap();
+                server.read_tls(&mut &*wire).unwrap();
+                server.process_new_packets()?;
+                wire.clear();
+                server.write_tls(&mut wire).unwrap();
+                client.read_tls(&mut &*wire).unwrap();
+                client.process_new_packets()?;
+            }
+            client.writer().flush().unwrap();
+            drop(server.reader().read(&mut [0; 1]));
+            let chain = client.peer_certificates().unwrap();
+            Ok(chain[0].clone().into_owned())
+        }
+
+        fn counts(&self) -> [u64; 3] {
+            let counters = self.resolver.counters();
+            [
+                &counters.unknown_name,
+                &counters.no_sni,
+                &counters.none_held,
+            ]
+            .map(|counter| counter.load(Ordering::Relaxed))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Trusting;
+
+    impl ServerCertVerifier for Trusting {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            let algorithms = rustls::crypto::aws_lc_rs::default_provider();
+            let algorithms = algorithms.signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
+
+    fn der(certificate: &Arc<Verified>) -> CertificateDer<'static> {
+        certificate.key().cert[0].clone()
+    }
+
+    #[test]
+    fn a_handshake_gets_the_best_at_its_second_without_any_event() {
+        let bench = Bench::new();
+        let (now, later) = (bench.leaf("a.test", -30, 1), bench.leaf("a.test", 1, 60));
+        bench.hold(&[&now, &later]);
+        assert_eq!(bench.shake_hands("a.test"), Ok(der(&now)));
+        bench.clock.set(day(1).plus(1));
+        assert_eq!(bench.shake_hands("a.test"), Ok(der(&later)));
+        assert_eq!(bench.counts(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn unknown_names_and_none_get_the_default_and_are_counted() {
+        let bench = Bench::new();
+        assert!(bench.shake_hands("a.test").is_err());
+        let only = bench.leaf("a.test", -30, 60);
+        bench.hold(&[&only]);
+        assert_eq!(bench.shake_hands("unknown.test"), Ok(der(&only)));
+        assert_eq!(bench.shake_hands("192.0.2.1"), Ok(der(&only)));
+        assert_eq!(bench.counts(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn names_are_found_however_they_are_written() {
+        let bench = Bench::new();
+        bench.hold(&[
+            &bench.leaf("a.test", -30, 60),
+            &bench.leaf("2001:db8::1", -30, 60),
+        ]);
+        for host in [
+            "a.test",
+            "A.Test",
+            "a.test.",
+            "2001:db8::1",
+            "2001:DB8:0::1",
+        ] {
+            assert!(bench.resolver.best_for(host).is_some(), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "b.test",
+            "x.a.test",
+            "192.0.2.1",
+            &"A".repeat(1000),
+        ] {
+            assert!(bench.resolver.best_for(host).is_none(), "{host}");
+        }
+        assert_eq!(bench.counts(), [0, 0, 0]);
     }
 }

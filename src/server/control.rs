@@ -13,8 +13,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use super::{Error, Server, systemd};
+use super::{Error, Server, alerting, systemd};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
+use crate::alert::canary::is_canary;
 use crate::cert::Event;
 use crate::cert::keeper::AcceptError;
 use crate::listen;
@@ -85,6 +86,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         server.registry.clone(),
         server.keeper.subscribe(),
     ));
+    let alerting = alerting::start(server, server.state.clone());
     readiness.send_replace(Readiness::Ready);
     systemd::ready();
     info!("ready");
@@ -108,6 +110,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         reason: reason.into(),
     });
     drain(server, &mut signals.end).await;
+    alerting.end().await;
     drop(end_admin);
     if let Some(admin) = admin {
         let _ = admin.await;
@@ -163,7 +166,12 @@ fn start_admin(
     let inventory: admin::Inventory = {
         let clock = server.shared.clock.clone();
         let inventory = server.keeper.inventory();
-        Arc::new(move || inventory.load().report(clock.now()))
+        Arc::new(move || {
+            let mut reports = inventory.load().report(clock.now());
+            // It is the machinery's own, and nobody's certificate.
+            reports.retain(|report| !is_canary(report));
+            reports
+        })
     };
     admin::certificates::describe(&server.registry, Arc::clone(&inventory));
     let accept = {
@@ -185,11 +193,13 @@ fn start_admin(
             })
         })
     };
+    let listing = server.alerting.listing.clone();
+    let alerts = move || serde_json::json!(*listing.load());
     let state = admin::State {
         registry: server.registry.clone(),
         readiness,
         inventory,
-        alerts: Box::new(|| serde_json::json!({ "firing": [], "resolved": [] })),
+        alerts: Box::new(alerts),
         reload: Box::new(reload),
         accept: Box::new(accept),
         more: Vec::new(),

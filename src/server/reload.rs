@@ -7,9 +7,8 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Server, Source, listeners, world};
+use super::{Server, Source, alerting, listeners, world};
 use crate::admin::{ReloadOutcome, logs};
-use crate::cert::keeper::Wanted;
 use crate::config::{self, Config};
 use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
@@ -34,6 +33,7 @@ impl Server {
                 for reason in &refused {
                     error!(%reason, "the configuration is refused; the old one goes on");
                 }
+                self.alerting.refused(&refused);
                 self.reloads.record(ReloadResult::Refused);
                 return ReloadOutcome {
                     ok: false,
@@ -82,7 +82,9 @@ impl Server {
             mut changed,
         } = plan;
         // Certificates first: a new site must not be asked for before what it answers with is held.
-        let certificates = self.keeper.reload(Wanted::of(&config));
+        let certificates = self
+            .keeper
+            .reload(alerting::wanted(&config, self.state.is_some()));
         changed.extend(
             certificates
                 .changed
@@ -113,6 +115,7 @@ impl Server {
         }
         self.access.commit(access);
         self.telemetry.set_level(level);
+        self.alerting.taken(&config);
         *current = config;
         ReloadOutcome {
             ok: true,

@@ -1,34 +1,74 @@
 //! What a newcomer sees first.
 
-use crate::support::{Staunch, eventually, run};
+use std::process::Command;
 
-#[test]
-fn the_curl_line_that_the_demo_prints_works_when_pasted() {
+use crate::support::{Ran, Staunch, eventually, run, until};
+
+/// The demo, running in a folder of its own, with all defaults; what it printed is what is used.
+fn demo() -> Staunch {
     let builder = Staunch::build();
     let mut command = builder.command();
     command.arg("demo");
-    let folder = builder.path("");
     let demo = builder.spawn(command);
-    let line = eventually("the demo prints a curl line", || {
+    let ready = printed(&demo, "/readyz");
+    until("the demo is ready", || {
+        assert!(demo.is_running());
+        paste(&demo, &format!("{ready} --silent --fail"))
+            .status
+            .success()
+    });
+    demo
+}
+
+/// The first command that it prints with this in it.
+fn printed(demo: &Staunch, part: &str) -> String {
+    eventually(&format!("the demo prints a command with {part}"), || {
         assert!(demo.is_running());
         let printed = demo.stdout();
-        let line = printed
-            .lines()
-            .find(|line| line.contains("curl ") && line.contains("--cacert"));
-        let begin = line?.find("curl ")?;
-        Some(line?[begin..].to_owned())
+        let mut commands = printed.lines().filter(|line| line.starts_with("  "));
+        let command = commands.find(|line| line.contains(part))?;
+        Some(command.trim().to_owned())
+    })
+}
+
+/// Does what a user does with it, in another terminal.
+fn paste(demo: &Staunch, command: &str) -> Ran {
+    run(Command::new("sh")
+        .args(["-c", command])
+        .env("CURL_HOME", "/nonexistent")
+        .env("no_proxy", "*")
+        .current_dir(demo.config().path("")))
+}
+
+#[test]
+fn every_line_that_the_demo_prints_works_when_pasted() {
+    let demo = demo();
+    let ask = printed(&demo, "--cacert");
+    let ask = format!("{ask} --silent --show-error --fail");
+    let pasted = paste(&demo, &ask);
+    assert!(!pasted.ok().is_empty());
+    assert!(demo.config().path("certs").is_dir());
+
+    let inventory = format!("{} --silent", printed(&demo, "/api/certificates"));
+    let served = || {
+        let inventory = crate::support::json(paste(&demo, &inventory).ok().as_bytes());
+        inventory["certificates"][0]["fingerprint_sha256"].clone()
+    };
+    let first = served();
+    paste(&demo, &printed(&demo, "--renew")).ok();
+    until("the renewed certificate is served", || served() != first);
+    let second = served();
+    paste(&demo, &ask).ok();
+
+    paste(&demo, &printed(&demo, "garbage")).ok();
+    until("the inventory tells that it is broken", || {
+        let inventory = crate::support::json(paste(&demo, &inventory).ok().as_bytes());
+        inventory["certificates"][0]["disk"]["state"] == "rejected"
     });
-    let mut shell = std::process::Command::new("sh");
-    shell
-        .args([
-            "-c",
-            &format!("{line} --silent --show-error --fail --max-time 30"),
-        ])
-        .current_dir(&folder);
-    let pasted = run(&mut shell);
-    assert!(pasted.status.success(), "{line}: {pasted:#?}");
-    assert!(!pasted.stdout.is_empty());
-    assert!(folder.join("certs").is_dir());
+    paste(&demo, &ask).ok();
+    paste(&demo, &printed(&demo, "--renew")).ok();
+    until("it is mended", || served() != second);
+
     demo.term();
     assert_eq!(demo.wait_exit().code(), Some(0));
 }

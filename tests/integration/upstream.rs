@@ -101,6 +101,99 @@ fn a_unix_socket_is_spoken_to() {
     assert_eq!(client.post(HOST, "/", b"hello").json()["body"], "hello");
 }
 
+/// Another staunch, which speaks TLS, in front of the origin.
+fn over_tls(ca: &TestCa, origin: &Origin, name: &str) -> Staunch {
+    Staunch::build()
+        .leaf(&ca.issue(name))
+        .site(HOST, origin)
+        .start()
+}
+
+#[test]
+fn a_server_over_tls_is_spoken_to_if_it_is_trusted() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let right = over_tls(&ca, &origin, "127.0.0.1");
+    let another = over_tls(&ca, &origin, "other.test");
+    let untrusted = over_tls(&TestCa::new(), &origin, "127.0.0.1");
+    let url = |server: &Staunch| format!("https://{}", server.https());
+    let site = Site::new(&[HOST], &url(&right))
+        .route("/another/", &url(&another))
+        .route("/untrusted/", &url(&untrusted));
+    let proxy = Staunch::build()
+        .trusting(&ca)
+        .leaf(&ca.issue(HOST))
+        .sites(site)
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client.get(HOST, "/").expect(200);
+    }
+    client.get(HOST, "/another/").expect(502);
+    client.get(HOST, "/untrusted/").expect(502);
+    assert_eq!(origin.requests().len(), 3);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn every_way_to_balance_serves() {
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    for balance in ["round-robin", "least-requests", "random", "hash"] {
+        let proxy = Staunch::build()
+            .leaf(&TestCa::new().issue(HOST))
+            .upstream("pair", &[&one.url(), &two.url()])
+            .set("upstream.pair.balance", format!("{balance:?}"))
+            .sites(Site::new(&[HOST], "pair"))
+            .start();
+        let mut client = proxy.connect();
+        let asked: Vec<_> = (0..20)
+            .map(|_| client.get(HOST, "/").expect(200).json()["origin"].clone())
+            .collect();
+        if balance == "hash" {
+            // The same client goes to the same server.
+            assert!(asked.iter().all(|origin| *origin == asked[0]), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn the_server_with_the_fewest_requests_is_chosen() {
+    let gate = Gate::new();
+    let slow = |name| {
+        let gate = gate.clone();
+        let wait = move |exchange: &mut crate::support::Exchange<'_>| {
+            gate.pass();
+            exchange.echo()
+        };
+        Origin::plan(name).route("/slow", wait).start()
+    };
+    let (one, two) = (slow("one"), slow("two"));
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .upstream("pair", &[&one.url(), &two.url()])
+        .set("upstream.pair.balance", "\"least-requests\"")
+        .set("workers.threads", 1)
+        .sites(Site::new(&[HOST], "pair"))
+        .start();
+    let mut waiting = proxy.connect();
+    waiting.ask("GET", HOST, "/slow", "").unwrap();
+    until("it is in flight", || {
+        one.requests().len() + two.requests().len() == 1
+    });
+    let busy = if one.requests().is_empty() {
+        "two"
+    } else {
+        "one"
+    };
+    let mut client = proxy.connect();
+    for _ in 0..10 {
+        let echo = client.get(HOST, "/").expect(200).json();
+        assert_ne!(echo["origin"], busy);
+    }
+    gate.open();
+    waiting.read("GET").expect(200);
+}
+
 #[test]
 fn nginx_is_spoken_to() {
     let nginx = Nginx::start();
@@ -169,7 +262,7 @@ fn a_server_that_says_nothing_is_a_bad_gateway() {
 #[test]
 fn a_server_that_speaks_nonsense_is_a_bad_gateway() {
     let origin = Origin::plan("origin")
-        .raw("/ssh", "SSH-2.0-OpenSSH_9.2p1\r\n")
+        .raw("/ssh", "SSH-2.0-OpenSSH_9.2p1\r\n\r\n")
         .raw("/status", "HTTP/1.1 2000 OK\r\n\r\n")
         .raw("/version", "HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n")
         .raw(

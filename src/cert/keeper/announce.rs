@@ -10,8 +10,8 @@ use crate::cert::ledger::Entry;
 use crate::cert::{Event, Fault, Reason, Verified};
 use crate::clock::Timestamp;
 
-/// Tells an event to everyone. `quietly`, for the many certificates of a start, the log hears of
-/// it only where somebody has to act.
+/// Tells an event to everyone. `quietly`, for the many certificates of a start, it goes to the
+/// ledger only: they are in the inventory, and the events that matter would drown.
 pub(super) fn announce(
     event: Event,
     quietly: bool,
@@ -21,8 +21,10 @@ pub(super) fn announce(
 ) {
     log(&event, quietly, now);
     memory.note(Entry::of(&event, now));
-    // An error means that nobody listens.
-    let _unheard = events.send(Arc::new(event));
+    if !quietly {
+        // An error means that nobody listens.
+        let _unheard = events.send(Arc::new(event));
+    }
 }
 
 /// Writes an event to the log, at a level that says who must act: an operator (error, warning), or

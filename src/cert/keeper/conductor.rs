@@ -1,8 +1,13 @@
 //! The keeper's thread: one loop, which owns everything that changes.
 
+mod asked;
+mod passing;
+mod taking;
 mod tracked;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,20 +16,21 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::announce::announce;
-use super::folders::{Folders, Found};
+use super::folders::{Folders, Found, Key};
 use super::gather::{Gathered, Gatherer, Job, in_parallel};
 use super::memory::Memory;
 use super::standing::{Standing, Verdict};
-use super::{AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted};
+use super::terms::{
+    AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
+};
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
 use crate::cert::load::rejection_for_io;
 use crate::cert::source::{Files, Reader};
-use crate::cert::{DiskState, Event, Rejection, Verified};
+use crate::cert::{Event, Verified};
 use crate::clock::{Clock, Timestamp};
-use crate::config::SiteName;
 use crate::watch::{Reach, Round, Watch};
-use tracked::{Tracked, Trouble, What, may_be_half};
+use tracked::Tracked;
 
 /// Sources that are looked at before what was found is published.
 const BATCH: usize = 512;
@@ -38,20 +44,12 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// How long the thread sleeps at most: the clock may be set.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Things a second that a round looks at, so that polling stays cheap however many there are.
-const POLLED_PER_SECOND: f64 = 200.0;
+/// Things a second that a round looks at, so that polling stays cheap however many there are: up to
+/// 1,500 certificates the period is kept, and 10,000 take a few minutes.
+const POLLED_PER_SECOND: f64 = 50.0;
 
 /// The same where polling is all there is.
 const UNWATCHED_PER_SECOND: f64 = 5000.0;
-
-/// Who depends on a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
-    /// The source in this slot.
-    Source(u32),
-    /// The searched folder of this number.
-    Folder(u32),
-}
 
 /// How news of a source are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +82,14 @@ pub(super) struct Conductor {
     /// When the clock changes how good a certificate is.
     turns: BTreeSet<(Timestamp, u32)>,
     dirty: BTreeSet<u32>,
+    /// Sources of which the kernel does not tell everything.
+    unwatched: BTreeSet<u32>,
+    /// Entries of folders that cannot be searched.
+    lost_folders: BTreeMap<PathBuf, u32>,
     unpublished: BTreeMap<u32, Change>,
     unsaved: VecDeque<u32>,
     save_pause: Duration,
+    failed: bool,
     round: Round,
     unwatched_round: Round,
     folder_round: Round,
@@ -129,9 +132,12 @@ impl Conductor {
             timers: BTreeSet::new(),
             turns: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+            lost_folders: BTreeMap::new(),
             unpublished: BTreeMap::new(),
             unsaved: VecDeque::new(),
             save_pause: Duration::ZERO,
+            failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
             unwatched_round: round(timing.poll_unwatched, UNWATCHED_PER_SECOND),
             folder_round: round(timing.poll, POLLED_PER_SECOND),
@@ -149,7 +155,8 @@ impl Conductor {
             self.track(source);
         }
         self.track_strangers();
-        let jobs = self.jobs(&(0..self.slots()).collect());
+        let dirty = std::mem::take(&mut self.dirty);
+        let jobs = self.jobs(&dirty);
         let gathered = in_parallel(&jobs, |job| {
             let gathered = self.gatherer.one(job, now);
             let remembered = self.recall(job, &gathered, now);
@@ -164,6 +171,7 @@ impl Conductor {
         self.track_lost_folders(Mode::Starting);
         self.publish();
         self.memory.begin();
+        self.drop_copies();
         let inventory = self.shared.inventory.load();
         info!(
             sources = self.by_files.len(),
@@ -197,7 +205,12 @@ impl Conductor {
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.tick();
+            // Nothing here is known to panic. If something does, today's certificates must not be
+            // served for ever for it.
+            if catch_unwind(AssertUnwindSafe(|| self.tick())).is_err() {
+                error!("the keeper of certificates failed and goes on; please report this");
+                self.failed = true;
+            }
         }
     }
 
@@ -209,7 +222,8 @@ impl Conductor {
         let save = (!self.unsaved.is_empty()).then_some(self.save_pause);
         let timer = self.timers.first().map(|(at, _)| *at);
         let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
-        let poll = self.any_unwatched().then(|| self.timing.poll_unwatched / 4);
+        let unwatched = !self.unwatched.is_empty() || self.folders.any_unwatched();
+        let poll = unwatched.then(|| self.timing.poll_unwatched / 4);
         [
             self.watch.due(),
             timer,
@@ -258,47 +272,37 @@ impl Conductor {
     /// Looks at a slice of what may have changed without a word.
     fn poll(&mut self) {
         let now = Instant::now();
-        let slots = self.tracked.len();
-        for n in self.round.next(now, slots).into_iter().flatten() {
+        for n in self
+            .round
+            .next(now, self.tracked.len())
+            .into_iter()
+            .flatten()
+        {
             if n == 0 {
                 self.gatherer.reader.look_at_mounts();
             }
             self.dirty.extend(slot_of(n));
         }
-        for n in self.unwatched_round.next(now, slots).into_iter().flatten() {
-            let Some(tracked) = self.tracked[n].as_ref() else {
-                continue;
-            };
-            let changed = match tracked.reach {
+        let slice = self.unwatched_round.next(now, self.unwatched.len());
+        let unwatched = slice.into_iter().flat_map(|range| {
+            let unwatched = self.unwatched.iter().copied();
+            unwatched.skip(range.start).take(range.len())
+        });
+        let changed = unwatched.filter(|slot| {
+            let tracked = self.tracked[*slot as usize].as_ref();
+            tracked.is_some_and(|tracked| match tracked.reach {
                 Reach::Events => false,
                 Reach::Polled => self.gatherer.reader.stamp(&tracked.source) != tracked.stamp,
                 Reach::Remote => true,
-            };
-            if changed {
-                self.dirty.extend(slot_of(n));
-            }
-        }
+            })
+        });
+        self.dirty.extend(changed);
         self.poll_folders(now);
     }
 
     fn poll_folders(&mut self, now: Instant) {
-        let all = self.folders.numbers();
-        let mut due: BTreeSet<u32> = self
-            .folder_round
-            .next(now, all.len())
-            .into_iter()
-            .flatten()
-            .map(|n| all[n].0)
-            .collect();
-        if due.is_empty() && !self.folders.any_unwatched() {
-            return;
-        }
-        due.extend(
-            all.iter()
-                .filter(|(_, reach)| *reach != Reach::Events)
-                .map(|(n, _)| *n),
-        );
-        let found = self.folders.visit_numbers(due.into_iter(), &mut self.watch);
+        let slice = self.folder_round.next(now, self.folders.count());
+        let found = self.folders.poll(slice, &mut self.watch);
         self.apply_found(found);
     }
 
@@ -345,6 +349,9 @@ impl Conductor {
 
     /// What the state directory has of a source, where the disk does not give the same.
     fn recall(&self, job: &Job, gathered: &Gathered, now: Timestamp) -> Vec<Arc<Verified>> {
+        if !job.source.keep {
+            return Vec::new();
+        }
         let generations = self.memory.recall(&job.source.files);
         if let Some(Ok(on_disk)) = &gathered.news
             && generations
@@ -365,468 +372,6 @@ impl Conductor {
             })
             .map(Arc::new)
             .collect()
-    }
-
-    /// Takes what was found at a source.
-    fn process(&mut self, gathered: Gathered, mode: Mode) {
-        let now = self.clock.now();
-        let Gathered {
-            slot,
-            parts,
-            stamp,
-            moving,
-            pinned,
-            news,
-        } = gathered;
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        tracked.stamp = stamp;
-        if moving {
-            tracked.again = Some(Instant::now() + AGAIN);
-            self.reschedule(slot);
-            return;
-        }
-        tracked.again = None;
-        let before = tracked.parts.replace(parts);
-        match news {
-            None if mode != Mode::Watching => self.hurry(slot),
-            None => {}
-            Some(Ok(certificate)) => self.offer(slot, certificate, mode),
-            Some(Err(rejection)) => {
-                let half = before.is_some() && may_be_half(&rejection);
-                self.trouble(slot, What::Broken, rejection, half, mode);
-            }
-        }
-        if let Some(tracked) = self.get(slot)
-            && tracked.standing.pin(pinned, now)
-        {
-            self.stage(slot);
-        }
-        self.reschedule(slot);
-    }
-
-    /// A source gives a certificate.
-    fn offer(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
-        let now = self.clock.now();
-        let needs = self.needs.clone();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        match tracked.standing.judge(&certificate, &needs, now) {
-            Verdict::Same => self.recover(slot),
-            Verdict::Take => self.take(slot, certificate, mode),
-            Verdict::HoldBack(rejection) => {
-                let what = What::Worse(certificate);
-                self.trouble(slot, what, Arc::new(rejection), false, mode);
-            }
-        }
-    }
-
-    /// What is on disk is what is held, after all.
-    fn recover(&mut self, slot: u32) {
-        let now = self.clock.now();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        tracked.trouble = None;
-        tracked.on_disk_parts = tracked.parts;
-        tracked.standing.recover(now);
-        self.tell_recovered(slot);
-        self.stage(slot);
-    }
-
-    /// A certificate takes its place.
-    fn take(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
-        let now = self.clock.now();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        tracked.trouble = None;
-        tracked.on_disk_parts = tracked.parts;
-        let old = tracked.standing.take(Arc::clone(&certificate), now);
-        let source = Arc::clone(&tracked.source.label);
-        match old {
-            Some(old) if mode != Mode::Starting => {
-                // A new staple alone is no swap.
-                if old.key().cert != certificate.key().cert {
-                    self.announce(
-                        Event::Swapped {
-                            source,
-                            old,
-                            new: certificate,
-                        },
-                        false,
-                    );
-                }
-            }
-            _ => {
-                let facts = certificate;
-                self.announce(Event::Loaded { source, facts }, mode == Mode::Starting);
-            }
-        }
-        self.note_changed(slot);
-        self.tell_recovered(slot);
-        self.unsaved.push_back(slot);
-        self.stage(slot);
-    }
-
-    /// What is on disk cannot be used, or is worse: nothing changes, for now or for good.
-    fn trouble(
-        &mut self,
-        slot: u32,
-        what: What,
-        rejection: Arc<Rejection>,
-        half: bool,
-        mode: Mode,
-    ) {
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        // Half of a pair only if the other half is what it was.
-        let half = half && tracked.is_half_new();
-        tracked.trouble = Some(Trouble::new(what, rejection, half));
-        if mode != Mode::Watching {
-            self.hurry(slot);
-        }
-        self.reschedule(slot);
-    }
-
-    /// Shows and tells what is wrong without waiting longer.
-    fn hurry(&mut self, slot: u32) {
-        self.show(slot);
-        self.tell(slot);
-    }
-
-    /// The inventory shows what is wrong with a source.
-    fn show(&mut self, slot: u32) {
-        let now = self.clock.now();
-        let needs = self.needs.clone();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        let Some(trouble) = tracked.trouble.as_mut().filter(|trouble| !trouble.shown) else {
-            return;
-        };
-        trouble.shown = true;
-        let rejection = Arc::clone(&trouble.rejection);
-        match &trouble.what {
-            What::Broken => tracked.standing.reject(&rejection, now),
-            What::Worse(certificate) => {
-                let certificate = Arc::clone(certificate);
-                if tracked.source.accept_worse {
-                    self.use_worse(slot, certificate, "`accept = true` in the configuration");
-                    return;
-                }
-                tracked
-                    .standing
-                    .hold_back(certificate, rejection, &needs, now);
-            }
-        }
-        self.stage(slot);
-    }
-
-    /// Everybody is told what is wrong with a source, unless they know.
-    fn tell(&mut self, slot: u32) {
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        let Some(trouble) = tracked.trouble.as_mut().filter(|trouble| !trouble.told) else {
-            return;
-        };
-        trouble.told = true;
-        let rejection = Arc::clone(&trouble.rejection);
-        if tracked.told.as_ref() == Some(&rejection) {
-            return;
-        }
-        tracked.told = Some(Arc::clone(&rejection));
-        let source = Arc::clone(&tracked.source.label);
-        let event = match &trouble.what {
-            What::Broken => Event::Rejected { source, rejection },
-            What::Worse(certificate) => Event::HeldBack {
-                source,
-                fingerprint: certificate.facts().fingerprint,
-                rejection,
-            },
-        };
-        self.announce(event, false);
-    }
-
-    fn tell_recovered(&mut self, slot: u32) {
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        if tracked.told.take().is_some() {
-            let source = Arc::clone(&tracked.source.label);
-            self.announce(Event::Recovered { source }, false);
-        }
-    }
-
-    /// Uses a certificate although it is worse.
-    fn use_worse(&mut self, slot: u32, certificate: Arc<Verified>, because: &str) {
-        let now = self.clock.now();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        tracked.trouble = None;
-        tracked.told = None;
-        tracked.on_disk_parts = tracked.parts;
-        let fingerprint = certificate.facts().fingerprint;
-        tracked.standing.accept(certificate, now);
-        let source = Arc::clone(&tracked.source.label);
-        self.announce(
-            Event::Accepted {
-                source,
-                fingerprint,
-                because: because.into(),
-            },
-            false,
-        );
-        self.note_changed(slot);
-        self.unsaved.push_back(slot);
-        self.stage(slot);
-    }
-
-    /// Does what has come due at this time.
-    fn check_timers(&mut self) {
-        let now = Instant::now();
-        while let Some(&(at, slot)) = self.timers.first()
-            && at <= now
-        {
-            self.timers.pop_first();
-            let Some(tracked) = self.get(slot) else {
-                continue;
-            };
-            tracked.timer = None;
-            if tracked.again.take_if(|again| *again <= now).is_some() {
-                self.dirty.insert(slot);
-            }
-            self.check_vanished(slot, now);
-            self.check_trouble(slot, now);
-            self.reschedule(slot);
-        }
-    }
-
-    fn check_trouble(&mut self, slot: u32, now: Instant) {
-        let timing = self.timing;
-        let Some(trouble) = self.get(slot).and_then(|tracked| tracked.trouble.as_ref()) else {
-            return;
-        };
-        let (show, tell) = (trouble.show_at(&timing), trouble.tell_at(&timing));
-        if show <= now {
-            self.show(slot);
-        }
-        if tell <= now {
-            self.tell(slot);
-        }
-    }
-
-    /// An entry that has been gone from its folder for long enough is let go, unless that would
-    /// leave a configured name without a valid certificate.
-    fn check_vanished(&mut self, slot: u32, now: Instant) {
-        let grace = self.timing.grace;
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        let Some(since) = tracked.vanished else {
-            return;
-        };
-        if now < since + grace {
-            return;
-        }
-        if self.may_let_go(slot) {
-            self.let_go(slot);
-        } else if let Some(tracked) = self.get(slot) {
-            // Perhaps another will cover its names by then.
-            tracked.vanished = Some(now);
-        }
-    }
-
-    fn may_let_go(&self, slot: u32) -> bool {
-        let Some(tracked) = self.tracked.get(slot as usize).and_then(Option::as_ref) else {
-            return true;
-        };
-        let Some(current) = tracked.standing.current() else {
-            return true;
-        };
-        let folder = tracked.source.folder.as_deref();
-        if folder.is_some_and(|folder| self.folders.is_lost(folder)) {
-            return false;
-        }
-        let inventory = self.shared.inventory.load();
-        let now = self.clock.now();
-        self.wanted.sites.iter().all(|site| {
-            let host = match site {
-                SiteName::Exact(host) => host.to_string(),
-                SiteName::Wildcard(parent) => format!("*.{parent}"),
-                // It names nothing in particular that would be missed.
-                SiteName::Any => return true,
-            };
-            !current.covers(&host) || inventory.is_covered_without(slot, &host, now)
-        })
-    }
-
-    fn let_go(&mut self, slot: u32) {
-        let Some(tracked) = self.untrack(slot) else {
-            return;
-        };
-        self.memory.forget(&tracked.source.files);
-        let source = Arc::clone(&tracked.source.label);
-        self.report.removed.push(source.to_string());
-        if tracked.standing.current().is_some() || tracked.told.is_some() {
-            self.announce(Event::Removed { source }, false);
-        }
-    }
-
-    /// Judges again where the clock has made a certificate better or worse. What is served does
-    /// not wait for this: validity is looked at for each handshake.
-    fn check_clock(&mut self) {
-        let now = self.clock.now();
-        while let Some(&(at, slot)) = self.turns.first()
-            && at <= now
-        {
-            self.turns.pop_first();
-            let Some(tracked) = self.get(slot) else {
-                continue;
-            };
-            let label = Arc::clone(&tracked.source.label);
-            if let Some(current) = tracked.standing.current()
-                && current.facts().validity.not_after.plus(1) == at
-            {
-                error!(
-                    source = %label,
-                    fingerprint = %current.facts().fingerprint,
-                    not_after = %current.facts().validity.not_after,
-                    "a certificate that is held has expired"
-                );
-            }
-            self.judge_again(slot);
-            self.stage(slot);
-        }
-    }
-
-    /// Whether what is held back is still worse.
-    fn judge_again(&mut self, slot: u32) {
-        let (now, needs) = (self.clock.now(), self.needs.clone());
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        let Some((waiting, _)) = tracked.standing.waiting() else {
-            return;
-        };
-        let waiting = Arc::clone(waiting);
-        match tracked.standing.judge(&waiting, &needs, now) {
-            Verdict::Same | Verdict::Take => self.take(slot, waiting, Mode::Watching),
-            Verdict::HoldBack(rejection) => {
-                let reason = tracked.standing.disk().reason;
-                if reason != Some(rejection.reason) {
-                    let what = What::Worse(waiting);
-                    self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
-                }
-            }
-        }
-    }
-
-    fn reload(&mut self, wanted: Wanted) -> LoadReport {
-        self.report = LoadReport::default();
-        self.needs = Needs::new(&wanted.sites);
-        self.wanted = wanted;
-        let old = std::mem::take(&mut self.folders);
-        self.folders = Folders::new(&self.wanted.sources, old, &mut self.watch);
-        let found = self.folders.visit_all(&mut self.watch);
-        self.apply_found(found);
-        self.track_wanted();
-        self.gatherer.reader.look_at_mounts();
-        self.dirty.extend(0..self.slots());
-        self.look(Mode::Asked);
-        for slot in 0..self.slots() {
-            self.judge_again(slot);
-            self.reschedule(slot);
-        }
-        self.publish();
-        self.finish_report()
-    }
-
-    /// Makes what is tracked what is wanted.
-    fn track_wanted(&mut self) {
-        let wanted = self.wanted_sources();
-        let keep: BTreeSet<&Files> = wanted.iter().map(|source| &source.files).collect();
-        let unwanted: Vec<u32> = (0..self.slots())
-            .filter(|slot| {
-                let tracked = self.tracked[*slot as usize].as_ref();
-                tracked.is_some_and(|tracked| {
-                    let files = &tracked.source.files;
-                    // What vanished from a folder that is still wanted has its own rule.
-                    let folder = tracked.source.folder.as_deref();
-                    let earlier = folder.and_then(|at| self.folders.earlier(files, at));
-                    !tracked.is_folder && !keep.contains(files) && earlier.is_none()
-                })
-            })
-            .collect();
-        for slot in unwanted {
-            self.let_go(slot);
-        }
-        for source in wanted {
-            self.track(source);
-        }
-        self.drop_found_folders();
-    }
-
-    fn finish_report(&mut self) -> LoadReport {
-        let mut report = std::mem::take(&mut self.report);
-        let mut seen = BTreeSet::new();
-        report.changed.retain(|source| seen.insert(source.clone()));
-        for slot in self.in_order.values() {
-            let Some(tracked) = self.tracked[*slot as usize].as_ref() else {
-                continue;
-            };
-            report.sources += usize::from(!tracked.is_folder);
-            report.held += usize::from(tracked.standing.current().is_some());
-            let disk = tracked.standing.disk();
-            if disk.state != DiskState::Same {
-                report.refused.push(Refusal {
-                    source: tracked.source.label.to_string(),
-                    reason: disk.reason,
-                    detail: disk.detail.clone(),
-                });
-            }
-        }
-        report
-    }
-
-    fn accept(&mut self, source: &str, because: &str) -> Result<Accepted, AcceptError> {
-        let called = |slot: &u32| {
-            let tracked = self.tracked[*slot as usize].as_ref();
-            tracked.is_some_and(|tracked| !tracked.is_folder && tracked.source.is_called(source))
-        };
-        let Some(slot) = self.in_order.values().copied().find(called) else {
-            return Err(AcceptError::UnknownSource(source.to_owned()));
-        };
-        self.dirty.insert(slot);
-        self.look(Mode::Asked);
-        let Some(tracked) = self.get(slot) else {
-            return Err(AcceptError::UnknownSource(source.to_owned()));
-        };
-        let waiting = tracked.standing.waiting().map(|(held, _)| Arc::clone(held));
-        let changed = waiting.is_some();
-        if let Some(certificate) = waiting {
-            self.use_worse(slot, certificate, because);
-            self.reschedule(slot);
-            self.publish();
-        }
-        let Some(tracked) = self.get(slot) else {
-            return Err(AcceptError::UnknownSource(source.to_owned()));
-        };
-        if let Some(trouble) = &tracked.trouble {
-            return Err(AcceptError::CannotBeServed(Arc::clone(&trouble.rejection)));
-        }
-        let current = tracked.standing.current();
-        let current = current.ok_or_else(|| AcceptError::UnknownSource(source.to_owned()))?;
-        Ok(Accepted {
-            source: tracked.source.label.to_string(),
-            fingerprint: current.facts().fingerprint,
-            changed,
-        })
     }
 
     /// Copies some of what was taken to the state directory.
@@ -863,8 +408,22 @@ impl Conductor {
         }
     }
 
+    /// Removes the copies of what may not be copied, or no longer.
+    fn drop_copies(&self) {
+        for tracked in self.tracked.iter().flatten() {
+            let files = &tracked.source.files;
+            if !tracked.source.keep && !self.memory.recall(files).is_empty() {
+                self.memory.forget(files);
+            }
+        }
+    }
+
     fn tell_degraded(&self) {
-        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded()]
+        let failed = self.failed.then(|| {
+            "the keeper of certificates failed once; restart staunch, and please report it"
+                .to_owned()
+        });
+        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded(), failed]
             .into_iter()
             .flatten()
             .collect();

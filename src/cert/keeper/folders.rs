@@ -1,14 +1,24 @@
 //! The searched folders: which certificates are in them, and watching them for more.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::conductor::Key;
+use crate::cert::source::folder::Delta;
 use crate::cert::source::{Files, Search, Source};
 use crate::config::{CertificateSource, Location};
 use crate::watch::{Reach, Watch};
+
+/// Who depends on a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Key {
+    /// The source in this slot.
+    Source(u32),
+    /// The searched folder of this number.
+    Folder(u32),
+}
 
 /// All configured folders.
 #[derive(Default)]
@@ -16,7 +26,9 @@ pub(super) struct Folders {
     roots: Vec<Root>,
     /// Every folder at or below a root, by the number that its watch has.
     numbers: HashMap<Place, u32>,
-    places: HashMap<u32, Visited>,
+    places: BTreeMap<u32, Place>,
+    /// Those of which the kernel does not tell everything.
+    unwatched: BTreeSet<u32>,
     next: u32,
 }
 
@@ -30,16 +42,18 @@ struct Root {
 /// A folder at or below the root of this index.
 type Place = (usize, PathBuf);
 
-struct Visited {
-    place: Place,
-    reach: Reach,
-}
-
 /// What became of the certificates in folders.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) appeared: Vec<Source>,
     pub(super) vanished: Vec<Files>,
+}
+
+/// Folders to look at, and what was found so far.
+#[derive(Default)]
+struct Visit {
+    left: VecDeque<Place>,
+    found: Found,
 }
 
 impl Folders {
@@ -92,10 +106,11 @@ impl Folders {
     }
 
     /// Folders that cannot be searched, each with its place in the configuration and why.
-    pub(super) fn problems(&self) -> impl Iterator<Item = (&Arc<Path>, usize, io::Error)> {
-        self.roots
-            .iter()
-            .filter_map(|root| Some((&root.path, root.order, root.search.problem()?)))
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&Path, usize, io::Error)> {
+        self.roots.iter().flat_map(|root| {
+            let problems = root.search.problems();
+            problems.map(|(folder, error)| (folder, root.order, error))
+        })
     }
 
     /// The source for files that were in a folder earlier, if that is still configured.
@@ -113,9 +128,7 @@ impl Folders {
     /// was in it was removed on purpose.
     pub(super) fn is_lost(&self, folder: &Path) -> bool {
         let root = self.roots.iter().find(|root| *root.path == *folder);
-        root.is_some_and(|root| {
-            root.search.problem().is_some() || root.search.found().next().is_none()
-        })
+        root.is_some_and(|root| root.search.is_lost())
     }
 
     /// Looks at everything and watches it.
@@ -125,7 +138,11 @@ impl Folders {
             places.insert((n, root.path.to_path_buf()));
             places.extend(root.search.folders().map(|folder| (n, folder.to_owned())));
         }
-        self.visit(places, watch)
+        let visit = Visit {
+            left: places.into_iter().collect(),
+            ..Visit::default()
+        };
+        self.visit(visit, watch)
     }
 
     /// Looks at the folders that watched changes may concern.
@@ -136,56 +153,77 @@ impl Folders {
         watch: &mut Watch<Key>,
     ) -> Found {
         let mut places: HashSet<Place> = keys
-            .filter_map(|number| Some(self.places.get(&number)?.place.clone()))
+            .filter_map(|number| self.places.get(&number).cloned())
             .collect();
         for path in paths {
             for (n, root) in self.roots.iter().enumerate() {
                 places.extend(root.search.concerned_by(path).map(|folder| (n, folder)));
             }
         }
-        self.visit(places, watch)
+        let visit = Visit {
+            left: places.into_iter().collect(),
+            ..Visit::default()
+        };
+        self.visit(visit, watch)
     }
 
-    /// Looks at the folders with these numbers, of which some are polled.
-    pub(super) fn visit_numbers(
-        &mut self,
-        numbers: impl Iterator<Item = u32>,
-        watch: &mut Watch<Key>,
-    ) -> Found {
-        self.visit_changed(numbers, std::iter::empty(), watch)
+    /// Looks at a slice of all folders, and at those of which nothing is heard.
+    pub(super) fn poll(&mut self, slice: [Range<usize>; 2], watch: &mut Watch<Key>) -> Found {
+        let slice = slice.into_iter().filter(|range| !range.is_empty());
+        let slice: Vec<_> = slice
+            .flat_map(|range| self.places.values().skip(range.start).take(range.len()))
+            .cloned()
+            .collect();
+        let mut visit = Visit::default();
+        for place in slice {
+            // It is watched already, which costs more than listing it. Should it hold news, then
+            // nothing was heard of them, and it is watched anew.
+            if self.list(&place, &mut visit, watch) {
+                visit.left.push_back(place);
+            }
+        }
+        let unwatched = self.unwatched.iter();
+        let unwatched = unwatched.filter_map(|number| self.places.get(number).cloned());
+        visit.left.extend(unwatched);
+        self.visit(visit, watch)
     }
 
-    /// The numbers of all folders, and whether the kernel tells of them.
-    pub(super) fn numbers(&self) -> Vec<(u32, Reach)> {
-        let mut all: Vec<_> = self.places.iter().map(|(n, at)| (*n, at.reach)).collect();
-        all.sort_unstable_by_key(|(n, _)| *n);
-        all
+    /// How many folders are looked at.
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
     }
 
     /// Whether any folder has to be polled.
     pub(super) fn any_unwatched(&self) -> bool {
-        self.places.values().any(|at| at.reach != Reach::Events)
+        !self.unwatched.is_empty()
     }
 
-    fn visit(&mut self, places: HashSet<Place>, watch: &mut Watch<Key>) -> Found {
-        let mut all = Found::default();
-        let mut left: VecDeque<_> = places.into_iter().collect();
-        while let Some((n, folder)) = left.pop_front() {
+    fn visit(&mut self, mut visit: Visit, watch: &mut Watch<Key>) -> Found {
+        while let Some(place) = visit.left.pop_front() {
             // Watched first, so that nothing can come between the listing and the watch.
-            self.cover((n, folder.clone()), watch);
-            let Some(root) = self.roots.get_mut(n) else {
-                continue;
-            };
-            let delta = root.search.look(&folder);
-            left.extend(delta.below.into_iter().map(|below| (n, below)));
-            let appeared = delta.appeared.iter().map(|found| root.source(found));
-            all.appeared.extend(appeared);
-            all.vanished.extend(delta.vanished);
-            for gone in delta.gone {
-                self.uncover(&(n, gone), watch);
-            }
+            self.cover(place.clone(), watch);
+            self.list(&place, &mut visit, watch);
         }
-        all
+        visit.found
+    }
+
+    /// Lists one folder. Returns whether it holds news.
+    fn list(&mut self, place: &Place, visit: &mut Visit, watch: &mut Watch<Key>) -> bool {
+        let (n, folder) = place;
+        let Some(root) = self.roots.get_mut(*n) else {
+            return false;
+        };
+        let delta = root.search.look(folder);
+        let is_news = delta != Delta::default();
+        let below = delta.below.into_iter().map(|below| (*n, below));
+        visit.left.extend(below);
+        let appeared = delta.appeared.iter().map(|found| root.source(found));
+        visit.found.appeared.extend(appeared);
+        visit.found.vanished.extend(delta.vanished);
+        for gone in delta.gone {
+            self.uncover(&(*n, gone), watch);
+        }
+        is_news
     }
 
     fn cover(&mut self, place: Place, watch: &mut Watch<Key>) {
@@ -194,11 +232,12 @@ impl Folders {
             self.next
         });
         let cover = watch.cover_folder(Key::Folder(number), &place.1);
-        let visited = Visited {
-            place,
-            reach: cover.reach,
-        };
-        self.places.insert(number, visited);
+        self.places.insert(number, place);
+        if cover.reach == Reach::Events {
+            self.unwatched.remove(&number);
+        } else {
+            self.unwatched.insert(number);
+        }
     }
 
     fn uncover(&mut self, place: &Place, watch: &mut Watch<Key>) {
@@ -212,6 +251,7 @@ impl Folders {
         }
         if let Some(number) = self.numbers.remove(place) {
             self.places.remove(&number);
+            self.unwatched.remove(&number);
             watch.uncover(Key::Folder(number));
         }
     }

@@ -100,14 +100,14 @@ impl Memory {
 
     /// Sources of which there are copies and which are not `known`, with the folder that they were
     /// found in.
-    pub(super) fn strangers(
+    pub(super) fn strangers<'a>(
         &self,
-        known: impl Fn(&Files) -> bool,
+        known: impl Iterator<Item = &'a Files>,
     ) -> Vec<(Files, Option<PathBuf>)> {
-        let strangers = self
-            .last_good
-            .iter()
-            .flat_map(|last_good| last_good.strangers(&known));
+        let Some(last_good) = &self.last_good else {
+            return Vec::new();
+        };
+        let strangers = last_good.strangers(known).into_iter();
         strangers
             .map(|header| (header.files, header.folder))
             .collect()

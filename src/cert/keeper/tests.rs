@@ -1,5 +1,7 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod scale;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -429,7 +431,8 @@ fn a_held_back_one_is_used_when_the_other_dies_and_one_from_the_future_at_its_ti
 fn a_restart_serves_what_was_good_while_the_disk_is_broken() {
     let bench = Bench::new();
     let good = bench.issue(&["a.test"], -30, 60);
-    let breakages: [(&str, fn(&Bench, &Issued)); 4] = [
+    type Breakage = fn(&Bench, &Issued);
+    let breakages: [(&str, Breakage); 4] = [
         ("truncated", |bench, good| {
             bench.put("a.crt", &good.chain[..99])
         }),
@@ -491,8 +494,10 @@ fn an_unwritable_state_folder_is_said_and_stops_nothing() {
     bench.put("state/last-good", "a file where a folder should be");
     let running = bench.start(vec![bench.pair("a")]);
     running.expect_served("a.test", &good);
-    until("it is said", || !running.keeper.degraded().is_empty());
-    assert!(running.keeper.degraded()[0].contains("state directory"));
+    until("it is said", || {
+        let said = running.keeper.degraded();
+        said.iter().any(|said| said.contains("state directory"))
+    });
 }
 
 #[test]
@@ -513,6 +518,26 @@ fn no_copy_is_made_of_what_may_not_be_kept() {
     drop(running);
     let copies = fs::read_dir(bench.path("state/last-good")).unwrap().count();
     assert_eq!(copies, 1);
+}
+
+#[test]
+fn copies_go_when_they_are_no_longer_wanted() {
+    let bench = Bench::new();
+    let good = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &good);
+    let running = bench.start(vec![bench.pair("a")]);
+    bench.wait_for_copy(print(&good));
+    let not_kept = CertificateSource {
+        keep: false,
+        ..bench.pair("a")
+    };
+    running.keeper.reload(bench.wanted(vec![not_kept]));
+    until("the copies are gone", || {
+        fs::read_dir(bench.path("state/last-good"))
+            .unwrap()
+            .next()
+            .is_none()
+    });
 }
 
 #[test]

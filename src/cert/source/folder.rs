@@ -49,7 +49,8 @@ pub struct Search {
     folders: HashMap<PathBuf, Listing>,
     /// Each folder once, whatever links lead to it.
     seen: HashMap<(u64, u64), PathBuf>,
-    problem: Option<(io::ErrorKind, String)>,
+    /// Folders that are there and cannot be listed, and the root if it is not there.
+    problems: BTreeMap<PathBuf, (io::ErrorKind, String)>,
 }
 
 /// What one folder holds.
@@ -67,7 +68,7 @@ impl Search {
             root: root.to_owned(),
             folders: HashMap::new(),
             seen: HashMap::new(),
-            problem: None,
+            problems: BTreeMap::new(),
         }
     }
 
@@ -76,10 +77,17 @@ impl Search {
         &self.root
     }
 
-    /// Why the configured folder itself cannot be searched.
-    pub fn problem(&self) -> Option<io::Error> {
-        let (kind, text) = self.problem.as_ref()?;
-        Some(io::Error::new(*kind, text.clone()))
+    /// Folders that cannot be searched, and why.
+    pub fn problems(&self) -> impl Iterator<Item = (&Path, io::Error)> {
+        self.problems.iter().map(|(folder, (kind, text))| {
+            let error = io::Error::new(*kind, text.clone());
+            (folder.as_path(), error)
+        })
+    }
+
+    /// Whether the configured folder itself cannot be searched, or holds nothing.
+    pub fn is_lost(&self) -> bool {
+        self.problems.contains_key(&self.root) || self.found().next().is_none()
     }
 
     /// Every certificate found.
@@ -126,11 +134,12 @@ impl Search {
             return Delta::default();
         }
         let listed = list(folder);
-        if *folder == *self.root {
-            self.problem = listed
-                .as_ref()
-                .err()
-                .map(|error| (error.kind(), error.to_string()));
+        self.problems.remove(folder);
+        if let Err(error) = &listed
+            && (*folder == *self.root || !is_gone(error))
+        {
+            let problem = (error.kind(), error.to_string());
+            self.problems.insert(folder.to_owned(), problem);
         }
         match listed {
             Ok((inode, entries)) => self.update(folder, inode, entries),
@@ -211,6 +220,9 @@ impl Search {
         let mut delta = Delta::default();
         let mut left = vec![folder.to_owned()];
         while let Some(folder) = left.pop() {
+            if folder != self.root {
+                self.problems.remove(&folder);
+            }
             let Some(listing) = self.folders.remove(&folder) else {
                 continue;
             };
@@ -709,11 +721,13 @@ mod tests {
         bench.find();
         fs::remove_dir_all(bench.path("")).unwrap();
         assert!(bench.find().is_empty());
-        let problem = bench.search.problem().unwrap();
+        let (folder, problem) = bench.search.problems().next().unwrap();
+        assert_eq!(folder, bench.dir.path().join("root"));
         assert_eq!(problem.kind(), io::ErrorKind::NotFound);
+        assert!(bench.search.is_lost());
         bench.write("tls.crt", "");
         assert_eq!(bench.find().len(), 1);
-        assert!(bench.search.problem().is_none());
+        assert!(bench.search.problems().next().is_none() && !bench.search.is_lost());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::{PATIENCE, Response};
 #[derive(Clone)]
 pub struct Tls {
     address: SocketAddr,
+    preamble: Vec<u8>,
     name: Option<String>,
     alpn: Vec<Vec<u8>>,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -38,6 +39,7 @@ impl Tls {
     pub fn to(address: SocketAddr) -> Self {
         Self {
             address,
+            preamble: Vec::new(),
             name: None,
             alpn: vec![b"http/1.1".to_vec()],
             versions: vec![&rustls::version::TLS12, &rustls::version::TLS13],
@@ -48,9 +50,23 @@ impl Tls {
         }
     }
 
+    /// Another client from now on, with sessions of its own.
+    fn anew(self) -> Self {
+        Self {
+            config: Arc::default(),
+            ..self
+        }
+    }
+
     /// Asks for this name (SNI).
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Sends these bytes before anything else.
+    pub fn preamble(mut self, bytes: &[u8]) -> Self {
+        self.preamble = bytes.to_vec();
         self
     }
 
@@ -59,32 +75,32 @@ impl Tls {
         self.alpn = (protocols.iter())
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        self
+        self.anew()
     }
 
     /// Speaks this version only.
     pub fn version(mut self, version: &'static SupportedProtocolVersion) -> Self {
         self.versions = vec![version];
-        self
+        self.anew()
     }
 
     /// Takes these signatures only.
     pub fn schemes(mut self, schemes: &[SignatureScheme]) -> Self {
         self.schemes = Some(schemes.to_vec());
-        self
+        self.anew()
     }
 
     /// Takes only certificates for the name below this root, valid now.
     pub fn trusting(mut self, root: &Arc<Root>) -> Self {
         self.root = Some(Arc::clone(root));
-        self
+        self.anew()
     }
 
     /// Resumes sessions where it can. What is said of the certificate is then what was said when
     /// the session began.
-    pub const fn resuming(mut self) -> Self {
+    pub fn resuming(mut self) -> Self {
         self.resumes = true;
-        self
+        self.anew()
     }
 
     /// Where it connects to.
@@ -128,6 +144,7 @@ impl Tls {
         let mut tls = ClientConnection::new(self.config(), self.server_name())
             .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
         let mut socket = tcp.try_clone()?;
+        socket.write_all(&self.preamble)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }

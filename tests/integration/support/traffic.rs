@@ -1,11 +1,13 @@
 //! Clients that ask all the time while something else happens.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Connection, H2, HOST, Staunch, Tls, block_on};
+use super::{Connection, H2, HOST, Staunch, Tls, block_on, until};
 
 /// Between two requests of one client: enough to be in the middle of things at any moment, and to
 /// leave other tests their share of the machine.
@@ -13,6 +15,7 @@ const PACE: Duration = Duration::from_millis(2);
 
 /// Four clients, each of its own kind, asking [`HOST`] without a pause.
 pub struct Traffic {
+    requests: Arc<AtomicUsize>,
     stops: Vec<Sender<()>>,
     clients: Vec<JoinHandle<Report>>,
 }
@@ -34,21 +37,35 @@ impl Traffic {
         let tls = proxy.tls(HOST);
         let kinds = [kept_http1, new_http1, kept_http2, new_http2];
         let mut traffic = Self {
+            requests: Arc::default(),
             stops: Vec::new(),
             clients: Vec::new(),
         };
         for kind in kinds {
             let (stop, stopped) = mpsc::channel();
             let tls = tls.clone();
+            let requests = Arc::clone(&traffic.requests);
             traffic.stops.push(stop);
             traffic.clients.push(thread::spawn(move || {
                 let mut report = Report::default();
-                let mut go_on = || stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout);
+                let mut go_on = || {
+                    requests.fetch_add(1, Ordering::Relaxed);
+                    stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout)
+                };
                 kind(&tls, &mut report, &mut go_on);
                 report
             }));
         }
         traffic
+    }
+
+    /// Waits until so many more requests were made.
+    #[track_caller]
+    pub fn go_on_for(&self, requests: usize) {
+        let now = self.requests.load(Ordering::Relaxed);
+        until("more requests are made", || {
+            self.requests.load(Ordering::Relaxed) >= now + requests
+        });
     }
 
     /// Stops, and says what was seen.

@@ -1,11 +1,11 @@
 //! What the conductor knows of each source, and the books it keeps of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Conductor, Found, Key, Mode, Standing, Timing, error, info, rejection_for_io};
+use super::{Conductor, Found, Key, Mode, Standing, Timing, info, rejection_for_io};
 use crate::cert::inventory::Change;
 use crate::cert::source::{Files, Parts, Source};
 use crate::cert::{DiskState, Reason, Rejection, Verified};
@@ -43,7 +43,9 @@ pub(super) struct Trouble {
     pub(super) rejection: Arc<Rejection>,
     /// Only one of two files is new.
     half: bool,
+    /// When it became as it is, and when anything was wrong first.
     since: Instant,
+    first: Instant,
     pub(super) shown: bool,
     pub(super) told: bool,
 }
@@ -96,28 +98,39 @@ impl Tracked {
 }
 
 impl Trouble {
-    pub(super) fn new(what: What, rejection: Arc<Rejection>, half: bool) -> Self {
+    pub(super) fn new(
+        what: What,
+        rejection: Arc<Rejection>,
+        half: bool,
+        before: Option<&Self>,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             what,
             rejection,
             half,
-            since: Instant::now(),
+            since: now,
+            first: before.map_or(now, |before| before.first),
             shown: false,
             told: false,
         }
     }
 
     pub(super) fn show_at(&self, timing: &Timing) -> Instant {
-        self.since + timing.settle
+        self.after(timing.settle)
     }
 
     pub(super) fn tell_at(&self, timing: &Timing) -> Instant {
-        self.since
-            + if self.half {
-                timing.tell_half
-            } else {
-                timing.tell
-            }
+        self.after(match self.half {
+            true => timing.tell_half,
+            false => timing.tell,
+        })
+    }
+
+    /// When it has been left alone for so long; or, since somebody may be at it all the time, has
+    /// not been right for several times as long.
+    fn after(&self, patience: Duration) -> Instant {
+        (self.since + patience).min(self.first + 5 * patience)
     }
 
     fn next(&self, timing: &Timing) -> Option<Instant> {
@@ -209,6 +222,7 @@ impl Conductor {
             self.turns.remove(&(*at, slot));
         }
         self.dirty.remove(&slot);
+        self.unwatched.remove(&slot);
         self.unsaved.retain(|other| *other != slot);
         self.unpublished.insert(slot, Change { slot, held: None });
         self.free.push(slot);
@@ -268,14 +282,14 @@ impl Conductor {
         let cover = self.watch.cover(Key::Source(slot), paths);
         tracked.covered = Some(stamp);
         tracked.reach = cover.reach;
+        if cover.reach == Reach::Events {
+            self.unwatched.remove(&slot);
+        } else {
+            self.unwatched.insert(slot);
+        }
         if cover.fresh && self.gatherer.reader.stamp(&tracked.source) != stamp {
             self.dirty.insert(slot);
         }
-    }
-
-    pub(super) fn any_unwatched(&self) -> bool {
-        let unwatched = |tracked: &Tracked| tracked.reach != Reach::Events;
-        self.folders.any_unwatched() || self.tracked.iter().flatten().any(unwatched)
     }
 
     /// Takes note of what appeared in folders, and of what vanished from them.
@@ -309,9 +323,7 @@ impl Conductor {
 
     /// Looks after what was held in an earlier run and is not found in its folder now.
     pub(super) fn track_strangers(&mut self) {
-        let strangers = self
-            .memory
-            .strangers(|files| self.by_files.contains_key(files));
+        let strangers = self.memory.strangers(self.by_files.keys());
         let (mut kept, mut unknown) = (0, 0);
         for (files, folder) in strangers {
             let source = folder.and_then(|at| self.folders.earlier(&files, Path::new(&at)));
@@ -341,50 +353,47 @@ impl Conductor {
         let lost: Vec<_> = self
             .folders
             .problems()
-            .map(|(path, order, error)| (path.to_path_buf(), order, error))
+            .filter(|(path, ..)| !self.lost_folders.contains_key(*path))
+            .map(|(path, order, error)| (path.to_owned(), order, error))
             .collect();
         for (path, order, problem) in lost {
+            let Some(config) = self.wanted.sources.get(order) else {
+                continue;
+            };
             let files = Files {
                 chain: path.clone(),
                 key: None,
             };
             if self.by_files.contains_key(&files) {
+                // It was a bundle until now.
                 continue;
             }
-            let Some(config) = self.wanted.sources.get(order) else {
-                continue;
-            };
-            let source = Source::found(files, &path.as_path().into(), config, order);
+            let source = Source::found(files, &Arc::from(path.as_path()), config, order);
             let rejection = Arc::new(rejection_for_io(&path, &problem));
             let slot = self.track(source);
             self.dirty.remove(&slot);
             if let Some(tracked) = self.get(slot) {
                 tracked.is_folder = true;
             }
+            self.lost_folders.insert(path, slot);
             self.trouble(slot, What::Broken, rejection, false, mode);
         }
     }
 
     /// Removes the entries of folders that can be searched again.
     pub(super) fn drop_found_folders(&mut self) {
-        let lost: BTreeSet<_> = self
-            .folders
-            .problems()
-            .map(|(path, ..)| path.to_path_buf())
-            .collect();
-        let found: Vec<u32> = (0..self.slots())
-            .filter(|slot| {
-                let tracked = self.tracked[*slot as usize].as_ref();
-                tracked.is_some_and(|tracked| {
-                    tracked.is_folder && !lost.contains(&tracked.source.files.chain)
-                })
-            })
-            .collect();
-        for slot in found {
+        if self.lost_folders.is_empty() {
+            return;
+        }
+        let problems = self.folders.problems();
+        let lost: BTreeSet<_> = problems.map(|(path, ..)| path.to_owned()).collect();
+        let all = std::mem::take(&mut self.lost_folders).into_iter();
+        let (still, found): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.partition(|(path, _)| lost.contains(path));
+        self.lost_folders = still;
+        for slot in found.into_values() {
             self.tell_recovered(slot);
-            if self.untrack(slot).is_none() {
-                error!(slot, "a folder's entry was gone already");
-            }
+            self.untrack(slot);
         }
     }
 }

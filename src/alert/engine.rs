@@ -1,0 +1,536 @@
+//! When people are told: once when it begins, again at an interval that shortens as the deadline
+//! nears, once when it is over.
+//!
+//! [`Engine::tick`] takes the conditions that hold at a moment and returns what is to be told. It
+//! reads no clock and does no input or output, so a test plays a year in a millisecond. Intervals
+//! are measured on the monotonic clock: setting the wall clock causes neither a flood nor silence.
+//!
+//! Of one code, at most [`GROUP_ABOVE`] alerts that fire at the same time are told one by one. The
+//! others are a group and told as one: ten thousand certificates that expire together are a
+//! message, not ten thousand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::clockwatch::Moment;
+use super::condition::{Code, Condition, Key};
+use super::message::{Alert, Notification, Occasion, Status};
+use crate::clock::Timestamp;
+use crate::config::Severity;
+
+/// Alerts of one code that are told one by one; what comes on top is told as a group.
+pub const GROUP_ABOVE: usize = 5;
+/// Resolved alerts that are remembered.
+const HISTORY: usize = 200;
+/// How long something that comes and goes must be gone before it is over.
+const GONE_FOR: Duration = Duration::from_secs(60);
+/// The same, at most, for something that came back again and again.
+const GONE_FOR_MOST: Duration = Duration::from_secs(30 * 60);
+/// Within this time of being over, coming back counts as flapping.
+const FLAPPING: i64 = 3600;
+/// After a start, detectors need a while to find again what they had found before.
+const SETTLING: Duration = Duration::from_secs(120);
+
+/// One alert that fires.
+#[derive(Clone, Debug)]
+struct Active {
+    condition: Condition,
+    since: Timestamp,
+    /// The gravest it has been.
+    severity: Severity,
+    told: Option<Told>,
+    /// Told as part of its code's group.
+    grouped: bool,
+    /// Since when the condition no longer holds.
+    gone: Option<Duration>,
+    /// How often it came back soon after it was over.
+    flaps: u32,
+    /// Known from an earlier run, and not seen in this one yet.
+    restored: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Duration,
+    severity: Severity,
+}
+
+/// What was told of a group.
+#[derive(Clone, Debug)]
+struct Group {
+    at: Duration,
+    alert: Alert,
+}
+
+/// What a restart must not forget.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    firing: Vec<SavedAlert>,
+    groups: Vec<SavedGroup>,
+    resolved: VecDeque<Alert>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SavedAlert {
+    condition: Condition,
+    since: Timestamp,
+    severity: Severity,
+    /// How many seconds before the state was saved it was told, and as how grave.
+    #[serde(default)]
+    told: Option<(u64, Severity)>,
+    #[serde(default)]
+    grouped: bool,
+    #[serde(default)]
+    flaps: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct SavedGroup {
+    told: u64,
+    alert: Alert,
+}
+
+/// Everything that fires, and what was told of it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    repeat: Duration,
+    started: Option<Duration>,
+    active: BTreeMap<Key, Active>,
+    groups: BTreeMap<Code, Group>,
+    resolved: VecDeque<Alert>,
+}
+
+impl Engine {
+    /// Nothing fires, nothing was told. `repeat` is the longest interval between reminders.
+    pub const fn new(repeat: Duration) -> Self {
+        Self {
+            repeat,
+            started: None,
+            active: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            resolved: VecDeque::new(),
+        }
+    }
+
+    /// Goes on where an earlier run stopped, `ago` before `now` on the monotonic clock.
+    pub fn restore(repeat: Duration, saved: Saved, now: Duration, ago: Duration) -> Self {
+        let then =
+            |before: u64| now.saturating_sub(ago.saturating_add(Duration::from_secs(before)));
+        let mut engine = Self::new(repeat);
+        engine.resolved = saved.resolved;
+        engine.resolved.truncate(HISTORY);
+        for it in saved.firing {
+            let active = Active {
+                since: it.since,
+                severity: it.severity,
+                told: it.told.map(|(before, severity)| Told {
+                    at: then(before),
+                    severity,
+                }),
+                grouped: it.grouped,
+                gone: None,
+                flaps: it.flaps,
+                restored: true,
+                condition: it.condition,
+            };
+            engine.active.insert(active.condition.key(), active);
+        }
+        for it in saved.groups {
+            let group = Group {
+                at: then(it.told),
+                alert: it.alert,
+            };
+            engine.groups.insert(group.alert.condition, group);
+        }
+        engine
+    }
+
+    /// What a restart must not forget.
+    pub fn save(&self, now: Duration) -> Saved {
+        let before = |at: Duration| now.saturating_sub(at).as_secs();
+        let firing = self.active.values().map(|it| SavedAlert {
+            condition: it.condition.clone(),
+            since: it.since,
+            severity: it.severity,
+            told: it.told.map(|told| (before(told.at), told.severity)),
+            grouped: it.grouped,
+            flaps: it.flaps,
+        });
+        let groups = self.groups.values().map(|it| SavedGroup {
+            told: before(it.at),
+            alert: it.alert.clone(),
+        });
+        Saved {
+            firing: firing.collect(),
+            groups: groups.collect(),
+            resolved: self.resolved.clone(),
+        }
+    }
+
+    /// Takes another interval between reminders, after a reload.
+    pub const fn set_repeat(&mut self, repeat: Duration) {
+        self.repeat = repeat;
+    }
+
+    /// Hears what holds at this moment, and says what is to be told.
+    pub fn tick(&mut self, at: Moment, conditions: Vec<Condition>) -> Vec<Notification> {
+        self.started.get_or_insert(at.monotonic);
+        let mut out = Vec::new();
+        self.absorb(at, conditions);
+        self.resolve(at, &mut out);
+        let quiet = self.superseded();
+        self.tell_new(at, &quiet, &mut out);
+        self.remind(at, &quiet, &mut out);
+        self.tell_groups(at, &quiet, &mut out);
+        out
+    }
+
+    /// Takes over what holds, and notes what no longer does.
+    fn absorb(&mut self, at: Moment, conditions: Vec<Condition>) {
+        let mut present: BTreeMap<Key, Condition> = BTreeMap::new();
+        for condition in conditions {
+            let key = condition.key();
+            if present
+                .get(&key)
+                .is_none_or(|known| known.severity < condition.severity)
+            {
+                present.insert(key, condition);
+            }
+        }
+        for (key, active) in &mut self.active {
+            if let Some(condition) = present.remove(key) {
+                active.severity = active.severity.max(condition.severity);
+                active.condition = condition;
+                active.gone = None;
+                active.restored = false;
+            } else {
+                active.gone.get_or_insert(at.monotonic);
+            }
+        }
+        for (key, condition) in present {
+            let active = Active {
+                since: condition.since.map_or(at.wall, |since| since.min(at.wall)),
+                severity: condition.severity,
+                told: None,
+                grouped: false,
+                gone: None,
+                flaps: self.flaps(&key, at.wall),
+                restored: false,
+                condition,
+            };
+            self.active.insert(key, active);
+        }
+    }
+
+    /// How often this came back lately.
+    fn flaps(&self, key: &Key, now: Timestamp) -> u32 {
+        if !key.code.flaps() {
+            return 0;
+        }
+        let lately = |it: &&Alert| {
+            it.resolved_at
+                .is_some_and(|at| now.since(at).abs() < FLAPPING)
+        };
+        let same = |it: &&Alert| it.condition == key.code && it.subject == key.subject;
+        let count = self.resolved.iter().filter(same).filter(lately).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Ends what is gone for long enough.
+    fn resolve(&mut self, at: Moment, out: &mut Vec<Notification>) {
+        let started = self.started.unwrap_or(at.monotonic);
+        let over = |it: &Active| {
+            it.gone.is_some_and(|gone| {
+                let waited = at.monotonic.saturating_sub(gone);
+                waited >= gone_for(it) && (!it.restored || at.monotonic >= started + SETTLING)
+            })
+        };
+        let ended: Vec<Key> = self
+            .active
+            .iter()
+            .filter(|(_, it)| over(it))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in ended {
+            let Some(it) = self.active.remove(&key) else {
+                continue;
+            };
+            if it.told.is_some() && !it.grouped {
+                let alert = Alert::of(&it.condition, it.severity, it.since);
+                self.over(alert, at.wall, out);
+            }
+        }
+        let empty = |code: &Code| {
+            !self
+                .active
+                .values()
+                .any(|it| it.grouped && it.condition.code == *code)
+        };
+        let ended: Vec<Code> = self.groups.keys().copied().filter(empty).collect();
+        for code in ended {
+            if let Some(group) = self.groups.remove(&code) {
+                self.over(group.alert, at.wall, out);
+            }
+        }
+    }
+
+    /// Tells of an alert that it is over, and remembers it.
+    fn over(&mut self, alert: Alert, now: Timestamp, out: &mut Vec<Notification>) {
+        let alert = alert.resolved(now);
+        self.resolved.push_front(alert.clone());
+        self.resolved.truncate(HISTORY);
+        out.push(Notification {
+            occasion: Occasion::Resolved,
+            alert,
+        });
+    }
+
+    /// What is better said by a graver alert of the same subject.
+    fn superseded(&self) -> BTreeSet<Key> {
+        let holds = |code: Code, subject: &str| {
+            let key = Key {
+                code,
+                subject: subject.to_owned(),
+            };
+            self.active.get(&key).is_some_and(|it| it.gone.is_none())
+        };
+        let superseded = |key: &&Key| {
+            key.code
+                .superseded_by()
+                .iter()
+                .any(|code| holds(*code, &key.subject))
+        };
+        self.active.keys().filter(superseded).cloned().collect()
+    }
+
+    /// Tells what is new or graver, one by one or, where there is too much of it, as a group.
+    fn tell_new(&mut self, at: Moment, quiet: &BTreeSet<Key>, out: &mut Vec<Notification>) {
+        let mut alone: BTreeMap<Code, usize> = BTreeMap::new();
+        let mut new: BTreeMap<Code, usize> = BTreeMap::new();
+        for (key, it) in self
+            .active
+            .iter()
+            .filter(|(key, it)| speaks(key, it, quiet))
+        {
+            let counts = if it.told.is_some() {
+                &mut alone
+            } else {
+                &mut new
+            };
+            *counts.entry(key.code).or_default() += 1;
+        }
+        for (key, it) in self
+            .active
+            .iter_mut()
+            .filter(|(key, it)| speaks(key, it, quiet))
+        {
+            let occasion = match it.told {
+                Some(told) if it.severity > told.severity => Occasion::Escalated,
+                Some(_) => continue,
+                None => Occasion::Fired,
+            };
+            let of = |counts: &BTreeMap<Code, usize>| counts.get(&key.code).copied().unwrap_or(0);
+            let many = of(&alone) + of(&new) > GROUP_ABOVE || self.groups.contains_key(&key.code);
+            if many && occasion == Occasion::Fired {
+                it.grouped = true;
+            } else {
+                tell(it, occasion, at, out);
+            }
+        }
+    }
+
+    /// Tells again what was told long enough ago.
+    fn remind(&mut self, at: Moment, quiet: &BTreeSet<Key>, out: &mut Vec<Notification>) {
+        let repeat = self.repeat;
+        for (_, it) in self
+            .active
+            .iter_mut()
+            .filter(|(key, it)| speaks(key, it, quiet))
+        {
+            let Some(told) = it.told else {
+                continue;
+            };
+            let interval = interval(repeat, it.severity, it.condition.deadline, at.wall);
+            if interval.is_some_and(|it| at.monotonic.saturating_sub(told.at) >= it) {
+                tell(it, Occasion::Repeated, at, out);
+            }
+        }
+    }
+
+    /// Tells of the groups.
+    fn tell_groups(&mut self, at: Moment, quiet: &BTreeSet<Key>, out: &mut Vec<Notification>) {
+        let mut members: BTreeMap<Code, Vec<&Active>> = BTreeMap::new();
+        for (key, it) in &self.active {
+            if it.grouped && it.gone.is_none() && !quiet.contains(key) {
+                members.entry(key.code).or_default().push(it);
+            }
+        }
+        let mut told = Vec::new();
+        for (code, members) in members {
+            let pairs: Vec<_> = members.iter().map(|it| (&it.condition, it.since)).collect();
+            let Some(alert) = Alert::of_group(code, &pairs) else {
+                continue;
+            };
+            let deadline = members.iter().filter_map(|it| it.condition.deadline).min();
+            let known = self.groups.get_mut(&code);
+            let occasion = known.map_or(Some(Occasion::Fired), |known| {
+                known.alert.count = known.alert.count.min(alert.count);
+                let waited = at.monotonic.saturating_sub(known.at);
+                group_occasion(known, &alert, waited, self.repeat, deadline, at.wall)
+            });
+            if let Some(occasion) = occasion {
+                let group = Group {
+                    at: at.monotonic,
+                    alert: alert.clone(),
+                };
+                self.groups.insert(code, group);
+                told.push(code);
+                out.push(Notification { occasion, alert });
+            }
+        }
+        for it in self
+            .active
+            .values_mut()
+            .filter(|it| it.grouped && it.gone.is_none())
+        {
+            if told.contains(&it.condition.code) {
+                it.told = Some(Told {
+                    at: at.monotonic,
+                    severity: it.severity,
+                });
+            }
+        }
+    }
+
+    /// When the next reminder is due on the monotonic clock, if nothing else changes.
+    pub fn next_reminder(&self, at: Moment) -> Option<Duration> {
+        let quiet = self.superseded();
+        let alone = self
+            .active
+            .iter()
+            .filter(|(key, it)| speaks(key, it, &quiet))
+            .filter_map(|(_, it)| {
+                let interval = interval(self.repeat, it.severity, it.condition.deadline, at.wall)?;
+                Some(it.told?.at + interval)
+            });
+        let groups = self.groups.iter().filter_map(|(code, group)| {
+            let mut members = self.active.iter().filter(|(key, it)| {
+                key.code == *code && it.grouped && it.gone.is_none() && !quiet.contains(key)
+            });
+            members.next()?;
+            let deadline = members.filter_map(|(_, it)| it.condition.deadline).min();
+            Some(group.at + interval(self.repeat, group.alert.severity, deadline, at.wall)?)
+        });
+        alone.chain(groups).min()
+    }
+
+    /// Every alert that fires, one by one, gravest first.
+    pub fn firing(&self) -> Vec<Alert> {
+        let mut firing: Vec<Alert> = self
+            .active
+            .values()
+            .map(|it| Alert::of(&it.condition, it.severity, it.since))
+            .collect();
+        firing.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.id.cmp(&b.id)));
+        firing
+    }
+
+    /// What was told and is not over, a group as one.
+    pub fn standing(&self) -> Vec<Alert> {
+        let alone = self
+            .active
+            .values()
+            .filter(|it| it.told.is_some() && !it.grouped);
+        let alone = alone.map(|it| Alert::of(&it.condition, it.severity, it.since));
+        alone
+            .chain(self.groups.values().map(|it| it.alert.clone()))
+            .collect()
+    }
+
+    /// What was over lately, the latest first.
+    pub const fn resolved(&self) -> &VecDeque<Alert> {
+        &self.resolved
+    }
+
+    /// How many alerts fire, by code and severity.
+    pub fn counts(&self) -> BTreeMap<(Code, Severity), usize> {
+        let mut counts = BTreeMap::new();
+        for it in self.active.values() {
+            *counts.entry((it.condition.code, it.severity)).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Whether this alert speaks for itself now.
+fn speaks(key: &Key, it: &Active, quiet: &BTreeSet<Key>) -> bool {
+    !it.grouped && it.gone.is_none() && !quiet.contains(key)
+}
+
+fn tell(it: &mut Active, occasion: Occasion, at: Moment, out: &mut Vec<Notification>) {
+    it.told = Some(Told {
+        at: at.monotonic,
+        severity: it.severity,
+    });
+    out.push(Notification {
+        occasion,
+        alert: Alert::of(&it.condition, it.severity, it.since),
+    });
+}
+
+/// How long it must be gone before it is over.
+fn gone_for(it: &Active) -> Duration {
+    if it.condition.code.flaps() {
+        GONE_FOR
+            .saturating_mul(1 << it.flaps.min(10))
+            .min(GONE_FOR_MOST)
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// How long until it is told again: a twelfth of the time that is left, between a sixth of `repeat`
+/// and the whole of it. What is only worth knowing is told once.
+fn interval(
+    repeat: Duration,
+    severity: Severity,
+    deadline: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Duration> {
+    if severity == Severity::Information {
+        return None;
+    }
+    let least = (repeat / 6).max(Duration::from_secs(60)).min(repeat);
+    Some(deadline.map_or(repeat, |deadline| {
+        let left = u64::try_from(deadline.since(now)).unwrap_or(0);
+        Duration::from_secs(left / 12).clamp(least, repeat)
+    }))
+}
+
+/// Whether a group that was told before is told again, and why.
+fn group_occasion(
+    known: &Group,
+    now: &Alert,
+    waited: Duration,
+    repeat: Duration,
+    deadline: Option<Timestamp>,
+    wall: Timestamp,
+) -> Option<Occasion> {
+    debug_assert_eq!(now.status, Status::Firing);
+    if now.severity > known.alert.severity {
+        return Some(Occasion::Escalated);
+    }
+    // Those that come one after the other are told when they are twice as many, or after a while.
+    let grown = now.count > known.alert.count;
+    if grown && (now.count >= 2 * known.alert.count || waited >= repeat / 6) {
+        return Some(Occasion::Grown);
+    }
+    let interval = interval(repeat, now.severity, deadline, wall)?;
+    (waited >= interval).then_some(Occasion::Repeated)
+}
+
+#[cfg(test)]
+mod tests;

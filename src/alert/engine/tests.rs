@@ -1,0 +1,269 @@
+//! The engine on both clocks: once, again, over; groups, flapping, restarts, jumps.
+
+use super::*;
+use crate::alert::testing::day;
+
+const HOUR: u64 = 3600;
+const BASE: i64 = 20_000;
+
+/// A moment this many hours after a common beginning, on both clocks.
+fn hour(n: u64) -> Moment {
+    seconds(n * HOUR)
+}
+
+fn seconds(n: u64) -> Moment {
+    Moment {
+        wall: day(BASE).plus(i64::try_from(n).unwrap()),
+        monotonic: Duration::from_secs(30 * 24 * HOUR + n),
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(Duration::from_secs(6 * HOUR))
+}
+
+fn condition(code: Code, subject: impl Into<String>) -> Condition {
+    Condition::new(code, subject, Severity::Warning, "It is so.", "Do this.")
+}
+
+fn occasions(told: &[Notification]) -> Vec<(Occasion, Code, &str)> {
+    told.iter()
+        .map(|it| (it.occasion, it.alert.condition, it.alert.subject.as_str()))
+        .collect()
+}
+
+#[test]
+fn it_fires_once_repeats_and_resolves_once() {
+    let mut engine = engine();
+    let holds = || vec![condition(Code::CertificateMissing, "a")];
+    let told = engine.tick(hour(0), holds());
+    assert_eq!(
+        occasions(&told),
+        [(Occasion::Fired, Code::CertificateMissing, "a")]
+    );
+    assert_eq!(engine.tick(hour(1), holds()), []);
+    assert_eq!(
+        engine.tick(hour(6), holds())[0].occasion,
+        Occasion::Repeated
+    );
+    assert_eq!(engine.tick(hour(7), holds()), []);
+    let over = engine.tick(hour(8), vec![]);
+    assert_eq!(over[0].occasion, Occasion::Resolved);
+    assert_eq!(over[0].alert.status, Status::Resolved);
+    assert_eq!(over[0].alert.resolved_at, Some(hour(8).wall));
+    assert_eq!(engine.tick(hour(9), vec![]), []);
+    assert_eq!(engine.resolved().len(), 1);
+    assert!(engine.firing().is_empty());
+}
+
+#[test]
+fn the_interval_shortens_as_the_deadline_nears() {
+    let repeat = Duration::from_secs(6 * HOUR);
+    let of = |left: i64| {
+        interval(
+            repeat,
+            Severity::Critical,
+            Some(day(BASE).plus(left * 3600)),
+            day(BASE),
+        )
+        .unwrap()
+    };
+    assert_eq!(of(24 * 20), repeat);
+    assert_eq!(of(24), Duration::from_secs(2 * HOUR));
+    assert_eq!(of(1), Duration::from_secs(HOUR));
+    assert_eq!(of(-1), Duration::from_secs(HOUR));
+    assert_eq!(interval(repeat, Severity::Information, None, day(0)), None);
+}
+
+#[test]
+fn what_gets_graver_is_told_at_once() {
+    let mut engine = engine();
+    let mut it = condition(Code::ProbeFailed, "a");
+    engine.tick(hour(0), vec![it.clone()]);
+    it.severity = Severity::Critical;
+    let told = engine.tick(seconds(5), vec![it.clone()]);
+    assert_eq!(told[0].occasion, Occasion::Escalated);
+    assert_eq!(engine.tick(seconds(10), vec![it]), []);
+}
+
+#[test]
+fn the_graver_alert_speaks_for_the_lesser_one_and_both_resolve() {
+    let mut engine = engine();
+    let both = || {
+        vec![
+            condition(Code::RenewalOverdue, "a"),
+            condition(Code::Expiring, "a"),
+        ]
+    };
+    engine.tick(hour(0), vec![condition(Code::RenewalOverdue, "a")]);
+    let told = engine.tick(hour(1), both());
+    assert_eq!(occasions(&told), [(Occasion::Fired, Code::Expiring, "a")]);
+    let told = engine.tick(hour(7), both());
+    assert_eq!(
+        occasions(&told),
+        [(Occasion::Repeated, Code::Expiring, "a")]
+    );
+    assert_eq!(engine.tick(hour(8), vec![]).len(), 2);
+
+    let mut engine = self::engine();
+    assert_eq!(
+        engine.tick(hour(0), both()).len(),
+        1,
+        "found late: only the graver one is told"
+    );
+    assert_eq!(
+        engine.tick(hour(1), vec![]).len(),
+        1,
+        "and what was not told does not resolve"
+    );
+}
+
+#[test]
+fn ten_thousand_at_once_are_one_message_and_one_resolution() {
+    let mut engine = engine();
+    let all = |n: usize| {
+        (0..n)
+            .map(|i| condition(Code::Expired, format!("{i:05}")))
+            .collect()
+    };
+    let told = engine.tick(hour(0), all(10_000));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].alert.count, 10_000);
+    assert_eq!(told[0].alert.subjects.len(), 20);
+    assert_eq!(told[0].alert.subject, "10000 certificates");
+    assert!(
+        told[0].alert.summary.len() < 1000,
+        "{}",
+        told[0].alert.summary
+    );
+    assert_eq!(engine.tick(hour(1), all(9000)), []);
+    let told = engine.tick(hour(6), all(3));
+    assert_eq!((told.len(), told[0].alert.count), (1, 3));
+    let told = engine.tick(hour(7), vec![]);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].occasion, Occasion::Resolved);
+    assert_eq!(told[0].alert.id, "expired/*");
+}
+
+#[test]
+fn those_that_come_one_by_one_are_a_group_in_the_end_too() {
+    let mut engine = engine();
+    let mut told = 0;
+    let many = 600;
+    for n in 1..=many {
+        let now = (0..n)
+            .map(|i| condition(Code::RenewalOverdue, format!("{i:04}")))
+            .collect();
+        told += engine.tick(seconds(n), now).len();
+    }
+    assert!(told <= GROUP_ABOVE + 12, "{told} messages");
+    assert_eq!(engine.standing().len(), GROUP_ABOVE + 1);
+    assert_eq!(engine.firing().len(), 600);
+}
+
+#[test]
+fn a_few_are_told_one_by_one() {
+    let mut engine = engine();
+    let five = (0..5)
+        .map(|i| condition(Code::Expired, i.to_string()))
+        .collect();
+    assert_eq!(engine.tick(hour(0), five).len(), 5);
+}
+
+#[test]
+fn what_flaps_must_be_gone_for_a_while_and_longer_each_time() {
+    let mut engine = engine();
+    let down = || vec![condition(Code::UpstreamDown, "a")];
+    assert_eq!(engine.tick(seconds(0), down()).len(), 1);
+    for n in 1..20 {
+        let up_and_down = if n % 2 == 0 { down() } else { vec![] };
+        assert_eq!(engine.tick(seconds(n), up_and_down), []);
+    }
+    assert_eq!(engine.tick(seconds(70), vec![]), []);
+    assert_eq!(
+        engine.tick(seconds(100), vec![])[0].occasion,
+        Occasion::Resolved
+    );
+    assert_eq!(
+        engine.tick(seconds(110), down())[0].occasion,
+        Occasion::Fired
+    );
+    assert_eq!(engine.tick(seconds(120), vec![]), []);
+    assert_eq!(engine.tick(seconds(185), vec![]), [], "twice as long");
+    assert_eq!(
+        engine.tick(seconds(241), vec![])[0].occasion,
+        Occasion::Resolved
+    );
+}
+
+#[test]
+fn a_restart_is_neither_a_flood_nor_silence() {
+    let mut engine = engine();
+    let holds = || {
+        let mut all = vec![
+            condition(Code::CertificateMissing, "a"),
+            condition(Code::UpstreamDown, "b"),
+        ];
+        all.extend((0..9).map(|i| condition(Code::Expired, i.to_string())));
+        all
+    };
+    engine.tick(hour(0), holds());
+    let saved = serde_json::to_string(&engine.save(hour(2).monotonic)).unwrap();
+    let restored = |ago: u64| {
+        let saved = serde_json::from_str(&saved).unwrap();
+        let ago = Duration::from_secs(ago * HOUR);
+        Engine::restore(
+            Duration::from_secs(6 * HOUR),
+            saved,
+            hour(2).monotonic + ago,
+            ago,
+        )
+    };
+    assert_eq!(restored(1).tick(hour(3), holds()), [], "no flood");
+    assert_eq!(
+        restored(4).tick(hour(6), holds()).len(),
+        3,
+        "reminders are due"
+    );
+    let mut engine = restored(1);
+    let mut without = holds();
+    without.retain(|it| it.code != Code::UpstreamDown);
+    assert_eq!(
+        engine.tick(hour(3), without.clone()),
+        [],
+        "detectors need a while"
+    );
+    let told = engine.tick(seconds(3 * HOUR + 121), without);
+    assert_eq!(
+        occasions(&told),
+        [(Occasion::Resolved, Code::UpstreamDown, "b")]
+    );
+}
+
+#[test]
+fn a_wall_clock_that_jumps_neither_floods_nor_silences() {
+    let mut engine = engine();
+    let holds = || vec![condition(Code::CertificateMissing, "a")];
+    engine.tick(hour(0), holds());
+    for jump in [-1000, 1000] {
+        let at = Moment {
+            wall: day(BASE + jump),
+            monotonic: hour(1).monotonic,
+        };
+        assert_eq!(engine.tick(at, holds()), []);
+    }
+    let back = Moment {
+        wall: day(BASE - 1000),
+        monotonic: hour(6).monotonic,
+    };
+    assert_eq!(engine.tick(back, holds())[0].occasion, Occasion::Repeated);
+}
+
+#[test]
+fn a_damaged_memory_is_not_believed() {
+    assert!(serde_json::from_str::<Saved>("{\"firing\": 3}").is_err());
+    assert_eq!(
+        serde_json::from_str::<Saved>("{}").unwrap(),
+        Saved::default()
+    );
+}

@@ -1,0 +1,335 @@
+//! What is told of certificates at each point of their lives, and in which words.
+
+use super::*;
+use crate::alert::testing::{alerts, day, facts, report};
+use crate::cert::Stage;
+
+/// The conditions of these reports on this day, with names of sites covered as they are.
+fn on(day_: i64, reports: &[Report], sites: &[&str], memory: &Memory) -> Vec<Condition> {
+    let now = day(day_);
+    let sites: Vec<SiteName> = sites
+        .iter()
+        .map(|it| SiteName::Exact((*it).into()))
+        .collect();
+    evaluate(&World {
+        now,
+        clock: None,
+        reports,
+        coverage: &coverage(&sites, reports, now),
+        config: &alerts(),
+        memory,
+    })
+}
+
+fn codes(conditions: &[Condition]) -> Vec<Code> {
+    conditions.iter().map(|it| it.code).collect()
+}
+
+/// A certificate of ninety days from day 0.
+fn ninety(source: &str) -> Report {
+    report(source, "www.example.com", day(0), day(90))
+}
+
+#[test]
+fn the_stages_of_a_life_are_told_with_their_numbers() {
+    let reports = [ninety(
+        "/etc/letsencrypt/live/www.example.com/fullchain.pem",
+    )];
+    let at = |n| on(n, &reports, &["www.example.com"], &Memory::default());
+    assert_eq!(at(67), []);
+    let overdue = at(68);
+    assert_eq!(codes(&overdue), [Code::RenewalOverdue]);
+    assert_eq!(overdue[0].severity, Severity::Warning);
+    assert_eq!(
+        overdue[0].summary,
+        "The certificate for www.example.com expires in 22 days, on 1970-04-01 00:00 UTC, and \
+         should have been renewed by now: 24 % of its 90 days are left."
+    );
+    assert!(
+        overdue[0]
+            .next_step
+            .contains("`certbot renew --cert-name www.example.com --dry-run`")
+    );
+    assert_eq!(overdue[0].labels["not_after"], "1970-04-01T00:00:00Z");
+    let expiring = at(82);
+    assert_eq!(codes(&expiring), [Code::RenewalOverdue, Code::Expiring]);
+    assert_eq!(expiring[1].severity, Severity::Critical);
+    assert!(
+        expiring[1].summary.contains("expires in 8 days"),
+        "{}",
+        expiring[1].summary
+    );
+    let expired = at(91);
+    assert_eq!(
+        codes(&expired),
+        [
+            Code::RenewalOverdue,
+            Code::Expiring,
+            Code::Expired,
+            Code::NamesUncovered
+        ]
+    );
+    assert!(
+        expired[2].summary.contains("expired 24 hours ago"),
+        "{}",
+        expired[2].summary
+    );
+    assert!(
+        expired[3]
+            .summary
+            .contains("www.example.com is answered with a certificate that expired")
+    );
+}
+
+#[test]
+fn a_turning_point_is_where_the_conditions_change() {
+    let report = ninety("a");
+    let config = alerts();
+    for point in turning_points(&report, &config, &Memory::default(), day(1)) {
+        let judged = |now: Timestamp| {
+            let coverage = coverage(
+                &[SiteName::Exact("www.example.com".into())],
+                std::slice::from_ref(&report),
+                now,
+            );
+            codes(&evaluate(&World {
+                now,
+                clock: None,
+                reports: std::slice::from_ref(&report),
+                coverage: &coverage,
+                config: &config,
+                memory: &Memory::default(),
+            }))
+        };
+        assert_ne!(judged(point), judged(point.plus(-2)), "{point}");
+    }
+    assert_eq!(
+        turning_points(&report, &config, &Memory::default(), day(1)).len(),
+        3
+    );
+}
+
+#[test]
+fn what_nobody_gets_is_nobodys_emergency() {
+    let mut old = ninety("/old.pem");
+    old.serving = false;
+    let found = on(91, &[old], &[], &Memory::default());
+    assert!(found.iter().all(|it| it.severity == Severity::Warning));
+    assert!(
+        found
+            .last()
+            .unwrap()
+            .summary
+            .ends_with("No name is answered with it.")
+    );
+}
+
+#[test]
+fn a_source_that_is_later_than_its_habit_is_told_of_before_the_common_threshold() {
+    let mut memory = Memory::default();
+    for n in 0..3 {
+        let begin = n * 45;
+        let (old, new) = (
+            facts(day(begin), day(begin + 90)),
+            facts(day(begin + 45), day(begin + 135)),
+        );
+        memory.swapped("/a.pem", &old, &new, day(begin + 45));
+    }
+    let reports = [ninety("/a.pem")];
+    assert_eq!(
+        on(49, &reports, &[], &memory),
+        [],
+        "half is left, or a little less"
+    );
+    let found = on(51, &reports, &[], &memory);
+    assert_eq!(codes(&found), [Code::RenewalOverdue]);
+    assert!(
+        found[0].summary.contains("came with at least 50 % left"),
+        "{}",
+        found[0].summary
+    );
+    assert_eq!(on(51, &reports, &[], &Memory::default()), []);
+}
+
+#[test]
+fn names_without_a_certificate_are_told_one_by_one() {
+    let reports = [ninety("/a.pem")];
+    let found = on(
+        10,
+        &reports,
+        &["www.example.com", "shop.example.com"],
+        &Memory::default(),
+    );
+    assert_eq!(codes(&found), [Code::NamesUncovered]);
+    assert_eq!(found[0].subject, "shop.example.com");
+    assert!(
+        found[0]
+            .next_step
+            .contains("staunch probe shop.example.com")
+    );
+    let early = on(-3, &reports, &["www.example.com"], &Memory::default());
+    assert!(
+        early[0].summary.contains("is not valid before 1970-01-01"),
+        "{}",
+        early[0].summary
+    );
+}
+
+#[test]
+fn coverage_prefers_the_valid_one_and_knows_wildcards_and_addresses() {
+    let mut wild = report("/wild.pem", "x", day(0), day(60));
+    let mut exact = report("/exact.pem", "a.example.com", day(0), day(90));
+    wild.certificate.as_mut().unwrap().names = vec![
+        Name::Wildcard("example.com".into()),
+        Name::Ip("192.0.2.1".parse().unwrap()),
+    ];
+    let of = |reports: &[Report], site: SiteName, now| {
+        let fingerprint = coverage(&[site], reports, day(now)).remove(0).certificate;
+        reports
+            .iter()
+            .find(|it| it.certificate.as_ref().map(|it| it.fingerprint_sha256) == fingerprint)
+            .map(|it| it.source[0].clone())
+    };
+    let site = || SiteName::Exact("a.example.com".into());
+    let both = [wild.clone(), exact.clone()];
+    assert_eq!(of(&both, site(), 10).as_deref(), Some("/exact.pem"));
+    exact.certificate.as_mut().unwrap().not_after = day(5);
+    let both = [wild, exact];
+    assert_eq!(of(&both, site(), 10).as_deref(), Some("/wild.pem"));
+    assert_eq!(
+        of(&both, SiteName::Exact("192.0.2.1".into()), 10).as_deref(),
+        Some("/wild.pem")
+    );
+    assert_eq!(
+        of(&both, SiteName::Wildcard("example.com".into()), 10).as_deref(),
+        Some("/wild.pem")
+    );
+    assert_eq!(of(&both, SiteName::Exact("example.com".into()), 10), None);
+    assert_eq!(coverage(&[SiteName::Any], &both, day(10)), []);
+}
+
+fn with_disk(state: DiskState, reason: Option<Reason>, since: i64) -> Report {
+    let mut report = ninety("/etc/ssl/a b.pem");
+    report.disk = Disk {
+        state,
+        reason,
+        detail: Some("the key belongs to another certificate".into()),
+        since: day(since),
+    };
+    report
+}
+
+#[test]
+fn what_is_on_disk_is_told_with_its_reason_and_what_goes_on() {
+    let cases = [
+        (
+            DiskState::Rejected,
+            Some(Reason::MalformedPem),
+            Code::RenewalRejected,
+            "openssl x509 -in '/etc/ssl/a b.pem'",
+        ),
+        (
+            DiskState::HeldBack,
+            Some(Reason::NamesLost),
+            Code::RenewalHeldBack,
+            "staunch accept '/etc/ssl/a b.pem'",
+        ),
+        (
+            DiskState::Missing,
+            Some(Reason::Missing),
+            Code::CertificateMissing,
+            "ls -l '/etc/ssl/a b.pem'",
+        ),
+        (
+            DiskState::Pinned,
+            None,
+            Code::CertificatePinned,
+            "Mount the folder",
+        ),
+    ];
+    for (state, reason, code, step) in cases {
+        let found = on(30, &[with_disk(state, reason, 29)], &[], &Memory::default());
+        assert_eq!(codes(&found), [code]);
+        let it = &found[0];
+        assert_eq!(it.severity, Severity::Warning);
+        assert_eq!(it.since, Some(day(29)));
+        assert_eq!(
+            it.labels.get("reason").map(String::as_str),
+            reason.map(Reason::code)
+        );
+        assert!(
+            it.summary
+                .contains("go on with the one from before, valid until 1970-04-01"),
+            "{}",
+            it.summary
+        );
+        assert!(
+            it.summary
+                .ends_with("the key belongs to another certificate.")
+        );
+        assert!(it.next_step.contains(step), "{}", it.next_step);
+    }
+}
+
+#[test]
+fn chain_and_key_that_arrive_apart_are_no_news_until_it_lasts() {
+    let mut report = with_disk(DiskState::Rejected, Some(Reason::KeyMismatch), 30);
+    assert_eq!(
+        on(30, std::slice::from_ref(&report), &[], &Memory::default()),
+        []
+    );
+    assert_eq!(
+        on(31, std::slice::from_ref(&report), &[], &Memory::default()).len(),
+        1
+    );
+    report.disk.since = day(85);
+    let late = on(85, std::slice::from_ref(&report), &[], &Memory::default());
+    let told = late
+        .iter()
+        .find(|it| it.code == Code::RenewalRejected)
+        .unwrap();
+    assert_eq!(told.severity, Severity::Critical, "no time left to wait");
+    report.certificate = None;
+    let nothing = on(30, &[report], &[], &Memory::default());
+    assert_eq!(nothing[0].severity, Severity::Critical);
+    assert!(nothing[0].summary.contains("none is held from before"));
+}
+
+#[test]
+fn a_chain_that_clients_doubt_is_told_once_and_by_its_cause() {
+    let mut report = ninety("/a.pem");
+    report.certificate.as_mut().unwrap().trusted = false;
+    assert_eq!(
+        codes(&on(
+            1,
+            std::slice::from_ref(&report),
+            &[],
+            &Memory::default()
+        )),
+        [Code::UntrustedChain]
+    );
+    report.certificate.as_mut().unwrap().chain_complete = false;
+    let broken = on(1, std::slice::from_ref(&report), &[], &Memory::default());
+    assert_eq!(codes(&broken), [Code::BrokenChain]);
+    assert!(broken[0].next_step.contains("fullchain.pem, not cert.pem"));
+}
+
+#[test]
+fn the_served_one_speaks_for_a_source_with_several() {
+    let mut kept = ninety("/a.pem");
+    kept.certificate.as_mut().unwrap().stage = Stage::Fresh;
+    let mut on_disk = report("/a.pem", "www.example.com", day(0), day(10));
+    on_disk.serving = false;
+    assert_eq!(on(20, &[on_disk, kept], &[], &Memory::default()), []);
+}
+
+#[test]
+fn a_hostile_file_name_stays_on_its_line() {
+    let mut report = ninety("/a\nwww: \u{1b}[31m.pem");
+    report.disk.state = DiskState::Missing;
+    let found = on(91, &[report], &[], &Memory::default());
+    for it in found {
+        let text = format!("{}{}{}", it.subject, it.summary, it.next_step);
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}

@@ -1,0 +1,201 @@
+//! What people are told: the object of the interface, for one alert or for a group of them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::condition::{Code, Condition, severity_word};
+use super::words;
+use crate::clock::Timestamp;
+use crate::config::Severity;
+
+/// Subjects named in a notification that speaks for many.
+const NAMED: usize = 20;
+
+/// Whether an alert is on or over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The condition holds.
+    Firing,
+    /// It is over.
+    Resolved,
+}
+
+impl Status {
+    /// As the interface spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+/// An alert, as `GET /api/alerts` lists it and as a webhook gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Stays the same from the first notification to the resolution, and is another one for each
+    /// code and subject.
+    pub id: String,
+    /// What is wrong.
+    pub condition: Code,
+    /// How grave it is.
+    pub severity: Severity,
+    /// On or over.
+    pub status: Status,
+    /// With what.
+    pub subject: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_at: Option<Timestamp>,
+    /// One sentence with the numbers in it.
+    pub summary: String,
+    /// What to do.
+    pub next_step: String,
+    /// Where it is explained.
+    pub runbook: String,
+    /// Whether it is only played.
+    pub drill: bool,
+    /// More of what is known.
+    pub labels: BTreeMap<String, String>,
+    /// How many subjects it speaks for; 1 unless it is a group.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: usize,
+    /// The first of them, where it is a group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<String>,
+}
+
+const fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // what serde asks for
+const fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+impl Alert {
+    /// The alert of one condition.
+    pub fn of(condition: &Condition, severity: Severity, since: Timestamp) -> Self {
+        Self {
+            id: format!("{}/{}", condition.code, condition.subject),
+            condition: condition.code,
+            severity,
+            status: Status::Firing,
+            subject: condition.subject.clone(),
+            since,
+            resolved_at: None,
+            summary: condition.summary.clone(),
+            next_step: condition.next_step.clone(),
+            runbook: condition.code.runbook(),
+            drill: false,
+            labels: condition.labels.clone(),
+            count: 1,
+            subjects: Vec::new(),
+        }
+    }
+
+    /// The alert of many conditions of one code: the gravest and most urgent speaks, and the first
+    /// few are named. `None` when there are none.
+    pub fn of_group(code: Code, members: &[(&Condition, Timestamp)]) -> Option<Self> {
+        let urgency = |it: &Condition| (std::cmp::Reverse(it.severity), it.deadline, it.since);
+        let mut members = members.to_vec();
+        members.sort_by_key(|(it, _)| urgency(it));
+        let (first, _) = *members.first()?;
+        let since = members.iter().map(|(_, since)| *since).min()?;
+        let mut group = Self {
+            id: format!("{code}/*"),
+            count: members.len(),
+            ..Self::of(first, first.severity, since)
+        };
+        if members.len() > 1 {
+            let subjects = || members.iter().map(|(it, _)| it.subject.as_str());
+            let named: Vec<&str> = subjects().take(NAMED + 1).collect();
+            group.subject = format!("{} {}", members.len(), code.noun().1);
+            group.subjects = subjects().take(NAMED).map(str::to_owned).collect();
+            group.summary = format!(
+                "{} {}: {}. The most urgent: {} Among them: {}{}",
+                members.len(),
+                code.noun().1,
+                code.title(),
+                first.summary,
+                words::list(&named[..named.len().min(NAMED)], NAMED),
+                match members.len().saturating_sub(NAMED) {
+                    0 => ".".to_owned(),
+                    more => format!(", and {more} more."),
+                }
+            );
+            group.next_step = format!(
+                "`GET /api/alerts` on the admin address lists them all. For the most urgent: {}",
+                first.next_step
+            );
+        }
+        Some(group)
+    }
+
+    /// The same alert, over.
+    #[must_use]
+    pub fn resolved(mut self, at: Timestamp) -> Self {
+        self.status = Status::Resolved;
+        self.resolved_at = Some(at);
+        self.summary = format!(
+            "Over after {}. It was: {}",
+            words::span(at.since(self.since)),
+            self.summary
+        );
+        "Nothing.".clone_into(&mut self.next_step);
+        self
+    }
+
+    /// Marked as only played, under an id that the real alert does not share.
+    #[must_use]
+    pub fn as_drill(mut self) -> Self {
+        self.drill = true;
+        self.id = format!("drill/{}", self.id);
+        self.labels.insert("drill".to_owned(), "true".to_owned());
+        self
+    }
+
+    /// One line for a subject or a chat: `[CRITICAL] certificate expiring: a.pem`.
+    pub fn headline(&self) -> String {
+        let state = match self.status {
+            Status::Firing => severity_word(self.severity).to_uppercase(),
+            Status::Resolved => "RESOLVED".to_owned(),
+        };
+        let drill = if self.drill { "DRILL " } else { "" };
+        format!(
+            "[{drill}{state}] {}: {}",
+            self.condition.title(),
+            words::clean(&self.subject)
+        )
+    }
+}
+
+/// Why people are told now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Occasion {
+    /// It is new.
+    Fired,
+    /// It is graver than what was told.
+    Escalated,
+    /// A group has more members than was told.
+    Grown,
+    /// It still holds.
+    Repeated,
+    /// It is over.
+    Resolved,
+}
+
+/// Something to tell, to every sink whose floor it reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Why now.
+    pub occasion: Occasion,
+    /// What.
+    pub alert: Alert,
+}

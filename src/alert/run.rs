@@ -1,0 +1,442 @@
+//! The loop on the control plane: looks at the world every few seconds and whenever something
+//! happens, tells the sinks, and remembers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, interval};
+
+use super::board::Board;
+use super::clockwatch::{ClockWatch, Moment};
+use super::condition::{Code, Condition, severity_word};
+use super::delivery::{Delivery, Patience, Surroundings};
+use super::engine::Engine;
+use super::http::Client;
+use super::judge::{Judge, Observed};
+use super::message::{Alert, Notification};
+use super::sink::{self, Sink};
+use super::store::{self, State};
+use super::words;
+use crate::cert;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Severity};
+use crate::metrics::{Gauge, Registry, names};
+use crate::state::StateDir;
+
+/// How often the world is looked at when nothing happens.
+const EVERY: Duration = Duration::from_secs(5);
+/// After something happened, what else happens in this time is looked at together.
+const GATHER: Duration = Duration::from_millis(200);
+/// How long a change that nobody was told of may wait to be written.
+const UNWRITTEN: Duration = Duration::from_secs(60);
+/// A loop that has not turned for this long does not turn.
+const STALLED: Duration = Duration::from_secs(60);
+/// Where the monotonic clock of the engine begins, so that what was told in an earlier run has a
+/// place on it.
+const BEGINNING: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// What the loop needs.
+pub struct Inputs {
+    /// Tells the time.
+    pub clock: Clock,
+    /// Where `alerts.json` is kept; `None` when there is no such place.
+    pub state: Option<StateDir>,
+    /// Thresholds and sinks; a new value takes effect at once.
+    pub config: watch::Receiver<Arc<config::Alerts>>,
+    /// Looks at the inventory and the sites. Called on the control plane, so it may take a while.
+    pub observe: Arc<dyn Fn(Timestamp) -> Observed + Send + Sync>,
+    /// What happens to certificates.
+    pub events: broadcast::Receiver<Arc<cert::Event>>,
+    /// What others detected.
+    pub board: Board,
+    /// Where `GET /api/alerts` looks.
+    pub listing: Listing,
+    /// Where alerts are counted.
+    pub metrics: Registry,
+    /// How sinks speak HTTP.
+    pub client: Client,
+    /// How sinks are retried.
+    pub patience: Patience,
+}
+
+/// What fires and what was over lately, as `GET /api/alerts` answers. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Listing(Arc<ArcSwap<Alerts>>);
+
+/// The object of `GET /api/alerts`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Alerts {
+    /// Gravest first.
+    pub firing: Vec<Alert>,
+    /// The latest first; bounded.
+    pub resolved: Vec<Alert>,
+}
+
+impl Listing {
+    /// As it is now.
+    pub fn load(&self) -> Arc<Alerts> {
+        self.0.load_full()
+    }
+}
+
+/// Turns until `stop` is over, then writes down what was told and what was not delivered.
+pub async fn run(inputs: Inputs, stop: impl Future<Output = ()>) {
+    let mut watch = Watch::begin(inputs).await;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = ticks.tick() => {}
+            () = watch.something_happened() => {
+                tokio::select! {
+                    () = &mut stop => break,
+                    () = tokio::time::sleep(GATHER) => {}
+                }
+            }
+        }
+        watch.look().await;
+    }
+    watch.write().await;
+}
+
+/// What came of one look.
+struct Turn {
+    told: Vec<Notification>,
+    alerts: Alerts,
+    standing: Vec<Alert>,
+    counts: BTreeMap<(Code, Severity), usize>,
+}
+
+impl Turn {
+    fn of(engine: &Engine, told: Vec<Notification>) -> Self {
+        Self {
+            told,
+            alerts: Alerts {
+                firing: engine.firing(),
+                resolved: engine.resolved().iter().cloned().collect(),
+            },
+            standing: engine.standing(),
+            counts: engine.counts(),
+        }
+    }
+}
+
+/// The loop's state.
+struct Watch {
+    inputs: Inputs,
+    /// Only ever locked on a blocking thread: with ten thousand certificates in trouble, a look takes
+    /// longer than a health check should wait.
+    judge: Arc<Mutex<Judge>>,
+    started: Instant,
+    instance: String,
+    /// What the sinks are set up by.
+    config: Arc<config::Alerts>,
+    around: Surroundings,
+    standing: watch::Sender<Arc<Vec<Alert>>>,
+    deliveries: Vec<Delivery>,
+    pulse: Arc<Pulse>,
+    gauges: BTreeMap<(Code, Severity), Gauge>,
+    /// What happened since the last look.
+    happened: Vec<Arc<cert::Event>>,
+    written: Instant,
+    /// What had left the queues when it was written.
+    settled: u64,
+}
+
+impl Watch {
+    async fn begin(mut inputs: Inputs) -> Self {
+        let mut state = load(inputs.state.clone()).await;
+        let now = inputs.clock.now();
+        let ago = state.saved_at.map_or(0, |at| now.since(at));
+        let ago = Duration::from_secs(u64::try_from(ago).unwrap_or(0));
+        let config = inputs.config.borrow_and_update().clone();
+        let judge = Judge {
+            memory: std::mem::take(&mut state.memory),
+            clock: ClockWatch::new(state.seen),
+            engine: Engine::restore(
+                config.repeat,
+                std::mem::take(&mut state.alerts),
+                BEGINNING,
+                ago,
+            ),
+        };
+        let (standing, receiver) = watch::channel(Arc::default());
+        let pulse = Arc::new(Pulse::default());
+        let around = Surroundings {
+            clock: inputs.clock.clone(),
+            board: inputs.board.clone(),
+            metrics: inputs.metrics.clone(),
+            standing: receiver,
+            well: {
+                let pulse = Arc::clone(&pulse);
+                Arc::new(move || pulse.is_well())
+            },
+            patience: inputs.patience,
+        };
+        let mut watch = Self {
+            judge: Arc::new(Mutex::new(judge)),
+            started: Instant::now(),
+            instance: instance(),
+            config: Arc::clone(&config),
+            around,
+            standing,
+            deliveries: Vec::new(),
+            pulse,
+            gauges: BTreeMap::new(),
+            happened: Vec::new(),
+            written: Instant::now(),
+            settled: 0,
+            inputs,
+        };
+        watch.configure(&config, state.undelivered);
+        watch
+    }
+
+    /// Keeps the sinks that stay as they are, lets go of the others, and starts the new ones.
+    fn configure(
+        &mut self,
+        config: &config::Alerts,
+        undelivered: BTreeMap<String, Vec<Notification>>,
+    ) {
+        let mut left = undelivered;
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.deliveries)
+            .into_iter()
+            .partition(|it| config.sinks.contains(it.config()));
+        self.deliveries = kept;
+        for old in gone {
+            left.insert(old.config().name.to_string(), old.undelivered());
+            self.inputs
+                .board
+                .clear(Code::SinkFailing, &old.config().name);
+        }
+        for sink in &config.sinks {
+            if self.deliveries.iter().all(|it| it.config() != sink) {
+                let undelivered = left.remove(&*sink.name).unwrap_or_default();
+                let ready = Sink::new(&sink.kind, &self.inputs.client);
+                let delivery = Delivery::start(sink, ready, undelivered, &self.around);
+                self.deliveries.push(delivery);
+            }
+        }
+    }
+
+    /// Returns when there is a reason to look before the time.
+    async fn something_happened(&mut self) {
+        // A branch whose other end is gone, or has lost events, is left out; the board is ours.
+        tokio::select! {
+            () = self.inputs.board.changed() => {}
+            Ok(event) = self.inputs.events.recv() => self.happened.push(event),
+            Ok(()) = self.inputs.config.changed() => {}
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.inputs.clock.now(),
+            monotonic: BEGINNING + self.started.elapsed(),
+        }
+    }
+
+    /// One look at the world, and what follows from it.
+    async fn look(&mut self) {
+        let config = self.inputs.config.borrow_and_update().clone();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.configure(&config, BTreeMap::new());
+            self.config = Arc::clone(&config);
+        }
+        let at = self.moment();
+        while let Ok(event) = self.inputs.events.try_recv() {
+            self.happened.push(event);
+        }
+        let happened = std::mem::take(&mut self.happened);
+        let pinned = self.inputs.board.conditions();
+        let observe = Arc::clone(&self.inputs.observe);
+        let judge = Arc::clone(&self.judge);
+        let turn = tokio::task::spawn_blocking(move || {
+            let observed = observe(at.wall);
+            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            happened.iter().for_each(|event| judge.learn(event, at));
+            judge.engine.set_repeat(config.repeat);
+            let told = judge.tick(at, &observed, pinned, &config);
+            Turn::of(&judge.engine, told)
+        });
+        let Ok(turn) = turn.await else {
+            // It panicked, which is told elsewhere; what was known still stands.
+            return;
+        };
+        let told = self.publish(turn);
+        self.tell(&told);
+        let muted = self
+            .deliveries
+            .iter()
+            .filter(|it| it.tells())
+            .all(Delivery::is_failing);
+        self.pulse
+            .beat(!muted || self.deliveries.iter().all(|it| !it.tells()));
+        let settled = self.settled();
+        if !told.is_empty() || settled != self.settled || self.written.elapsed() >= UNWRITTEN {
+            self.write().await;
+        }
+    }
+
+    fn settled(&self) -> u64 {
+        self.deliveries.iter().map(Delivery::settled).sum()
+    }
+
+    /// Shows what stands to those who ask, and returns what is to be told.
+    fn publish(&mut self, turn: Turn) -> Vec<Notification> {
+        let Turn {
+            told,
+            alerts,
+            mut standing,
+            counts,
+        } = turn;
+        self.inputs.listing.0.store(Arc::new(alerts));
+        standing
+            .iter_mut()
+            .for_each(|alert| sign(alert, &self.instance));
+        self.standing.send_replace(Arc::new(standing));
+        for ((code, severity), gauge) in &self.gauges {
+            if !counts.contains_key(&(*code, *severity)) {
+                gauge.set(0.0);
+            }
+        }
+        for ((code, severity), count) in counts {
+            let gauge = self.gauges.entry((code, severity)).or_insert_with(|| {
+                let metric = names::ALERTS_FIRING;
+                let severity = severity_word(severity);
+                let labels = [("condition", code.code()), ("severity", severity)];
+                self.inputs.metrics.gauge(metric.name, metric.help, &labels)
+            });
+            gauge.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
+        told
+    }
+
+    fn tell(&self, told: &[Notification]) {
+        for notification in told {
+            sink::log::write(notification);
+            let mut signed = notification.clone();
+            sign(&mut signed.alert, &self.instance);
+            for delivery in &self.deliveries {
+                delivery.offer(&signed);
+            }
+        }
+    }
+
+    /// Writes down what a restart must not forget.
+    async fn write(&mut self) {
+        let at = self.moment();
+        let settled = self.settled();
+        let undelivered = self
+            .deliveries
+            .iter()
+            .map(|it| (it.config().name.to_string(), it.undelivered()));
+        let undelivered = undelivered
+            .filter(|(_, waiting)| !waiting.is_empty())
+            .collect();
+        self.written = Instant::now();
+        // Counted before the queues are read: what settles in between is written twice, not lost.
+        self.settled = settled;
+        let Some(dir) = self.inputs.state.clone() else {
+            return;
+        };
+        let subject = dir.path().display().to_string();
+        let judge = Arc::clone(&self.judge);
+        let written = tokio::task::spawn_blocking(move || {
+            let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = State {
+                saved_at: Some(at.wall),
+                seen: judge.clock.seen(),
+                alerts: judge.engine.save(at.monotonic),
+                memory: judge.memory.clone(),
+                undelivered,
+            };
+            drop(judge);
+            store::save(&dir, &state)
+        });
+        let written = written.await;
+        match written {
+            Ok(Ok(())) | Err(_) => self.inputs.board.clear(Code::StateUnwritable, &subject),
+            Ok(Err(error)) => self.inputs.board.raise(unwritable(&subject, &error)),
+        }
+    }
+}
+
+fn unwritable(folder: &str, error: &std::io::Error) -> Condition {
+    let summary = format!(
+        "What was told cannot be written to {folder}: {error}. After a restart, alerts that fire \
+         are told again."
+    );
+    let quoted = words::shell(folder);
+    let step = format!("See `ls -ld {quoted}`, `df -h {quoted}` and `df -i {quoted}`.");
+    Condition::new(
+        Code::StateUnwritable,
+        folder,
+        Severity::Warning,
+        summary,
+        step,
+    )
+}
+
+async fn load(dir: Option<StateDir>) -> State {
+    let Some(dir) = dir else {
+        return State::default();
+    };
+    let path = dir.file(store::FILE);
+    match tokio::task::spawn_blocking(move || store::load(&dir)).await {
+        Ok(Ok(state)) => state,
+        Ok(Err(error)) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "alert state unusable; beginning anew");
+            State::default()
+        }
+        Err(_) => State::default(),
+    }
+}
+
+/// Says which machine speaks: people have more than one.
+fn sign(alert: &mut Alert, instance: &str) {
+    alert
+        .labels
+        .entry("instance".to_owned())
+        .or_insert_with(|| instance.to_owned());
+}
+
+/// This machine's name.
+pub fn instance() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "unknown".to_owned(),
+        name => words::clean(name),
+    }
+}
+
+/// Whether the loop turns, and whether it can tell anybody.
+#[derive(Debug, Default)]
+struct Pulse {
+    last: Mutex<Option<Instant>>,
+    can_tell: AtomicBool,
+}
+
+impl Pulse {
+    fn beat(&self, can_tell: bool) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.can_tell.store(can_tell, Ordering::Relaxed);
+    }
+
+    fn is_well(&self) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the first turn there is nothing to doubt yet.
+        last.is_none_or(|at| at.elapsed() < STALLED && self.can_tell.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What an operator asks for: a reload, or that something worse is used.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{AcceptError, Accepted, Conductor, Folders, LoadReport, Mode, Needs, Refusal, Wanted};
+use crate::cert::DiskState;
+use crate::cert::source::Files;
+
+impl Conductor {
+    pub(super) fn reload(&mut self, wanted: Wanted) -> LoadReport {
+        self.report = LoadReport::default();
+        self.needs = Needs::new(&wanted.sites);
+        self.wanted = wanted;
+        let old = std::mem::take(&mut self.folders);
+        self.folders = Folders::new(&self.wanted.sources, old, &mut self.watch);
+        let found = self.folders.visit_all(&mut self.watch);
+        self.apply_found(found);
+        self.track_wanted();
+        self.gatherer.reader.look_at_mounts();
+        self.dirty.extend(0..self.slots());
+        self.look(Mode::Asked);
+        for slot in 0..self.slots() {
+            self.judge_again(slot);
+            self.reschedule(slot);
+        }
+        self.publish();
+        self.drop_copies();
+        self.finish_report()
+    }
+
+    /// Makes what is tracked what is wanted.
+    fn track_wanted(&mut self) {
+        let wanted = self.wanted_sources();
+        let keep: BTreeSet<&Files> = wanted.iter().map(|source| &source.files).collect();
+        let unwanted: Vec<u32> = (0..self.slots())
+            .filter(|slot| {
+                let tracked = self.tracked[*slot as usize].as_ref();
+                tracked.is_some_and(|tracked| {
+                    let files = &tracked.source.files;
+                    // What vanished from a folder that is still wanted has its own rule.
+                    let folder = tracked.source.folder.as_deref();
+                    let earlier = folder.and_then(|at| self.folders.earlier(files, at));
+                    !tracked.is_folder && !keep.contains(files) && earlier.is_none()
+                })
+            })
+            .collect();
+        for slot in unwanted {
+            self.let_go(slot);
+        }
+        for source in wanted {
+            self.track(source);
+        }
+        self.drop_found_folders();
+    }
+
+    fn finish_report(&mut self) -> LoadReport {
+        let mut report = std::mem::take(&mut self.report);
+        let mut seen = BTreeSet::new();
+        report.changed.retain(|source| seen.insert(source.clone()));
+        for slot in self.in_order.values() {
+            let Some(tracked) = self.tracked[*slot as usize].as_ref() else {
+                continue;
+            };
+            report.sources += usize::from(!tracked.is_folder);
+            report.held += usize::from(tracked.standing.current().is_some());
+            let disk = tracked.standing.disk();
+            if disk.state != DiskState::Same {
+                report.refused.push(Refusal {
+                    source: tracked.source.label.to_string(),
+                    reason: disk.reason,
+                    detail: disk.detail.clone(),
+                });
+            }
+        }
+        report
+    }
+
+    pub(super) fn accept(&mut self, source: &str, because: &str) -> Result<Accepted, AcceptError> {
+        let called = |slot: &u32| {
+            let tracked = self.tracked[*slot as usize].as_ref();
+            tracked.is_some_and(|tracked| !tracked.is_folder && tracked.source.is_called(source))
+        };
+        let Some(slot) = self.in_order.values().copied().find(called) else {
+            return Err(AcceptError::UnknownSource(source.to_owned()));
+        };
+        self.dirty.insert(slot);
+        self.look(Mode::Asked);
+        let Some(tracked) = self.get(slot) else {
+            return Err(AcceptError::UnknownSource(source.to_owned()));
+        };
+        let waiting = tracked.standing.waiting().map(|(held, _)| Arc::clone(held));
+        let changed = waiting.is_some();
+        if let Some(certificate) = waiting {
+            self.use_worse(slot, certificate, because);
+            self.reschedule(slot);
+            self.publish();
+        }
+        let Some(tracked) = self.get(slot) else {
+            return Err(AcceptError::UnknownSource(source.to_owned()));
+        };
+        if let Some(trouble) = &tracked.trouble {
+            return Err(AcceptError::CannotBeServed(Arc::clone(&trouble.rejection)));
+        }
+        let current = tracked.standing.current();
+        let current = current.ok_or_else(|| AcceptError::UnknownSource(source.to_owned()))?;
+        Ok(Accepted {
+            source: tracked.source.label.to_string(),
+            fingerprint: current.facts().fingerprint,
+            changed,
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! What the passing of time brings: troubles that last, entries that stay away, and certificates
+//! that begin and end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::error;
+
+use super::tracked::What;
+use super::{Conductor, Mode, Verdict};
+use crate::cert::Event;
+use crate::config::SiteName;
+
+impl Conductor {
+    /// Does what has come due at this time.
+    pub(super) fn check_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(&(at, slot)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            let Some(tracked) = self.get(slot) else {
+                continue;
+            };
+            tracked.timer = None;
+            if tracked.again.take_if(|again| *again <= now).is_some() {
+                self.dirty.insert(slot);
+            }
+            self.check_vanished(slot, now);
+            self.check_trouble(slot, now);
+            self.reschedule(slot);
+        }
+    }
+
+    fn check_trouble(&mut self, slot: u32, now: Instant) {
+        let timing = self.timing;
+        let Some(trouble) = self.get(slot).and_then(|tracked| tracked.trouble.as_ref()) else {
+            return;
+        };
+        let (show, tell) = (trouble.show_at(&timing), trouble.tell_at(&timing));
+        if show <= now {
+            self.show(slot);
+        }
+        if tell <= now {
+            self.tell(slot);
+        }
+    }
+
+    /// An entry that has been gone from its folder for long enough is let go, unless that would
+    /// leave a configured name without a valid certificate.
+    fn check_vanished(&mut self, slot: u32, now: Instant) {
+        let grace = self.timing.grace;
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        let Some(since) = tracked.vanished else {
+            return;
+        };
+        if now < since + grace {
+            return;
+        }
+        if self.may_let_go(slot) {
+            self.let_go(slot);
+        } else if let Some(tracked) = self.get(slot) {
+            // Perhaps another will cover its names by then.
+            tracked.vanished = Some(now);
+        }
+    }
+
+    fn may_let_go(&self, slot: u32) -> bool {
+        let Some(tracked) = self.tracked.get(slot as usize).and_then(Option::as_ref) else {
+            return true;
+        };
+        let Some(current) = tracked.standing.current() else {
+            return true;
+        };
+        let folder = tracked.source.folder.as_deref();
+        if folder.is_some_and(|folder| self.folders.is_lost(folder)) {
+            return false;
+        }
+        let inventory = self.shared.inventory.load();
+        let now = self.clock.now();
+        self.wanted.sites.iter().all(|site| {
+            let host = match site {
+                SiteName::Exact(host) => host.to_string(),
+                SiteName::Wildcard(parent) => format!("*.{parent}"),
+                // It names nothing in particular that would be missed.
+                SiteName::Any => return true,
+            };
+            !current.covers(&host) || inventory.is_covered_without(slot, &host, now)
+        })
+    }
+
+    pub(super) fn let_go(&mut self, slot: u32) {
+        let Some(tracked) = self.untrack(slot) else {
+            return;
+        };
+        self.memory.forget(&tracked.source.files);
+        let source = Arc::clone(&tracked.source.label);
+        self.report.removed.push(source.to_string());
+        if tracked.standing.current().is_some() || tracked.told.is_some() {
+            self.announce(Event::Removed { source }, false);
+        }
+    }
+
+    /// Judges again where the clock has made a certificate better or worse. What is served does
+    /// not wait for this: validity is looked at for each handshake.
+    pub(super) fn check_clock(&mut self) {
+        let now = self.clock.now();
+        while let Some(&(at, slot)) = self.turns.first()
+            && at <= now
+        {
+            self.turns.pop_first();
+            let Some(tracked) = self.get(slot) else {
+                continue;
+            };
+            let label = Arc::clone(&tracked.source.label);
+            if let Some(current) = tracked.standing.current()
+                && current.facts().validity.not_after.plus(1) == at
+            {
+                error!(
+                    source = %label,
+                    fingerprint = %current.facts().fingerprint,
+                    not_after = %current.facts().validity.not_after,
+                    "a certificate that is held has expired"
+                );
+            }
+            self.judge_again(slot);
+            self.stage(slot);
+        }
+    }
+
+    /// Whether what is held back is still worse.
+    pub(super) fn judge_again(&mut self, slot: u32) {
+        let (now, needs) = (self.clock.now(), self.needs.clone());
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        let Some((waiting, _)) = tracked.standing.waiting() else {
+            return;
+        };
+        let waiting = Arc::clone(waiting);
+        match tracked.standing.judge(&waiting, &needs, now) {
+            Verdict::Same | Verdict::Take => self.take(slot, waiting, Mode::Watching),
+            Verdict::HoldBack(rejection) => {
+                let reason = tracked.standing.disk().reason;
+                if reason != Some(rejection.reason) {
+                    let what = What::Worse(waiting);
+                    self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
+                }
+            }
+        }
+    }
+}

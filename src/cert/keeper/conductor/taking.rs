@@ -1,0 +1,242 @@
+//! What becomes of what was found at a source: it is taken, held back, or rejected, and told.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::warn;
+
+use super::tracked::{Trouble, What, may_be_half};
+use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
+use crate::cert::{Event, Rejection, Verified};
+
+impl Conductor {
+    /// Takes what was found at a source.
+    pub(super) fn process(&mut self, gathered: Gathered, mode: Mode) {
+        let now = self.clock.now();
+        let Gathered {
+            slot,
+            parts,
+            stamp,
+            moving,
+            pinned,
+            news,
+        } = gathered;
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        tracked.stamp = stamp;
+        if moving {
+            tracked.again = Some(Instant::now() + AGAIN);
+            self.reschedule(slot);
+            return;
+        }
+        tracked.again = None;
+        let before = tracked.parts.replace(parts);
+        match news {
+            None if mode != Mode::Watching => self.hurry(slot),
+            None => {}
+            Some(Ok(certificate)) => self.offer(slot, certificate, mode),
+            Some(Err(rejection)) => {
+                let half = before.is_some() && may_be_half(&rejection);
+                self.trouble(slot, What::Broken, rejection, half, mode);
+            }
+        }
+        if let Some(tracked) = self.get(slot)
+            && tracked.standing.pin(pinned, now)
+        {
+            if pinned {
+                let detail = tracked
+                    .standing
+                    .disk()
+                    .detail
+                    .as_deref()
+                    .unwrap_or_default();
+                warn!(source = %tracked.source.label, detail, "certificate file is pinned");
+            }
+            self.stage(slot);
+        }
+        self.reschedule(slot);
+    }
+
+    /// A source gives a certificate.
+    fn offer(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
+        let now = self.clock.now();
+        let needs = self.needs.clone();
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        match tracked.standing.judge(&certificate, &needs, now) {
+            Verdict::Same => self.recover(slot),
+            Verdict::Take => self.take(slot, certificate, mode),
+            Verdict::HoldBack(rejection) => {
+                let what = What::Worse(certificate);
+                self.trouble(slot, what, Arc::new(rejection), false, mode);
+            }
+        }
+    }
+
+    /// What is on disk is what is held, after all.
+    fn recover(&mut self, slot: u32) {
+        let now = self.clock.now();
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        tracked.trouble = None;
+        tracked.on_disk_parts = tracked.parts;
+        tracked.standing.recover(now);
+        self.tell_recovered(slot);
+        self.stage(slot);
+    }
+
+    /// A certificate takes its place.
+    pub(super) fn take(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
+        let now = self.clock.now();
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        tracked.trouble = None;
+        tracked.on_disk_parts = tracked.parts;
+        let old = tracked.standing.take(Arc::clone(&certificate), now);
+        let source = Arc::clone(&tracked.source.label);
+        match old {
+            Some(old) if mode != Mode::Starting => {
+                // A new staple alone is no swap.
+                if old.key().cert != certificate.key().cert {
+                    self.announce(
+                        Event::Swapped {
+                            source,
+                            old,
+                            new: certificate,
+                        },
+                        false,
+                    );
+                }
+            }
+            _ => {
+                let facts = certificate;
+                self.announce(Event::Loaded { source, facts }, mode == Mode::Starting);
+            }
+        }
+        self.note_changed(slot);
+        self.tell_recovered(slot);
+        self.unsaved.push_back(slot);
+        self.stage(slot);
+    }
+
+    /// What is on disk cannot be used, or is worse: nothing changes, for now or for good.
+    pub(super) fn trouble(
+        &mut self,
+        slot: u32,
+        what: What,
+        rejection: Arc<Rejection>,
+        half: bool,
+        mode: Mode,
+    ) {
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        // Half of a pair only if the other half is what it was.
+        let half = half && tracked.is_half_new();
+        let before = tracked.trouble.take();
+        tracked.trouble = Some(Trouble::new(what, rejection, half, before.as_ref()));
+        if mode != Mode::Watching {
+            self.hurry(slot);
+        }
+        self.reschedule(slot);
+    }
+
+    /// Shows and tells what is wrong without waiting longer.
+    pub(super) fn hurry(&mut self, slot: u32) {
+        self.show(slot);
+        self.tell(slot);
+    }
+
+    /// The inventory shows what is wrong with a source.
+    pub(super) fn show(&mut self, slot: u32) {
+        let now = self.clock.now();
+        let needs = self.needs.clone();
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        let Some(trouble) = tracked.trouble.as_mut().filter(|trouble| !trouble.shown) else {
+            return;
+        };
+        trouble.shown = true;
+        let rejection = Arc::clone(&trouble.rejection);
+        match &trouble.what {
+            What::Broken => tracked.standing.reject(&rejection, now),
+            What::Worse(certificate) => {
+                let certificate = Arc::clone(certificate);
+                if tracked.source.accept_worse {
+                    self.use_worse(slot, certificate, "`accept = true` in the configuration");
+                    return;
+                }
+                tracked
+                    .standing
+                    .hold_back(certificate, rejection, &needs, now);
+            }
+        }
+        self.stage(slot);
+    }
+
+    /// Everybody is told what is wrong with a source, unless they know.
+    pub(super) fn tell(&mut self, slot: u32) {
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        let Some(trouble) = tracked.trouble.as_mut().filter(|trouble| !trouble.told) else {
+            return;
+        };
+        trouble.told = true;
+        let rejection = Arc::clone(&trouble.rejection);
+        if tracked.told.as_ref() == Some(&rejection) {
+            return;
+        }
+        tracked.told = Some(Arc::clone(&rejection));
+        let source = Arc::clone(&tracked.source.label);
+        let event = match &trouble.what {
+            What::Broken => Event::Rejected { source, rejection },
+            What::Worse(certificate) => Event::HeldBack {
+                source,
+                fingerprint: certificate.facts().fingerprint,
+                rejection,
+            },
+        };
+        self.announce(event, false);
+    }
+
+    pub(super) fn tell_recovered(&mut self, slot: u32) {
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        if tracked.told.take().is_some() {
+            let source = Arc::clone(&tracked.source.label);
+            self.announce(Event::Recovered { source }, false);
+        }
+    }
+
+    /// Uses a certificate although it is worse.
+    pub(super) fn use_worse(&mut self, slot: u32, certificate: Arc<Verified>, because: &str) {
+        let now = self.clock.now();
+        let Some(tracked) = self.get(slot) else {
+            return;
+        };
+        tracked.trouble = None;
+        tracked.told = None;
+        tracked.on_disk_parts = tracked.parts;
+        let fingerprint = certificate.facts().fingerprint;
+        tracked.standing.accept(certificate, now);
+        let source = Arc::clone(&tracked.source.label);
+        self.announce(
+            Event::Accepted {
+                source,
+                fingerprint,
+                because: because.into(),
+            },
+            false,
+        );
+        self.note_changed(slot);
+        self.unsaved.push_back(slot);
+        self.stage(slot);
+    }
+}

@@ -1,0 +1,201 @@
+//! Alerts, put together with the parts of the world that they look at.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::Server;
+use crate::alert::board::Board;
+use crate::alert::canary::{self, Canary};
+use crate::alert::condition::{Code, Condition};
+use crate::alert::delivery::Patience;
+use crate::alert::http::Client;
+use crate::alert::probe::{self, Rhythm, Target};
+use crate::alert::refusals::{self, Handshakes};
+use crate::alert::run::{self, Inputs, Listing};
+use crate::alert::world::{self, Listener};
+use crate::cert::keeper::Wanted;
+use crate::config::{self, Config, Severity, SiteName};
+use crate::metrics::{HandshakeFailure, Registry, names};
+use crate::state::StateDir;
+
+/// What a refused configuration is told under.
+const CONFIGURATION: &str = "configuration";
+
+/// What alerts need of the configuration, as it is now.
+#[derive(Debug, Default)]
+struct View {
+    sites: Vec<SiteName>,
+    listeners: Vec<Listener>,
+}
+
+impl View {
+    fn of(config: &Config) -> Self {
+        let listener = |address: &SocketAddr| Listener {
+            address: *address,
+            proxy_header: config::contains(
+                &config.listen.proxy_protocol_from,
+                probe::reachable(*address).ip(),
+            ),
+        };
+        Self {
+            sites: Wanted::of(config).sites,
+            listeners: config.listen.https.iter().map(listener).collect(),
+        }
+    }
+}
+
+/// The ends that the rest of the server holds.
+pub struct Alerting {
+    /// Where other parts pin what they detect.
+    pub board: Board,
+    /// What `GET /api/alerts` shows.
+    pub listing: Listing,
+    config: watch::Sender<Arc<config::Alerts>>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl Alerting {
+    /// Nothing runs yet; see [`start`].
+    pub fn new(config: &Config) -> Self {
+        Self {
+            board: Board::new(),
+            listing: Listing::default(),
+            config: watch::Sender::new(Arc::new(config.alerts.clone())),
+            view: Arc::new(ArcSwap::from_pointee(View::of(config))),
+        }
+    }
+
+    /// Goes by another configuration from now on.
+    pub fn taken(&self, config: &Config) {
+        self.view.store(Arc::new(View::of(config)));
+        self.config.send_replace(Arc::new(config.alerts.clone()));
+        self.board.clear(Code::ConfigurationRefused, CONFIGURATION);
+    }
+
+    /// Tells that a configuration was refused, until one is taken.
+    pub fn refused(&self, reasons: &[String]) {
+        self.board.raise(Condition::new(
+            Code::ConfigurationRefused,
+            CONFIGURATION,
+            Severity::Warning,
+            format!(
+                "The configuration on disk is refused, and the one before it goes on: {}",
+                reasons.join("; ").trim()
+            ),
+            "Mend the file, see that `staunch check` is content, and reload.",
+        ));
+    }
+}
+
+/// What the keeper is to keep: what is configured, and the canary behind it.
+pub fn wanted(config: &Config, state: bool) -> Wanted {
+    let mut wanted = Wanted::of(config);
+    if state {
+        wanted.sources.push(canary::source(&config.state_dir));
+    }
+    wanted
+}
+
+/// The loops that watch and tell.
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    told: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends them; what was told and what was not delivered is written down.
+    pub async fn end(self) {
+        drop(self.stop);
+        // It logged its panic, if there was one.
+        let _ = self.told.await;
+    }
+}
+
+/// Starts to watch and tell, on the control plane's runtime.
+pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
+    let alerting = &server.alerting;
+    let clock = server.shared.clock.clone();
+    let inventory = server.keeper.inventory();
+    let view = Arc::clone(&alerting.view);
+
+    let targets: Arc<dyn Fn() -> Vec<Target> + Send + Sync> = {
+        let (inventory, view, clock) = (inventory.clone(), view.clone(), clock.clone());
+        Arc::new(move || {
+            let view = view.load();
+            world::targets(&view.listeners, &view.sites, &inventory, &clock)
+        })
+    };
+    if let Some(state) = &state {
+        let canary = canary(server, state.path(), Arc::clone(&view));
+        tokio::spawn(canary.run());
+    }
+    tokio::spawn(probe::run(
+        move || targets(),
+        alerting.board.clone(),
+        Rhythm::default(),
+    ));
+    let registry = server.registry.clone();
+    tokio::spawn(refusals::run(
+        move || handshakes(&registry),
+        server.keeper.subscribe(),
+        alerting.board.clone(),
+    ));
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let observe = {
+        let server = Arc::clone(server);
+        Arc::new(move |now| {
+            let degraded = server.keeper.degraded();
+            world::observe(&inventory.load(), &view.load().sites, &degraded, now)
+        })
+    };
+    let inputs = Inputs {
+        clock,
+        state,
+        config: alerting.config.subscribe(),
+        observe,
+        events: server.keeper.subscribe(),
+        board: alerting.board.clone(),
+        listing: alerting.listing.clone(),
+        metrics: server.registry.clone(),
+        client: Client::new(),
+        patience: Patience::default(),
+    };
+    let told = tokio::spawn(run::run(inputs, async {
+        // An error is the other end being dropped, which is the signal.
+        let _ = stopped.await;
+    }));
+    Running { stop, told }
+}
+
+fn canary(server: &Server, state: &Path, view: Arc<ArcSwap<View>>) -> Canary {
+    let inventory = server.keeper.inventory();
+    let clock = server.shared.clock.clone();
+    let listeners = {
+        let (inventory, clock) = (inventory.clone(), clock.clone());
+        let name = [SiteName::Exact(canary::NAME.into())];
+        move || world::targets(&view.load().listeners, &name, &inventory, &clock)
+    };
+    Canary {
+        path: canary::file(state),
+        held: world::held_by(inventory, clock.clone()),
+        listeners: Arc::new(listeners),
+        every: canary::EVERY,
+        patience: canary::PATIENCE,
+        clock,
+        board: server.alerting.board.clone(),
+    }
+}
+
+fn handshakes(registry: &Registry) -> Handshakes {
+    let with = |outcome| registry.total(names::TLS_HANDSHAKES, ("outcome", outcome));
+    Handshakes {
+        done: with("done"),
+        refused: with(HandshakeFailure::CertificateRefused.code()),
+    }
+}
