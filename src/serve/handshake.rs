@@ -241,9 +241,9 @@ pub fn failed(
         Some(suppressed) => {
             let detail = detail(error);
             let outcome = failure.code();
-            info!(%client, ?name, outcome, why, detail, suppressed, "handshake failed");
+            info!(%client, name, outcome, why, detail, suppressed, "handshake failed");
         }
-        None => debug!(%client, ?name, outcome = failure.code(), why, %error, "handshake failed"),
+        None => debug!(%client, name, outcome = failure.code(), why, %error, "handshake failed"),
     }
 }
 

@@ -23,5 +23,6 @@ mod slow;
 mod start;
 mod swap;
 mod tls;
+mod tls_policy;
 mod upstream;
 mod websocket;
