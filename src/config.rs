@@ -103,6 +103,8 @@ pub struct CertificateSource {
     pub accept_worse: bool,
     /// Keep a copy in the state directory (`keep = false` turns it off for this source).
     pub keep: bool,
+    /// Renewed by the program itself all day long: its renewals are no news.
+    pub routine: bool,
     /// Line of the configuration file, for messages; 0 when it came from flags.
     pub line: usize,
 }

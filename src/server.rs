@@ -20,6 +20,7 @@ use rustls::{ClientConfig, KeyLog};
 use tracing::{info, warn};
 
 use crate::admin::logs;
+use crate::alert::canary;
 use crate::cert::keeper::{self, Keeper};
 use crate::cert::load::Roots;
 use crate::clock::Clock;
@@ -159,6 +160,11 @@ impl Server {
         let sockets = listeners::bind_all(&config.listen, threads)?;
 
         let state = state_dir(&config);
+        if let Some(state) = &state
+            && let Err(error) = canary::begin(state.path(), &clock)
+        {
+            warn!(%error, "the canary cannot begin");
+        }
         let keeper = Keeper::start(keeper::Options {
             wanted: alerting::wanted(&config, state.is_some()),
             state: state.clone(),

@@ -63,6 +63,7 @@ pub fn source(state_dir: &Path) -> CertificateSource {
         },
         accept_worse: false,
         keep: false,
+        routine: true,
         line: 0,
     }
 }
@@ -99,12 +100,22 @@ pub enum CanaryError {
     },
 }
 
+/// Puts the first one in its place, so that the source is not found empty at the start.
+///
+/// # Errors
+/// When none could be made or written.
+pub fn begin(state_dir: &Path, clock: &Clock) -> Result<(), CanaryError> {
+    let path = file(state_dir);
+    let (pem, _) = issue(clock.now())?;
+    write(&path, &pem).map_err(|source| CanaryError::Write { path, source })
+}
+
 /// Says which certificate is held for a name.
 pub type Held = Arc<dyn Fn(&str) -> Option<Fingerprint> + Send + Sync>;
 
 /// What a canary needs.
 pub struct Canary {
-    /// Where it lies; see [`file`].
+    /// Where it lies; see [`file()`].
     pub path: PathBuf,
     /// For its dates.
     pub clock: Clock,

@@ -264,6 +264,7 @@ mod tests {
             order: 0,
             accept_worse: false,
             keep: true,
+            routine: false,
         }
     }
 

@@ -223,6 +223,7 @@ mod tests {
                     order: slot as usize,
                     accept_worse: false,
                     keep: true,
+                    routine: false,
                 };
                 let candidate = Candidate {
                     certificate: Arc::clone(certificate),

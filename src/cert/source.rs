@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{CertificateSource, Location};
 
-pub use folder::{Found, Search};
+pub use folder::Search;
 pub use read::{Parts, Reader, Reading};
 
 /// One certificate's files, and how to treat what they hold.
@@ -33,6 +33,8 @@ pub struct Source {
     pub accept_worse: bool,
     /// Keep a copy in the state directory.
     pub keep: bool,
+    /// Its renewals are no news.
+    pub routine: bool,
 }
 
 /// The files that make a certificate: the identity of a source.
@@ -84,6 +86,7 @@ impl Source {
             order,
             accept_worse: config.accept_worse,
             keep: config.keep,
+            routine: config.routine,
         }
     }
 
@@ -136,6 +139,7 @@ mod tests {
             },
             accept_worse: false,
             keep: true,
+            routine: false,
             line: 0,
         }
     }

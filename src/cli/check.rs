@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{DEFAULT_CONFIG, Exit};
 use crate::cert::inventory::Inventory;
-use crate::cert::keeper::{Keeper, Options, Timing, Wanted};
+use crate::cert::keeper::{self, Wanted};
 use crate::cert::load::Roots;
 use crate::cert::select::Choice;
 use crate::cert::{DiskState, Report, Stage};
@@ -48,14 +48,8 @@ pub fn run(args: Args) -> Exit {
         eprint!("{}", config.warnings);
     }
     let now = args.at.unwrap_or_else(|| Clock::system().now());
-    let keeper = Keeper::start(Options {
-        wanted: Wanted::of(&config),
-        state: None,
-        clock: Clock::manual(now),
-        roots: Arc::new(Roots::system()),
-        timing: Timing::default(),
-    });
-    let inventory = keeper.inventory().load_full();
+    let roots = Arc::new(Roots::system());
+    let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), roots);
     let verdict = Verdict::of(&config, &inventory, now);
     println!("{}: the configuration is usable", args.config.display());
     print!("{}", verdict.text(now));

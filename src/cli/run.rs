@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "chain")]
     upstream: Option<String>,
 
-    /// An address that terminates TLS [default: [::]:443]
+    /// An address that terminates TLS; by default port 443 of every address
     #[arg(long, value_name = "ADDR", requires = "chain")]
     https: Vec<String>,
 

@@ -52,6 +52,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             location,
             accept_worse: false,
             keep: true,
+            routine: false,
             line: 0,
         }],
         sites: vec![Site {

@@ -1,7 +1,7 @@
 //! A typed reader of TOML tables that collects faults instead of stopping at the first.
 //!
 //! Reading a key, declaring that it exists, and documenting it are one and the same call: what is
-//! never read is unknown, and [`super::reference`] is what a reader asked for. So neither the list
+//! never read is unknown, and [`super::reference()`] is what a reader asked for. So neither the list
 //! of known keys nor the documentation can differ from what is understood.
 
 use std::cell::{Cell, RefCell};

@@ -231,6 +231,7 @@ fn certificate(t: &mut Table<'_>, _index: usize) -> Option<At<CertificateSource>
         location,
         accept_worse,
         keep,
+        routine: false,
         line,
     };
     Some(At { value, span })

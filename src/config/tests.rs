@@ -236,6 +236,7 @@ every = "5m"
                 },
                 accept_worse: true,
                 keep: true,
+                routine: false,
                 line: 12,
             },
             CertificateSource {
@@ -245,6 +246,7 @@ every = "5m"
                 },
                 accept_worse: false,
                 keep: false,
+                routine: false,
                 line: 16,
             },
             CertificateSource {
@@ -253,6 +255,7 @@ every = "5m"
                 },
                 accept_worse: false,
                 keep: true,
+                routine: false,
                 line: 20,
             },
         ]

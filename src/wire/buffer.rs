@@ -78,7 +78,7 @@ impl Buffer {
     }
 
     /// Reads once, behind what is there. 0 is the end of the stream. The caller sees to it that
-    /// the data does not grow beyond `limit`; the memory is never larger than that or [`LARGE`],
+    /// the data does not grow beyond `limit`; the memory is never larger than that or 64 KiB,
     /// whichever is more.
     pub fn poll_read<I: AsyncRead + Unpin>(
         &mut self,

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Connection, Gate, HOST, Origin, Placed, Site, Staunch, TestCa, eventually, promtool, require,
-    run, until,
+    Connection, Gate, HOST, Origin, Placed, Port, Site, Staunch, TestCa, Tls, Traffic, eventually,
+    promtool, require, run, until,
 };
 
 #[test]
@@ -253,6 +253,53 @@ fn a_reload_that_cannot_bind_changes_nothing() {
     assert!(answer.status >= 400, "{answer:?}");
     assert!(answer.text().contains(&taken), "{}", answer.text());
     proxy.get("/").expect(200);
+}
+
+#[test]
+fn listeners_come_and_go_while_it_runs() {
+    let origin = Origin::echo();
+    let mut proxy = Staunch::serving(&origin).start();
+    let (first, second) = (proxy.https(), Port::free());
+    let at = |address| Tls::to(address).name(HOST);
+    let mut kept = proxy.connect();
+    kept.get(HOST, "/").expect(200);
+
+    let both = [first.to_string(), second.address().to_string()];
+    proxy.reconfigure(|config| config.change("listen.https", format!("{both:?}")));
+    proxy.reload().expect(200);
+    for address in [first, second.address()] {
+        at(address).connect().get(HOST, "/").expect(200);
+    }
+
+    let one = [second.address().to_string()];
+    proxy.reconfigure(|config| config.change("listen.https", format!("{one:?}")));
+    proxy.reload().expect(200);
+    at(second.address()).connect().get(HOST, "/").expect(200);
+    until("the first listener is closed", || {
+        TcpStream::connect(first).is_err()
+    });
+    // Whoever came through it before is not sent away.
+    kept.get(HOST, "/").expect(200);
+}
+
+#[test]
+fn reloads_under_load_go_unnoticed() {
+    let origin = Origin::echo();
+    let mut proxy = Staunch::serving(&origin).start();
+    let traffic = Traffic::start(&proxy);
+    for number in 0..10 {
+        let url = origin.url();
+        let name = format!("{number}.test");
+        proxy.reconfigure(|config| {
+            config.add_site(Site::new(&[&name], &url));
+            config.change("timeouts.idle", format!("\"{}s\"", 60 + number));
+        });
+        proxy.reload().expect(200);
+        traffic.go_on_for(20);
+    }
+    let report = traffic.stop();
+    report.assert_flawless();
+    proxy.connect().get("9.test", "/").expect(200);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Starting, and what can be wrong then.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
-use crate::support::{HOST, Origin, Placed, Port, Ran, Site, Staunch, TestCa, Tls, Way};
+use crate::support::{HOST, Origin, Placed, Ran, Site, Staunch, TestCa, Way, until};
 
 /// The whole of what a start that must fail says.
 fn refused(builder: &crate::support::Builder) -> Ran {
@@ -99,7 +99,7 @@ fn a_certificate_that_appears_after_the_start_is_served() {
     assert!(proxy.tls(HOST).try_connect().is_err());
     let leaf = TestCa::new().issue(HOST);
     Placed::new(Way::InPlace, &folder, &leaf);
-    crate::support::until("it is served", || {
+    until("it is served", || {
         let client = proxy.tls(HOST).try_connect();
         client.is_ok_and(|client| client.leaf() == leaf.fingerprint)
     });
@@ -290,18 +290,24 @@ fn check_needs_no_port() {
 }
 
 #[test]
-fn listeners_can_be_added_while_it_runs() {
+fn listeners_that_are_not_wanted_are_not_there() {
     let origin = Origin::echo();
-    let mut proxy = Staunch::serving(&origin).start();
-    let second = Port::free();
-    let both = [proxy.https().to_string(), second.address().to_string()];
-    proxy.reconfigure(|config| config.change("listen.https", format!("{both:?}")));
-    proxy.reload().expect(200);
-    for address in [proxy.https(), second.address()] {
-        Tls::to(address)
-            .name(HOST)
-            .connect()
-            .get(HOST, "/")
-            .expect(200);
+    let builder = Staunch::serving(&origin)
+        .set("listen.http", "[]")
+        .set("listen.admin", "\"\"");
+    builder.write();
+    let mut command = builder.command();
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(builder.config_path());
+    let proxy = builder.spawn(command);
+    until("it serves", || {
+        assert!(proxy.is_running());
+        proxy.tls(HOST).try_connect().is_ok()
+    });
+    proxy.get("/").expect(200);
+    for address in [proxy.http(), proxy.admin()] {
+        assert!(TcpStream::connect(address).is_err());
     }
 }

@@ -1,3 +1,5 @@
+//! Whether one certificate may take the place of another, law by law.
+
 use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 

@@ -23,6 +23,7 @@ fn source(order: u32) -> Arc<Source> {
         order: order as usize,
         accept_worse: false,
         keep: true,
+        routine: false,
     })
 }
 

@@ -143,6 +143,7 @@ fn source(location: Location) -> CertificateSource {
         location,
         accept_worse: false,
         keep: true,
+        routine: false,
         line: 0,
     }
 }
@@ -311,7 +312,9 @@ fn what_is_broken_changes_nothing_and_is_told_once() {
     ];
     for (n, (content, reason)) in cases.into_iter().enumerate() {
         bench.put("a.crt", content);
-        bench.put("a.key", &other.key);
+        if n > 0 {
+            bench.put("a.key", &other.key);
+        }
         running.expect_disk(DiskState::Rejected, reason);
         running.expect_event("rejected", |event| {
             matches!(event, Event::Rejected { rejection, .. } if rejection.reason == reason)
@@ -511,6 +514,7 @@ fn no_copy_is_made_of_what_may_not_be_kept() {
     bench.write("b", &kept);
     let not_kept = CertificateSource {
         keep: false,
+        routine: false,
         ..bench.pair("a")
     };
     let running = bench.start(vec![not_kept, bench.pair("b")]);
@@ -529,6 +533,7 @@ fn copies_go_when_they_are_no_longer_wanted() {
     bench.wait_for_copy(print(&good));
     let not_kept = CertificateSource {
         keep: false,
+        routine: false,
         ..bench.pair("a")
     };
     running.keeper.reload(bench.wanted(vec![not_kept]));

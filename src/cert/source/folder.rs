@@ -3,16 +3,18 @@
 //! Each folder below is listed by itself, so that a change costs one listing, not a search: with
 //! ten thousand certificates that is the difference between microseconds and a second.
 
+mod layout;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Files, read};
-use crate::cert::load::MAX_BYTES;
+use super::Files;
+use layout::{classify, is_of_interest};
 
 /// How deep below the configured folder a certificate may lie.
 const DEPTH: usize = 8;
@@ -23,19 +25,13 @@ const ENTRIES: usize = 200_000;
 /// Folders that are searched.
 const FOLDERS: usize = 200_000;
 
-/// File name extensions of certificates, and of keys beside them.
-const CHAINS: [&[u8]; 4] = [b"pem", b"crt", b"cer", b"cert"];
-
-/// Files found to be a certificate.
-pub type Found = Files;
-
 /// What a look at one folder found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Certificates that were not there.
-    pub appeared: Vec<Found>,
+    pub appeared: Vec<Files>,
     /// Certificates that are no longer there.
-    pub vanished: Vec<Found>,
+    pub vanished: Vec<Files>,
     /// Folders to be looked at next.
     pub below: Vec<PathBuf>,
     /// Folders that are gone.
@@ -57,7 +53,7 @@ pub struct Search {
 #[derive(Debug, Default)]
 struct Listing {
     inode: (u64, u64),
-    found: BTreeSet<Found>,
+    found: BTreeSet<Files>,
     below: BTreeSet<PathBuf>,
 }
 
@@ -91,12 +87,12 @@ impl Search {
     }
 
     /// Every certificate found.
-    pub fn found(&self) -> impl Iterator<Item = &Found> {
+    pub fn found(&self) -> impl Iterator<Item = &Files> {
         self.folders.values().flat_map(|listing| &listing.found)
     }
 
     /// Whether this is among what was found.
-    pub fn holds(&self, files: &Found) -> bool {
+    pub fn holds(&self, files: &Files) -> bool {
         let listing = files.chain.parent().and_then(|at| self.folders.get(at));
         listing.is_some_and(|listing| listing.found.contains(files))
     }
@@ -162,7 +158,7 @@ impl Search {
             return None;
         }
         let meta = fs::metadata(path);
-        let is_known = |found: &Found| found.chain == *path || found.key.as_deref() == Some(path);
+        let is_known = |found: &Files| found.chain == *path || found.key.as_deref() == Some(path);
         let matters = if meta.as_ref().is_ok_and(Metadata::is_dir) {
             !listing.below.contains(path)
         } else if is_of_interest(name) {
@@ -294,201 +290,9 @@ fn list(folder: &Path) -> io::Result<((u64, u64), Entries)> {
     Ok(((meta.dev(), meta.ino()), entries))
 }
 
-/// Which of a folder's files are certificates. Those in `known` that are bundles stay so while the
-/// file is there, whatever it holds at the moment.
-fn classify(folder: &Path, files: &BTreeSet<Vec<u8>>, known: &BTreeSet<Found>) -> Vec<Found> {
-    let mut sorter = Sorter {
-        folder,
-        files,
-        used: BTreeSet::new(),
-        found: Vec::new(),
-    };
-    sorter.full_chain();
-    sorter.kubernetes();
-    sorter.acme_sh();
-    sorter.pairs();
-    sorter.bundles(known);
-    sorter.found
-}
-
-struct Sorter<'a> {
-    folder: &'a Path,
-    files: &'a BTreeSet<Vec<u8>>,
-    used: BTreeSet<Vec<u8>>,
-    found: Vec<Found>,
-}
-
-impl Sorter<'_> {
-    /// `fullchain.pem` and `privkey.pem`: certbot and dehydrated; with `key.pem`, what acme.sh is
-    /// often told to install. What lies beside them are parts and old generations of the same.
-    fn full_chain(&mut self) {
-        if !self.files.contains(b"fullchain.pem".as_slice()) {
-            return;
-        }
-        let keys: [&[u8]; 3] = [b"privkey.pem", b"key.pem", b"private.pem"];
-        let key = keys.into_iter().find(|key| self.files.contains(*key));
-        self.pair(b"fullchain.pem", key.unwrap_or(keys[0]));
-        let parts: [&[u8]; 5] = [b"cert", b"chain", b"fullchain", b"privkey", b"combined"];
-        let beside = self.files.iter().filter(|name| {
-            let stem = name.strip_suffix(b".pem").unwrap_or(name);
-            let stem = stem.split(|byte| *byte == b'-').next().unwrap_or(stem);
-            parts.contains(&stem)
-        });
-        self.used.extend(beside.cloned());
-    }
-
-    /// `tls.crt` and `tls.key`: a Kubernetes secret, cert-manager's among them.
-    fn kubernetes(&mut self) {
-        if self.files.contains(b"tls.crt".as_slice()) {
-            self.pair(b"tls.crt", b"tls.key");
-            self.used.insert(b"ca.crt".to_vec());
-        }
-    }
-
-    /// `fullchain.cer` and `NAME.key` in `NAME` or `NAME_ecc`.
-    fn acme_sh(&mut self) {
-        if !self.files.contains(b"fullchain.cer".as_slice()) {
-            return;
-        }
-        let name = self.folder.file_name().unwrap_or_default().as_bytes();
-        let name = name.strip_suffix(b"_ecc").unwrap_or(name);
-        let by_name = [name, b".key"].concat();
-        let key = if self.files.contains(&by_name) {
-            by_name
-        } else {
-            let mut keys = self.files.iter().filter(|file| file.ends_with(b".key"));
-            match (keys.next(), keys.next()) {
-                (Some(only), None) => only.clone(),
-                _ => by_name,
-            }
-        };
-        self.pair(b"fullchain.cer", &key);
-        let parts = self.files.iter().filter(|file| file.ends_with(b".cer"));
-        self.used.extend(parts.cloned());
-    }
-
-    /// A chain with a key beside it that is called after it: `NAME.crt` and `NAME.key` (lego,
-    /// Caddy), `NAME.pem` and `NAME-key.pem` (mkcert), `NAME.pem` and `NAME.pem.key`.
-    fn pairs(&mut self) {
-        let mut stems = BTreeMap::new();
-        for (rank, extension) in CHAINS.iter().enumerate() {
-            for name in self.files.iter().filter(|name| !self.used.contains(*name)) {
-                let Some(stem) = stem(name, extension) else {
-                    continue;
-                };
-                if stem.ends_with(b".issuer") || stem.ends_with(b"-key") {
-                    continue;
-                }
-                let keys = [
-                    [stem, b".key"].concat(),
-                    [name, b".key".as_slice()].concat(),
-                    [stem, b"-key.pem"].concat(),
-                    [stem, b"-key.", extension].concat(),
-                ];
-                let key = keys.into_iter().find(|key| self.files.contains(key));
-                if let Some(key) = key {
-                    // Where lego leaves a `.pem` with everything beside `.crt`, the parts are taken.
-                    let rank = if *extension == b"pem" {
-                        CHAINS.len()
-                    } else {
-                        rank
-                    };
-                    stems.entry(stem.to_vec()).or_insert_with(Vec::new).push((
-                        rank,
-                        name.clone(),
-                        key,
-                    ));
-                }
-            }
-        }
-        for mut choices in stems.into_values() {
-            choices.sort();
-            for (n, (_, chain, key)) in choices.into_iter().enumerate() {
-                match n {
-                    0 => self.pair(&chain, &key),
-                    _ => drop(self.used.insert(chain)),
-                }
-            }
-        }
-        self.cert_and_key();
-    }
-
-    /// `cert.pem` and `key.pem`, or `privkey.pem`.
-    fn cert_and_key(&mut self) {
-        let chain: &[u8] = b"cert.pem";
-        if !self.files.contains(chain) || self.used.contains(chain) {
-            return;
-        }
-        let keys: [&[u8]; 2] = [b"key.pem", b"privkey.pem"];
-        if let Some(key) = keys.into_iter().find(|key| self.files.contains(*key)) {
-            self.pair(chain, key);
-        }
-    }
-
-    /// Files that hold a chain and its key, as HAProxy wants them.
-    fn bundles(&mut self, known: &BTreeSet<Found>) {
-        let candidates: Vec<_> = self
-            .files
-            .iter()
-            .filter(|name| !self.used.contains(*name))
-            .filter(|name| {
-                CHAINS
-                    .iter()
-                    .any(|extension| stem(name, extension).is_some())
-            })
-            .collect();
-        for name in candidates {
-            let bundle = Found {
-                chain: self.folder.join(OsStr::from_bytes(name)),
-                key: None,
-            };
-            if known.contains(&bundle) || holds_both(&bundle.chain) {
-                self.found.push(bundle);
-            }
-        }
-    }
-
-    fn pair(&mut self, chain: &[u8], key: &[u8]) {
-        self.used.insert(chain.to_vec());
-        self.used.insert(key.to_vec());
-        self.found.push(Found {
-            chain: self.folder.join(OsStr::from_bytes(chain)),
-            key: Some(self.folder.join(OsStr::from_bytes(key))),
-        });
-    }
-}
-
-/// A name without its extension, if it is this one.
-fn stem<'a>(name: &'a [u8], extension: &[u8]) -> Option<&'a [u8]> {
-    let stem = name.strip_suffix(extension)?.strip_suffix(b".")?;
-    (!stem.is_empty()).then_some(stem)
-}
-
-/// Whether a file looks like one that holds a certificate and a key.
-fn holds_both(path: &Path) -> bool {
-    let is_file = fs::metadata(path).is_ok_and(|meta| {
-        meta.is_file() && meta.len() <= u64::try_from(MAX_BYTES).unwrap_or(u64::MAX)
-    });
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
-    is_file
-        && read::open(path)
-            .and_then(|handle| handle.take(limit).read_to_end(&mut bytes))
-            .is_ok()
-        && memchr::memmem::find(&bytes, b"PRIVATE KEY-----").is_some()
-        && memchr::memmem::find(&bytes, b"CERTIFICATE-----").is_some()
-}
-
 /// Dot files, and among them the folders that Kubernetes' links lead to.
 fn is_hidden(name: &[u8]) -> bool {
     name.first() == Some(&b'.')
-}
-
-fn is_of_interest(name: &[u8]) -> bool {
-    stem(name, b"key").is_some()
-        || CHAINS
-            .iter()
-            .any(|extension| stem(name, extension).is_some())
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn read_bounded(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
 }
 
 /// Opens without waiting, should it have become a pipe in between.
-pub(super) fn open(path: &Path) -> io::Result<Handle> {
+pub(in crate::cert::source) fn open(path: &Path) -> io::Result<Handle> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     OpenOptions::new()
         .read(true)
@@ -265,6 +265,7 @@ mod tests {
             order: 0,
             accept_worse: false,
             keep: true,
+            routine: false,
         }
     }
 

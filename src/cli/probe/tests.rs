@@ -1,3 +1,5 @@
+//! The probe against servers that are good, bad and silent.
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::tracked::{Trouble, What, may_be_half};
+use super::tracked::{Trouble, What};
 use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
-use crate::cert::{Event, Rejection, Verified};
+use crate::cert::{Event, Reason, Rejection, Verified};
 
 impl Conductor {
     /// Takes what was found at a source.
@@ -31,13 +31,13 @@ impl Conductor {
             return;
         }
         tracked.again = None;
-        let before = tracked.parts.replace(parts);
+        tracked.parts = Some(parts);
         match news {
             None if mode != Mode::Watching => self.hurry(slot),
             None => {}
             Some(Ok(certificate)) => self.offer(slot, certificate, mode),
             Some(Err(rejection)) => {
-                let half = before.is_some() && may_be_half(&rejection);
+                let half = rejection.reason == Reason::KeyMismatch;
                 self.trouble(slot, What::Broken, rejection, half, mode);
             }
         }
@@ -98,7 +98,9 @@ impl Conductor {
         tracked.on_disk_parts = tracked.parts;
         let old = tracked.standing.take(Arc::clone(&certificate), now);
         let source = Arc::clone(&tracked.source.label);
+        let routine = tracked.source.routine;
         match old {
+            _ if routine => debug!(%source, "certificate renewed, as a matter of routine"),
             Some(old) if mode != Mode::Starting => {
                 // A new staple alone is no swap.
                 if old.key().cert != certificate.key().cert {

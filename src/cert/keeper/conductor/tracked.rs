@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Conductor, Found, Key, Mode, Standing, Timing, info, rejection_for_io};
 use crate::cert::inventory::Change;
 use crate::cert::source::{Files, Parts, Source};
-use crate::cert::{DiskState, Reason, Rejection, Verified};
+use crate::cert::{DiskState, Rejection, Verified};
 use crate::clock::Timestamp;
 use crate::watch::Reach;
 
@@ -140,14 +140,6 @@ impl Trouble {
             (true, true) => None,
         }
     }
-}
-
-/// Whether this is what a pair looks like of which one half has arrived.
-pub(super) const fn may_be_half(rejection: &Rejection) -> bool {
-    matches!(
-        rejection.reason,
-        Reason::KeyMismatch | Reason::Missing | Reason::NoKey | Reason::NoCertificate
-    )
 }
 
 impl Conductor {
