@@ -21,7 +21,6 @@ use staunch::http::host::Host;
 use staunch::http::{Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
-use staunch::tls;
 use staunch::upstream::Upstreams;
 
 #[global_allocator]
@@ -98,8 +97,8 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
         );
     }
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
-    let tls = tls::upstream_client(&[]).expect("a TLS configuration");
-    let upstreams = Upstreams::build(&config.upstreams, &tls, &Upstreams::default());
+    let previous = Upstreams::default();
+    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &previous);
     let table = Table::build(&config.sites, &upstreams);
     let authority = host(count / 2);
     bencher.bench_local(|| {

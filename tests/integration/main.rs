@@ -24,5 +24,6 @@ mod slow;
 mod start;
 mod swap;
 mod tls;
+mod tls_policy;
 mod upstream;
 mod websocket;

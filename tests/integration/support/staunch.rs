@@ -41,6 +41,12 @@ impl Site {
         self
     }
 
+    /// With further lines of the file.
+    pub fn also(mut self, text: &str) -> Self {
+        self.0.push_str(text);
+        self
+    }
+
     /// With a path that goes elsewhere.
     pub fn route(mut self, path: &str, upstream: &str) -> Self {
         write!(
