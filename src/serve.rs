@@ -4,6 +4,7 @@
 pub mod h1;
 pub mod h2;
 mod handshake;
+mod linger;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

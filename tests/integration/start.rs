@@ -276,11 +276,13 @@ fn check_is_content_with_what_is_well() {
 fn check_tells_what_would_be_served_badly() {
     let ca = TestCa::new();
     let origin = Origin::echo();
-    let builder = Staunch::build().trusting(&ca).site(HOST, &origin);
-    let expired = builder.clone().leaf(&ca.leaf(&[HOST]).expired().issue());
-    let other = builder.clone().leaf(&ca.issue("other.test"));
-    let missing = builder.path("missing.pem");
-    let missing = builder.pair(&missing, &missing);
+    // Each in a folder of its own.
+    let build = || Staunch::build().trusting(&ca).site(HOST, &origin);
+    let expired = build().leaf(&ca.leaf(&[HOST]).expired().issue());
+    let other = build().leaf(&ca.issue("other.test"));
+    let missing = build();
+    let path = missing.path("missing.pem");
+    let missing = missing.pair(&path, &path);
     for (builder, word) in [(expired, "expired"), (other, HOST), (missing, "missing")] {
         let ran = builder.run("check", &[]);
         assert_eq!(ran.status.code(), Some(2), "{ran:#?}");

@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 use super::io::Io;
 use crate::http::{Framing, Method, RequestHead, ResponseHead, encode, field::Fields, parse};
 use crate::upstream::{Open, Server};
-use crate::wire::{Body, ReadError, Reader, Writer};
+use crate::wire::{Body, Message, ReadError, Reader, Writer};
 
 /// Bytes of a response's head that are let in.
 const MAX_HEAD: usize = 128 << 10;
@@ -91,12 +91,13 @@ impl Http1 {
         cx: &mut Context<'_>,
         to: Method,
     ) -> Poll<Result<ResponseHead, ReadError>> {
-        let head = ready!(
-            self.reader
-                .poll_head(cx, &mut self.io, MAX_HEAD, false, |head| {
-                    parse::response(head, to)
-                })
-        )?;
+        let head = ready!(self.reader.poll_head(
+            cx,
+            &mut self.io,
+            MAX_HEAD,
+            Message::Response,
+            |head| { parse::response(head, to) }
+        ))?;
         if head.status == 101 {
             self.keep_alive = false;
             self.reader.begin_body(Framing::UntilClose);
