@@ -25,4 +25,5 @@ mod start;
 mod swap;
 mod tls;
 mod upstream;
+mod upstream_http2;
 mod websocket;
