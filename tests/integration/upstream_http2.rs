@@ -32,6 +32,8 @@ struct Seen {
     requests: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// What gRPC's health protocol is told: 0 is well.
+    ill: AtomicUsize,
 }
 
 impl Server {
@@ -138,6 +140,10 @@ async fn answer(
         if let Some(value) = parts.headers.get(name) {
             headers.insert(under, value.clone());
         }
+    }
+    if parts.uri.path() == "/grpc.health.v1.Health/Check" {
+        let serves = seen.ill.load(Ordering::SeqCst) == 0;
+        body = BytesMut::from(&[0, 0, 0, 0, 2, 8, if serves { 1 } else { 2 }][..]);
     }
     let head_only = parts.method == Method::HEAD;
     let mut send = respond.send_response(response, head_only)?;
@@ -272,6 +278,41 @@ fn a_client_that_goes_away_ends_its_stream_and_nobody_elses() {
     });
     other.get(HOST, "/").expect(200);
     assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_grpc_server_is_asked_how_it_is() {
+    let (one, two) = (Server::start(None), Server::start(None));
+    let proxy = before(&one)
+        .upstream("h2", &[&one.url(), &two.url()])
+        .set("upstream.h2.health.grpc", "\"test.Service\"")
+        .set("upstream.h2.health.interval", "\"20ms\"")
+        .start();
+    let is_up = |server: &Server| {
+        let labels = [("upstream", "h2"), ("server", &*server.url())];
+        proxy.count("staunch_upstream_up", &labels) == 1.0
+    };
+    until("it was asked", || one.requests() > 3);
+    assert!(is_up(&one) && is_up(&two));
+    one.seen.ill.store(1, Ordering::SeqCst);
+    until("it is left alone", || !is_up(&one));
+    assert!(is_up(&two));
+    one.seen.ill.store(0, Ordering::SeqCst);
+    until("it is used again", || is_up(&one));
+}
+
+#[test]
+fn a_check_speaks_what_the_server_speaks() {
+    let server = Server::start(None);
+    let proxy = before(&server)
+        .set("upstream.h2.health.path", "\"/well\"")
+        .set("upstream.h2.health.body", "\"/well\"")
+        .set("upstream.h2.health.fall", 1)
+        .set("upstream.h2.health.interval", "\"20ms\"")
+        .start();
+    until("it was asked", || server.requests() > 3);
+    let labels = [("upstream", "h2"), ("server", &*server.url())];
+    assert_eq!(proxy.count("staunch_upstream_up", &labels), 1.0);
 }
 
 fn tls(leaf: &Leaf) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
