@@ -26,6 +26,7 @@ mod section;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod upstream;
 mod value;
@@ -34,6 +35,10 @@ pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use tls::{
+    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
+    SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
+};
 pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
 pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
@@ -46,6 +51,8 @@ pub struct Config {
     pub keep_last_good: bool,
     /// Addresses to listen on, and whom to believe there.
     pub listen: Listen,
+    /// How TLS is spoken.
+    pub tls: Tls,
     /// The data plane's threads.
     pub workers: Workers,
     /// Where certificates come from, in the order of the file.
@@ -163,6 +170,8 @@ pub struct Site {
     /// Sorted by descending length of path, so that the first match is the longest prefix. A
     /// site's own `upstream` is the route with the path `/`.
     pub routes: Vec<Route>,
+    /// What it asks of TLS.
+    pub tls: Arc<SiteTls>,
 }
 
 /// One `[[site.route]]`.

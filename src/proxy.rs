@@ -9,6 +9,7 @@ pub mod error;
 pub mod exchange;
 mod forward;
 pub mod headers;
+mod identity;
 pub mod local;
 mod redirect;
 pub mod route;
@@ -28,6 +29,8 @@ use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
+use crate::tls::Current;
+use crate::tls::identity::Identity;
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
@@ -65,6 +68,10 @@ pub struct Peer {
     pub sni: Option<Box<str>>,
     /// The TLS version, for the access log.
     pub tls_version: Option<&'static str>,
+    /// What the connection was accepted under.
+    pub policy: Option<Arc<Current>>,
+    /// Who the client has shown to be, where that was asked for.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// The client's side of one exchange. All is polled by the one task that owns it.
@@ -159,7 +166,7 @@ async fn serve<C: Client>(
     account: &mut Account,
 ) -> Result<(), Failure> {
     admissible(head)?;
-    let upstream = route(world, head, account)?;
+    let upstream = route(world, peer, head, account)?;
     let limit = world.limits().request_body;
     if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
         && length > limit
@@ -167,6 +174,8 @@ async fn serve<C: Client>(
         return Err(Refusal::TooLarge.into());
     }
     let upgrade = headers::to_upstream(head, hop(world, peer));
+    let site = account.site.map(|site| world.table().site(site));
+    identity::replace(&mut head.fields, peer, site);
     let mut upload = Upload::new(limit);
     let mut deadline = Deadline::default();
 
@@ -245,6 +254,7 @@ fn admissible(head: &RequestHead) -> Result<(), Refusal> {
 /// Finds the site, then the upstream.
 fn route(
     world: &Snapshot,
+    peer: &Peer,
     head: &RequestHead,
     account: &mut Account,
 ) -> Result<Arc<Upstream>, Refusal> {
@@ -256,6 +266,7 @@ fn route(
     };
     let site = site.ok_or(Refusal::Misdirected)?;
     account.site = Some(site);
+    identity::admit(peer, world.table().site(site))?;
     world.table().site(site).upstream(head.path()).cloned()
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::KeyLog;
 use rustls_pki_types::TrustAnchor;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -51,6 +51,28 @@ pub enum Source {
     Flags,
 }
 
+/// What is asked for by flags and never by configuration, since it lowers somebody's guard.
+#[derive(Clone, Debug, Default)]
+pub struct Debugging {
+    /// A file that the secrets of all sessions are written to.
+    pub keylog: Option<PathBuf>,
+}
+
+impl Debugging {
+    fn key_log(&self) -> Result<Option<Arc<dyn KeyLog>>, Error> {
+        let Some(path) = &self.keylog else {
+            return Ok(None);
+        };
+        let log = tls::keylog::to_file(path).map_err(Error::KeyLog)?;
+        warn!(
+            path = %path.display(),
+            "the secrets of all sessions are written to a file: whoever has it can read all \
+             traffic; stop and start without --keylog, and remove the file, as soon as you can"
+        );
+        Ok(Some(log))
+    }
+}
+
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,6 +85,9 @@ pub enum Error {
     /// The access log.
     #[error("the access log cannot be opened: {0}")]
     AccessLog(io::Error),
+    /// The file for the secrets of sessions.
+    #[error("the key log cannot be opened: {0}")]
+    KeyLog(io::Error),
     /// TLS settings that the library does not take.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -72,9 +97,9 @@ pub enum Error {
 }
 
 /// Serves until told to stop, and drains.
-pub fn run(config: Config, source: Source) -> Result<(), Error> {
+pub fn run(config: Config, source: Source, debugging: &Debugging) -> Result<(), Error> {
     let telemetry = Arc::new(telemetry::init(&logs::settings(&config.log))?);
-    let result = start(config, source, &telemetry);
+    let result = start(config, source, &telemetry, debugging);
     if let Err(error) = &result {
         tracing::error!(%error, "staunch cannot start");
     }
@@ -82,9 +107,15 @@ pub fn run(config: Config, source: Source) -> Result<(), Error> {
     result
 }
 
-fn start(config: Config, source: Source, telemetry: &Arc<Telemetry>) -> Result<(), Error> {
+fn start(
+    config: Config,
+    source: Source,
+    telemetry: &Arc<Telemetry>,
+    debugging: &Debugging,
+) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), "staunch starts");
-    let server = Arc::new(Server::prepare(config, source, Arc::clone(telemetry))?);
+    let telemetry = Arc::clone(telemetry);
+    let server = Arc::new(Server::prepare(config, source, telemetry, debugging)?);
     control::run(&server)
 }
 
@@ -97,7 +128,7 @@ struct Server {
     alerting: Alerting,
     /// Where last-good certificates, the ledger and what was told are kept.
     state: Option<StateDir>,
-    tls: Arc<ServerConfig>,
+    tls: tls::Keep,
     /// The system's roots, for servers behind.
     anchors: Vec<TrustAnchor<'static>>,
     /// Told after each reload.
@@ -113,7 +144,12 @@ struct Server {
 
 impl Server {
     /// Builds everything and begins to accept.
-    fn prepare(config: Config, source: Source, telemetry: Arc<Telemetry>) -> Result<Self, Error> {
+    fn prepare(
+        config: Config,
+        source: Source,
+        telemetry: Arc<Telemetry>,
+        debugging: &Debugging,
+    ) -> Result<Self, Error> {
         let registry = Registry::new();
         describe_process(&registry);
         let clock = Clock::system();
@@ -142,7 +178,13 @@ impl Server {
             roots: Arc::new(roots),
             timing: keeper::Timing::default(),
         });
-        let tls = tls::server(Arc::new(keeper.resolver()))?;
+        let tls = tls::Keep::start(tls::Options {
+            resolver: Arc::new(keeper.resolver()),
+            clock: clock.clone(),
+            registry: registry.clone(),
+            key_log: debugging.key_log()?,
+        })?;
+        let policies = tls.prepare(&config)?;
         let world = world(&config, &anchors, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
@@ -154,7 +196,8 @@ impl Server {
         let workers = (0..threads)
             .map(|index| worker::spawn(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
-        listeners::give(&workers, sockets, &config.listen, &tls);
+        listeners::give(&workers, sockets, &config.listen, &policies);
+        tls.commit(policies);
         Ok(Self {
             source,
             reloads: Reloads::new(&registry),

@@ -88,7 +88,11 @@ fn demo(args: Args) -> Result<(), Error> {
         upstream,
     };
     println!("{guide}");
-    server::run(config, server::Source::File(path))?;
+    server::run(
+        config,
+        server::Source::File(path),
+        &server::Debugging::default(),
+    )?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::section::File;
+use super::tls::{self, RawSiteTls};
 use super::value::{RoutePath, Target};
 use super::{Config, Listen, Route, Server, Site, SiteName, Upstream};
 
@@ -17,6 +18,7 @@ pub(super) struct RawSite {
     pub(super) names: Vec<At<SiteName>>,
     pub(super) default: At<bool>,
     pub(super) routes: Vec<RawRoute>,
+    pub(super) tls: RawSiteTls,
 }
 
 /// One `[[site.route]]`, or the `upstream` of a site.
@@ -42,6 +44,8 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         names(&file.sites, cx);
         routes(&file.sites, cx);
         upstreams(&file, cx);
+        let sites = file.sites.iter().map(|site| &site.tls);
+        tls::check(&file.tls, &file.listen.https, sites, cx);
     }
     let named = file.upstreams.into_iter().map(|upstream| {
         let servers = upstream.servers.into_iter().map(|server| server.value);
@@ -70,6 +74,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
             admin: file.listen.admin.value.0,
             ..file.listen.rest
         },
+        tls: file.tls.value,
         workers: file.workers,
         certificates: plain(file.certificates),
         sites,
@@ -104,6 +109,7 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         names: plain(site.names),
         default: site.default.value,
         routes,
+        tls: Arc::new(site.tls.value),
     }
 }
 

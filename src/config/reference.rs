@@ -25,6 +25,7 @@ pub struct KeyDoc {
 
 /// A file that has every section there is, so that every reader is asked for its keys.
 const EVERY_SECTION: &str = r#"
+[[tls.listener]]
 [[certificate]]
 [[site]]
 [[site.route]]

@@ -10,6 +10,7 @@ use super::check::{RawRoute, RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
 use super::read::{At, Size, Table};
+use super::tls::RawTls;
 use super::upstream::upstream;
 use super::value::{Address, LogLevel, RoutePath, Target};
 use super::{
@@ -56,6 +57,7 @@ pub(super) struct File {
     pub(super) state_dir: PathBuf,
     pub(super) keep_last_good: bool,
     pub(super) listen: RawListen,
+    pub(super) tls: RawTls,
     pub(super) workers: Workers,
     pub(super) certificates: Vec<At<CertificateSource>>,
     pub(super) sites: Vec<RawSite>,
@@ -92,6 +94,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
              one that works even if what is on disk does not.",
         ),
         listen: t.section("listen", "listen", listen),
+        tls: t.section("tls", "tls", super::tls::tls),
         workers: t.section("workers", "workers", |t| workers(t, environment)),
         certificates: t.each("certificate", "certificate", certificate),
         sites: t.each("site", "site", |t, _| Some(site(t))),
@@ -249,6 +252,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         "upstream",
         "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
     );
+    let tls = super::tls::site(t);
     let mut routes = t.each("route", "site.route", route);
     routes.extend(upstream.map(|upstream| RawRoute {
         path: At {
@@ -274,6 +278,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         names: names.unwrap_or_default(),
         default,
         routes,
+        tls,
     }
 }
 

@@ -221,6 +221,21 @@ pub const RELOADS: Metric = metric(
     "staunch_reloads_total",
     "Reloads of the configuration, by outcome",
 );
+/// Labels: kind, file.
+pub const TLS_FILE_STALE: Metric = metric(
+    "staunch_tls_file_stale",
+    "1 where ticket keys, authorities or revocation lists on disk cannot be used",
+);
+/// Labels: file. Absent where there is no revocation list.
+pub const CRL_NEXT_UPDATE: Metric = metric(
+    "staunch_client_crl_next_update_timestamp_seconds",
+    "When the first of the revocation lists beside these authorities is past its time",
+);
+/// Labels: alert.
+pub const TLS_CLIENT_ALERTS: Metric = metric(
+    "staunch_tls_client_alerts_total",
+    "TLS alerts that clients sent because they did not like something, during a handshake or after",
+);
 /// No labels.
 pub const RELOAD_SUCCESSFUL: Metric = metric(
     "staunch_last_reload_successful",

@@ -24,6 +24,7 @@ mod slow;
 mod start;
 mod swap;
 mod tls;
+mod tls_policy;
 mod upstream;
 mod upstream_http2;
 mod websocket;
