@@ -184,6 +184,8 @@ pub struct UpstreamTimeouts {
 pub struct Health {
     /// The path to ask for; `None`: a connection that can be made is enough.
     pub path: Option<Arc<str>>,
+    /// The service to ask the gRPC health protocol for; empty: the server as a whole.
+    pub grpc: Option<Arc<str>>,
     /// The host to ask for; `None`: the server's own.
     pub host: Option<Arc<str>>,
     /// The port to ask at; `None`: the server's own.
@@ -535,6 +537,23 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
         "path",
         "What to `GET`. Without it, a connection that can be made is enough.",
     );
+    let grpc: Option<At<Arc<str>>> = t.optional(
+        "grpc",
+        "Ask by gRPC's health protocol instead, for this service; `\"\"`: for the server as a \
+         whole.",
+    );
+    if let Some(At { value, span }) = &grpc
+        && (t.has("path") || value.len() > 100)
+    {
+        let (message, help) = match t.has("path") {
+            true => ("`path` and `grpc` do not go together", "write one of them"),
+            false => (
+                "the name of the service is too long",
+                "write up to 100 characters",
+            ),
+        };
+        t.cx.report(Diagnostic::error(span.clone(), message).help(help));
+    }
     let host: Option<Arc<str>> = t.optional("host", "The host to ask for; else the server's own.");
     let port: Option<u32> = t.optional("port", "The port to ask at; else the server's own.");
     let status = t.or(
@@ -583,6 +602,7 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
     };
     Some(Health {
         path: path.map(|path| path.0),
+        grpc: grpc.map(|grpc| grpc.value),
         host,
         port,
         status,

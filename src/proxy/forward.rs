@@ -117,7 +117,9 @@ impl Forward<'_> {
                 Err(failure) => failure,
             };
             series.outcome(failure.outcome());
-            let died_at_rest = attempt.reused && matches!(failure, Failure::NoResponse(_));
+            let no_response = matches!(failure, Failure::NoResponse(_));
+            let died_at_rest = no_response && attempt.reused;
+            let untouched = died_at_rest || (no_response && !attempt.sent);
             if failure.is_of_server() && !died_at_rest {
                 upstream.failed(server, Moment::of(now), &failure);
             }
@@ -136,7 +138,8 @@ impl Forward<'_> {
             let now = Moment::of(now);
             let next = match upstream.choose(key, &tried, now) {
                 Some(other) => other,
-                None if died_at_rest && !fresh => server,
+                // No other is left, but this one has not even looked at it.
+                None if untouched && !fresh => server,
                 None => return Err(failure),
             };
             if attempt.sent && !upstream.budget.take(now) {
@@ -145,7 +148,7 @@ impl Forward<'_> {
             }
             debug!(%url, error = %failure, tries = tried.len(), "trying again");
             series.retries.inc();
-            fresh = died_at_rest;
+            fresh = next == server;
             server = next;
             begin = Instant::now();
             upload.restart();

@@ -129,7 +129,7 @@ fn collect(upstream: &Upstream, now: Moment, scrape: &mut Scrape) {
     for (at, server) in upstream.servers().iter().enumerate() {
         let labels = [("upstream", &*upstream.name), ("server", &*server.url)];
         let (health, load) = (&server.health, &server.load);
-        let up = health.standing(now, load.in_flight()) == Standing::Up;
+        let up = health.proven(now) == Standing::Up;
         let queued = upstream.gate(at).map_or(0, |gate| gate.queued());
         for (metric, value) in [
             (metric::UPSTREAM_UP, usize::from(up)),
@@ -200,8 +200,7 @@ fn change(call: &Call, world: &World, out: bool) -> Reply {
         return not_found("it has no such server; GET /api/upstreams lists them");
     };
     let now = Moment::now();
-    let is_drained =
-        |server: &upstream::Server| server.health.standing(now, 0) == Standing::Drained;
+    let is_drained = |server: &upstream::Server| server.health.proven(now) == Standing::Drained;
     let others = upstream.servers().iter().filter(|s| s.id != server.id);
     if out && !which.force && others.into_iter().all(|other| is_drained(other)) {
         let detail = "it is the last one: requests would be answered with 503; \

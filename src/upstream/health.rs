@@ -104,6 +104,13 @@ impl Health {
         }
     }
 
+    /// The same, for whoever only looks: an ejected server is up again when it has shown that it is,
+    /// not when it may be tried.
+    pub fn proven(&self, now: Moment) -> Standing {
+        const BUSY: usize = 1;
+        self.standing(now, BUSY)
+    }
+
     /// Whether it is left alone because of failures.
     pub(super) fn is_ejected(&self, now: Moment) -> bool {
         now.0 < self.ejected_until.load(Relaxed)
@@ -263,6 +270,7 @@ mod tests {
         // One request at a time finds out.
         assert_eq!(health.standing(Moment(1100), 0), Standing::Up);
         assert_eq!(health.standing(Moment(1100), 1), Standing::Ejected);
+        assert_eq!(health.proven(Moment(1100)), Standing::Ejected);
         assert!(health.failed(Moment(1100), &RULE), "one more is enough");
         assert_eq!(millis(health.eject(Moment(1100), &RULE)), 200);
         assert!(health.succeeded(Moment(1300), &RULE));

@@ -64,7 +64,7 @@ pub fn report(upstreams: &Upstreams, now: Moment) -> Vec<Report> {
 fn server(upstream: &Upstream, at: usize, now: Moment) -> ServerReport {
     let server = &upstream.servers[at];
     let load = &server.load;
-    let standing = match server.health.standing(now, load.in_flight()) {
+    let standing = match server.health.proven(now) {
         Standing::Up => "up",
         Standing::Ejected => "ejected",
         Standing::Down => "down",

@@ -26,4 +26,5 @@ mod swap;
 mod tls;
 mod tls_policy;
 mod upstream;
+mod upstream_http2;
 mod websocket;
