@@ -28,7 +28,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::TrustAnchor;
 
-pub use keep::{Keep, Options, Prepared};
+pub use keep::{Keep, Options, Prepared, Trouble};
 pub use policy::{Current, Policies, Policy};
 
 /// Versions spoken with servers behind.

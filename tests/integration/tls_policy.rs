@@ -535,6 +535,7 @@ fn authorities_and_revocation_lists_are_swapped_like_certificates() {
     fs::write(&crl, old.revocation_list(-1, &[])).unwrap();
     until("nobody is let in", || !enters(&wren));
     proxy.wait_log("a revocation list is past its time");
+    proxy.wait_log("\"condition\":\"revocation_list_expired\"");
 
     // Other authorities: others come in, and the sessions of before are over.
     fs::write(&crl, old.revocation_list(5, &[])).unwrap();
@@ -563,6 +564,7 @@ fn where_no_authority_can_be_read_the_door_stays_shut_and_others_are_open() {
     assert_eq!(Client::to(&proxy, HOST).status(), 200);
     assert_eq!(Client::to(&proxy, OTHER).showing(&card).status(), 0);
     proxy.wait_log("no client certificate is believed");
+    proxy.wait_log("\"condition\":\"tls_file_unusable\"");
     fs::write(&ca, &mine.pem).unwrap();
     until("it is opened", || {
         Client::to(&proxy, OTHER).showing(&card).status() == 200
