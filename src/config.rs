@@ -28,6 +28,7 @@ mod sink;
 mod tests;
 mod tls;
 mod units;
+mod upstream;
 mod value;
 
 pub use diagnostic::{Diagnostic, Level, Report, Span};
@@ -38,6 +39,8 @@ pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
     SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
+pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
+pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,15 +184,6 @@ pub struct Route {
     pub upstream: Arc<str>,
 }
 
-/// One `[upstream.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// At least one server.
-    pub servers: Vec<Server>,
-    /// How a server is chosen.
-    pub balance: Balance,
-}
-
 /// A server behind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
@@ -199,6 +193,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// Whether it is spoken to over TLS (`https://`).
     pub tls: bool,
+    /// Its share of the requests, beside the weights of the others.
+    pub weight: u32,
+    /// Used only while no other is up.
+    pub backup: bool,
 }
 
 /// Where a server is.
@@ -220,9 +218,9 @@ pub enum Balance {
     RoundRobin,
     /// The one with the fewest requests in flight.
     LeastRequests,
-    /// At random.
+    /// Of two at random, the one with fewer requests in flight.
     Random,
-    /// By the client's address, consistently.
+    /// By a hash of something that the request has, consistently.
     Hash,
 }
 

@@ -39,7 +39,7 @@ pub use registry::Registry;
 pub use requests::{METHODS, RequestSeries, method_index};
 pub use scrape::Scrape;
 pub use tls::{ClientAlert, TlsFiles};
-pub use upstream::{UpstreamOutcome, UpstreamSeries, upstream_up};
+pub use upstream::{UpstreamOutcome, UpstreamSeries};
 
 #[cfg(test)]
 mod tests {

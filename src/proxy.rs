@@ -32,10 +32,11 @@ use crate::telemetry::access::{self, Record};
 use crate::tls::Current;
 use crate::tls::identity::Identity;
 use crate::upstream::Upstream;
+use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
-use forward::Forward;
+use forward::{Answer, Forward};
 use headers::Hop;
 pub use local::{Local, Snapshot};
 pub use redirect::redirect;
@@ -190,7 +191,12 @@ async fn serve<C: Client>(
         .run(client, &mut upload, &mut deadline, account)
         .await;
     account.received = upload.taken;
-    let (mut server, mut response, in_flight) = result?;
+    let Answer {
+        connection: mut server,
+        head: mut response,
+        in_flight,
+        server: index,
+    } = result?;
 
     account.status = response.status;
     let upgraded = response.status == 101;
@@ -201,6 +207,8 @@ async fn serve<C: Client>(
     account.started = true;
     if upgraded {
         account.tunnelled = true;
+        // That was for the request; a tunnel may last.
+        deadline.unbound();
         let passed =
             tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
         account.received = passed.up;
@@ -211,11 +219,16 @@ async fn serve<C: Client>(
         client,
         &mut server,
         &mut upload,
-        world.timeouts(),
+        &upstream.timeouts,
         &mut deadline,
     )
     .await;
     account.received = upload.taken;
+    if let Err(failure) = &sent
+        && failure.is_of_server()
+    {
+        upstream.failed(index, Moment::now(), failure);
+    }
     account.sent = sent?;
     drop(in_flight);
     local.pool().put(server);

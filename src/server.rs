@@ -8,6 +8,7 @@ mod control;
 mod listeners;
 mod reload;
 mod systemd;
+mod upstreams;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, KeyLog};
+use rustls::KeyLog;
+use rustls_pki_types::TrustAnchor;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::logs;
@@ -126,7 +129,10 @@ struct Server {
     /// Where last-good certificates, the ledger and what was told are kept.
     state: Option<StateDir>,
     tls: tls::Keep,
-    upstream_tls: Arc<ClientConfig>,
+    /// The system's roots, for servers behind.
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Told after each reload.
+    reloaded: Notify,
     telemetry: Arc<Telemetry>,
     access: AccessLog,
     shared: Shared,
@@ -153,7 +159,7 @@ impl Server {
             AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
         );
         let roots = Roots::system();
-        let upstream_tls = tls::upstream_client(roots.anchors())?;
+        let anchors = roots.anchors().to_vec();
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
@@ -179,7 +185,7 @@ impl Server {
             key_log: debugging.key_log()?,
         })?;
         let policies = tls.prepare(&config)?;
-        let world = world(&config, &upstream_tls, &Upstreams::default());
+        let world = world(&config, &anchors, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -200,7 +206,8 @@ impl Server {
             alerting: Alerting::new(&config),
             state,
             tls,
-            upstream_tls,
+            anchors,
+            reloaded: Notify::new(),
             telemetry,
             access,
             shared,
@@ -211,8 +218,8 @@ impl Server {
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, tls, previous);
+fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
+    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         upstreams,

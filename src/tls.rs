@@ -26,7 +26,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use rustls_pki_types::TrustAnchor;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
 pub use keep::{Keep, Options, Prepared, Trouble};
 pub use policy::{Current, Policies, Policy};
@@ -43,11 +43,27 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// What connections to `https://` upstream servers use: their certificates are verified by these
 /// roots.
 pub fn upstream_client(roots: &[TrustAnchor<'static>]) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)?
+    upstream(roots, None, false, &[])
+}
+
+/// The same, with a certificate of our own to show, nothing older than TLS 1.3 where that is asked
+/// for, and these protocols by ALPN, the preferred first.
+pub fn upstream(
+    roots: &[TrustAnchor<'static>],
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    only_tls13: bool,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let versions = if only_tls13 { &VERSIONS[..1] } else { VERSIONS };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
         .with_root_certificates(RootCertStore {
             roots: roots.to_vec(),
-        })
-        .with_no_client_auth();
+        });
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }

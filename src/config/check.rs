@@ -10,7 +10,7 @@ use super::read::{At, Context};
 use super::section::File;
 use super::tls::{self, RawSiteTls};
 use super::value::{RoutePath, Target};
-use super::{Balance, Config, Listen, Route, Server, Site, SiteName, Upstream};
+use super::{Config, Listen, Route, Server, Site, SiteName, Upstream};
 
 /// One `[[site]]`, as it was read.
 pub(super) struct RawSite {
@@ -32,7 +32,8 @@ pub(super) struct RawUpstream {
     pub(super) name: Arc<str>,
     pub(super) span: Span,
     pub(super) servers: Vec<At<Server>>,
-    pub(super) balance: Balance,
+    /// All but the servers.
+    pub(super) settings: Upstream,
 }
 
 /// Sees the file as a whole. What it returns is only right when nothing was reported.
@@ -48,8 +49,15 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
     }
     let named = file.upstreams.into_iter().map(|upstream| {
         let servers = upstream.servers.into_iter().map(|server| server.value);
-        let (servers, balance) = (servers.collect(), upstream.balance);
-        (upstream.name, Upstream { servers, balance })
+        let servers = servers.collect();
+        let settings = upstream.settings;
+        (
+            upstream.name,
+            Upstream {
+                servers,
+                ..settings
+            },
+        )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
     let sites = file
@@ -110,10 +118,7 @@ pub(super) fn single(server: Server, upstreams: &mut BTreeMap<Arc<str>, Upstream
     let url = Arc::clone(&server.url);
     upstreams
         .entry(Arc::clone(&url))
-        .or_insert_with(|| Upstream {
-            servers: vec![server],
-            balance: Balance::default(),
-        });
+        .or_insert_with(|| Upstream::of(vec![server]));
     url
 }
 

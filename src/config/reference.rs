@@ -30,6 +30,8 @@ const EVERY_SECTION: &str = r#"
 [[site]]
 [[site.route]]
 [upstream.NAME]
+servers = [{}]
+[upstream.NAME.health]
 [[alerts.sink]]
 type = "webhook"
 url = ""

@@ -187,6 +187,26 @@ pub const UPSTREAM_CONNECTS: Metric = metric(
     "Connections opened to a server",
 );
 /// Labels: upstream, server.
+pub const UPSTREAM_REUSED: Metric = metric(
+    "staunch_upstream_reused_total",
+    "Requests sent to a server on a connection that was kept",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_IN_FLIGHT: Metric = metric(
+    "staunch_upstream_requests_in_flight",
+    "Requests that a server is working on",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_QUEUED: Metric = metric(
+    "staunch_upstream_queued",
+    "Requests that wait because a server has as many as it may have",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_EJECTIONS: Metric = metric(
+    "staunch_upstream_ejections_total",
+    "Times a server was left alone for a while because requests to it failed",
+);
+/// Labels: upstream, server.
 pub const UPSTREAM_CONNECTIONS_OPEN: Metric = metric(
     "staunch_upstream_connections_open",
     "Connections to a server open now, in use or kept",

@@ -111,8 +111,9 @@ impl Server {
             })
             .collect();
         let previous = self.shared.world.load();
-        let world = world(&config, &self.upstream_tls, &previous.upstreams);
+        let world = world(&config, &self.anchors, &previous.upstreams);
         self.shared.world.store(Arc::new(world));
+        self.reloaded.notify_one();
         {
             let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
             listeners::update(&workers, &current.listen, &config.listen, &tls);

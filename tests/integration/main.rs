@@ -17,6 +17,7 @@ mod http2;
 mod layering;
 mod load;
 mod operation;
+mod pools;
 mod proxy_protocol;
 mod routing;
 mod slow;
