@@ -250,10 +250,7 @@ impl Keep {
         let in_use = self.shared.state().policies.get(&key).cloned();
         let policy = match in_use {
             Some(policy) => policy,
-            None => {
-                let built = Policy::build(key.clone(), &self.common, &self.shared.ring, trust)?;
-                Arc::new(built)
-            }
+            None => Policy::build(key.clone(), &self.common, &self.shared.ring, trust)?,
         };
         policies.insert(key, Arc::clone(&policy));
         Ok(policy)
