@@ -29,8 +29,8 @@ use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
-use crate::tls::Current;
 use crate::tls::identity::Identity;
+use crate::tls::{Current, Session};
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
@@ -68,6 +68,8 @@ pub struct Peer {
     pub sni: Option<Box<str>>,
     /// The TLS version, for the access log.
     pub tls_version: Option<&'static str>,
+    /// What was agreed on.
+    pub session: Option<Session>,
     /// What the connection was accepted under.
     pub policy: Option<Arc<Current>>,
     /// Who the client has shown to be, where that was asked for.
@@ -416,6 +418,13 @@ fn record(
             upstream: account.server.as_deref(),
             upstream_duration: account.upstream_time,
             tls: peer.tls_version,
+            sni: peer.sni.as_deref(),
+            cipher: peer.session.and_then(|session| session.cipher),
+            group: peer.session.and_then(|session| session.group),
+            resumed: peer.session.is_some_and(|session| session.resumed),
+            client_certificate: (peer.identity.as_ref())
+                .filter(|identity| identity.verified)
+                .map(|identity| identity.fingerprint.as_str()),
             referer: head.fields.get(Id::Referer),
             user_agent: head.fields.get(Id::UserAgent),
             request_id: None,

@@ -95,6 +95,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 scheme: "http",
                 sni: None,
                 tls_version: None,
+                session: None,
                 policy: None,
                 identity: None,
             };

@@ -17,6 +17,7 @@ pub mod identity;
 mod keep;
 pub mod keylog;
 mod policy;
+mod session;
 mod settings;
 pub mod tickets;
 pub mod trust;
@@ -28,8 +29,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
-pub use keep::{Keep, Options, Prepared};
+pub use keep::{Keep, Options, Prepared, Trouble};
 pub use policy::{Current, Policies, Policy};
+pub use session::Session;
 
 /// Versions spoken with servers behind.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];

@@ -4,7 +4,8 @@
 //! A connection is accepted under the policy of the name that its client asked for. A request on it
 //! may name another site; where that site has settings of its own, it must be the same ones, or the
 //! client is sent to make a connection for it (RFC 9110, section 7.4). So no request reaches a site
-//! that wants client certificates on a connection that was never asked for one.
+//! that wants client certificates on a connection that was never asked for one; nor on one whose
+//! client has been revoked since.
 
 use smallvec::SmallVec;
 
@@ -17,7 +18,10 @@ use crate::tls::identity::is_claim;
 /// Whether a site is served on this connection.
 pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
     let satisfied = match &peer.policy {
-        Some(policy) => policy.satisfies(&site.tls),
+        Some(policy) => {
+            policy.satisfies(&site.tls)
+                && (site.tls.client.is_none() || policy.still_believes(peer.identity.as_deref()))
+        }
         None => site.tls.is_default(),
     };
     satisfied.then_some(()).ok_or(Refusal::Misdirected)

@@ -9,9 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use rustls::{
-    AlertDescription, CertificateError, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
-};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -21,7 +19,7 @@ use tracing::{debug, info};
 use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
-use crate::tls::{Current, Policies};
+use crate::tls::{Current, Policies, Session};
 
 /// A handshake that is done.
 pub struct Done {
@@ -75,13 +73,15 @@ pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Er
         Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "1.2"),
         _ => (TlsVersion::Tls13, "1.3"),
     };
-    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let session = Session::of(tls);
+    let resumed = session.resumed;
     let sni = tls.server_name().map(Into::into);
     let peer = Peer {
         client,
         scheme: "https",
         sni,
         tls_version: Some(name),
+        session: Some(session),
         identity: done.policy.identify(tls)?,
         policy: Some(Arc::clone(&done.policy)),
     };

@@ -1,6 +1,7 @@
 //! Who a client has shown to be, as the upstream is told (RFC 9440).
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,13 +21,18 @@ const VERIFY: &str = "X-Client-Cert-Verify";
 const CHAIN: usize = 8;
 
 /// What a client showed, as fields of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Identity {
     /// Its certificate was verified.
     pub verified: bool,
     /// The certificate's SHA-256 in hexadecimal; empty without one.
     pub fingerprint: String,
     fields: Vec<(&'static str, String)>,
+    /// What was verified, leaf first; empty where nothing was.
+    chain: Vec<CertificateDer<'static>>,
+    /// The last of those who judged the chain, and its word: the number and, as the lowest bit,
+    /// whether it is good.
+    judged: AtomicU64,
 }
 
 impl Identity {
@@ -36,6 +42,8 @@ impl Identity {
             verified: false,
             fingerprint: String::new(),
             fields: vec![(VERIFY, "none".to_owned())],
+            chain: Vec::new(),
+            judged: AtomicU64::new(0),
         }
     }
 
@@ -73,7 +81,32 @@ impl Identity {
             verified,
             fingerprint,
             fields,
+            chain: match verified {
+                true => chain.iter().map(|der| der.clone().into_owned()).collect(),
+                false => Vec::new(),
+            },
+            judged: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the judge of this number finds the chain good, asked once of each. What was never
+    /// verified need not be again.
+    pub(super) fn confirm(
+        &self,
+        number: u64,
+        judge: impl FnOnce(&[CertificateDer<'_>]) -> bool,
+    ) -> bool {
+        if self.chain.is_empty() {
+            return true;
+        }
+        let last = self.judged.load(Ordering::Relaxed);
+        if last >> 1 == number {
+            return last & 1 == 1;
+        }
+        let good = judge(&self.chain);
+        let word = number << 1 | u64::from(good);
+        self.judged.store(word, Ordering::Relaxed);
+        good
     }
 
     /// Names and values of the fields. Values are printable ASCII, whatever the certificate says.

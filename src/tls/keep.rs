@@ -23,7 +23,7 @@ use super::policy::{Key, Policies, Policy};
 use super::settings::Common;
 use super::tickets::{self, Ring};
 use super::trust::Trust;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{ClientCertificates, Config, SiteTls};
 use crate::metrics::{Registry, TlsFiles};
 use crate::watch::{Reach, Watch};
@@ -80,8 +80,8 @@ struct Unit {
     /// Of the content in use.
     digest: Option<[u8; 32]>,
     fault: Option<Fault>,
-    /// It was said that the first of its revocation lists is past its time.
-    expired: bool,
+    /// Since when the first of its revocation lists is past its time; it was said.
+    expired: Option<Timestamp>,
     reach: Reach,
     looked: Instant,
     metrics: TlsFiles,
@@ -127,6 +127,29 @@ impl Prepared {
     pub fn at(&self, address: SocketAddr) -> Option<&Arc<Policies>> {
         self.listeners.get(&address)
     }
+}
+
+/// What is wrong with files now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// What is on disk cannot be used.
+    Unusable {
+        /// What is wrong with which file.
+        fault: Fault,
+        /// What is done instead.
+        instead: &'static str,
+        /// Nothing was read before, and a site lets nobody in who needs a certificate.
+        shut: bool,
+    },
+    /// A revocation list is past its time.
+    Expired {
+        /// The first of the files with revocation lists.
+        file: PathBuf,
+        /// Since when.
+        at: Timestamp,
+        /// Clients get in all the same.
+        accepted: bool,
+    },
 }
 
 /// What files came to.
@@ -227,10 +250,7 @@ impl Keep {
         let in_use = self.shared.state().policies.get(&key).cloned();
         let policy = match in_use {
             Some(policy) => policy,
-            None => {
-                let built = Policy::build(key.clone(), &self.common, &self.shared.ring, trust)?;
-                Arc::new(built)
-            }
+            None => Policy::build(key.clone(), &self.common, &self.shared.ring, trust)?,
         };
         policies.insert(key, Arc::clone(&policy));
         Ok(policy)
@@ -247,6 +267,29 @@ impl Keep {
             false => load(&purpose),
         };
         units.push((purpose, loaded));
+    }
+
+    /// What is wrong with files now.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let state = self.shared.state();
+        let mut troubles = Vec::new();
+        for unit in &state.units {
+            if let Some(fault) = &unit.fault {
+                troubles.push(Trouble::Unusable {
+                    fault: fault.clone(),
+                    instead: unit.instead(),
+                    shut: unit.digest.is_none() && matches!(unit.purpose, Purpose::Trust(_)),
+                });
+            }
+            if let (Purpose::Trust(client), Some(at)) = (&unit.purpose, unit.expired) {
+                troubles.push(Trouble::Expired {
+                    file: client.crl.first().cloned().unwrap_or_default(),
+                    at,
+                    accepted: client.accept_expired_crl,
+                });
+            }
+        }
+        troubles
     }
 
     /// Takes it into use. Files that were in use already are looked at again.
@@ -334,7 +377,7 @@ impl Unit {
             purpose,
             digest: None,
             fault: None,
-            expired: false,
+            expired: None,
             reach: Reach::Polled,
             looked: Instant::now(),
             metrics,
@@ -365,7 +408,7 @@ impl Unit {
                     info!(file = %what, "client certificates are judged by what is on disk now");
                 }
                 self.metrics.expires(trust.expires.map(|at| at.unix()));
-                self.expired = false;
+                self.expired = None;
                 for policy in policies {
                     let asks = match (&self.purpose, &policy.key.site.client) {
                         (Purpose::Trust(mine), Some(theirs)) => mine == theirs,
@@ -386,19 +429,23 @@ impl Unit {
         self.tell(fault);
     }
 
+    /// What is done where the files cannot be used.
+    const fn instead(&self) -> &'static str {
+        match (&self.digest, &self.purpose) {
+            (Some(_), _) => "what was read before goes on",
+            (None, Purpose::Tickets(_)) => "keys of this process alone are used",
+            (None, Purpose::Trust(_)) => {
+                "no client certificate is believed, and its sites let nobody in who needs one"
+            }
+        }
+    }
+
     /// Says once what is wrong, and when it is right again.
     fn tell(&mut self, fault: Option<Fault>) {
         self.metrics.stale(fault.is_some());
         match (&fault, &self.fault) {
             (Some(new), old) if old.as_ref() != Some(new) => {
-                let goes_on = match (&self.digest, &self.purpose) {
-                    (Some(_), _) => "what was read before goes on",
-                    (None, Purpose::Tickets(_)) => "keys of this process alone are used",
-                    (None, Purpose::Trust(_)) => {
-                        "no client certificate is believed, and its sites let nobody in who needs \
-                         one"
-                    }
-                };
+                let goes_on = self.instead();
                 match self.purpose {
                     Purpose::Tickets(_) => warn!(fault = %new, "ticket keys: {goes_on}"),
                     Purpose::Trust(_) => error!(fault = %new, "client certificates: {goes_on}"),
@@ -418,8 +465,8 @@ impl Unit {
         let Some(at) = trust.and_then(|trust| trust.expires) else {
             return;
         };
-        let expired = at < shared.clock.now();
-        if expired && !self.expired {
+        let expired = (at < shared.clock.now()).then_some(at);
+        if expired.is_some() && self.expired.is_none() {
             let then = match client.accept_expired_crl {
                 true => "it is gone by all the same (on_expired_crl = \"accept\")",
                 false => "clients of its authority are refused (on_expired_crl = \"refuse\")",

@@ -1,7 +1,8 @@
 //! One set of settings, and which of several a client gets.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use rustls::server::ProducesTickets;
@@ -33,6 +34,9 @@ pub struct Policy {
     current: ArcSwap<Current>,
 }
 
+/// Numbers what handshakes go by.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// What a handshake goes by, and what its outcome is judged by.
 #[derive(Debug)]
 pub struct Current {
@@ -41,6 +45,9 @@ pub struct Current {
     trust: Option<Arc<Trust>>,
     site: Arc<SiteTls>,
     common: Common,
+    /// Tells it from what came before and after it.
+    number: u64,
+    home: Weak<Policy>,
 }
 
 impl Policy {
@@ -50,13 +57,16 @@ impl Policy {
         common: &Common,
         ring: &Ring,
         trust: Option<Arc<Trust>>,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Result<Arc<Self>, rustls::Error> {
         let current = Self::make(&key, common, ring, trust)?;
-        Ok(Self {
+        Ok(Arc::new_cyclic(|home| Self {
             key,
             common: common.clone(),
-            current: ArcSwap::from_pointee(current),
-        })
+            current: ArcSwap::from_pointee(Current {
+                home: Weak::clone(home),
+                ..current
+            }),
+        }))
     }
 
     fn make(
@@ -75,14 +85,23 @@ impl Policy {
             trust,
             site: Arc::clone(&key.site),
             common: common.clone(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            home: Weak::new(),
         })
     }
 
     /// Believes others from now on. Sessions that were authenticated by other authorities are not
     /// resumed.
-    pub(super) fn believe(&self, ring: &Ring, trust: Arc<Trust>) -> Result<(), rustls::Error> {
+    pub(super) fn believe(
+        self: &Arc<Self>,
+        ring: &Ring,
+        trust: Arc<Trust>,
+    ) -> Result<(), rustls::Error> {
         let current = Self::make(&self.key, &self.common, ring, Some(trust))?;
-        self.current.store(Arc::new(current));
+        self.current.store(Arc::new(Current {
+            home: Arc::downgrade(self),
+            ..current
+        }));
         Ok(())
     }
 
@@ -101,6 +120,25 @@ impl Current {
     /// Whether a connection under this policy satisfies a site that says this of TLS.
     pub fn satisfies(&self, site: &Arc<SiteTls>) -> bool {
         Arc::ptr_eq(&self.site, site) || site.is_default() || self.site == *site
+    }
+
+    /// Whether who the client has shown to be is still believed, where authorities or revocation
+    /// lists have changed since the handshake. Verifies once for each change.
+    pub fn still_believes(&self, identity: Option<&Identity>) -> bool {
+        let Some(identity) = identity else {
+            return true;
+        };
+        let Some(home) = self.home.upgrade() else {
+            return true;
+        };
+        let now = home.current.load();
+        let Some(trust) = now.trust.as_ref().filter(|_| now.number != self.number) else {
+            return true;
+        };
+        identity.confirm(now.number, |chain| {
+            let time = settings::unix_time(&self.common.clock);
+            trust.verify(chain, time).is_ok()
+        })
     }
 
     /// Who the client has shown to be; `None` where nobody asks.

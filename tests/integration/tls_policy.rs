@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
@@ -23,6 +23,19 @@ const OTHER: &str = "other.test";
 struct Client {
     command: Command,
     input: String,
+}
+
+/// A connection that is kept.
+struct Open(Child);
+
+impl Open {
+    /// Asks for `/` once more; what is answered.
+    fn ask_again(mut self, host: &str) -> String {
+        let stdin = self.0.stdin.as_mut().unwrap();
+        stdin.write_all(request(host, "").as_bytes()).unwrap();
+        let output = self.0.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 }
 
 /// Both versions, as `s_client` has them.
@@ -84,6 +97,29 @@ impl Client {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Asks once, and keeps the connection.
+    fn open(mut self) -> Open {
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let kept = self.input.replace("Connection: close\r\n", "");
+        let stdin = child.stdin.as_mut().unwrap();
+        stdin.write_all(kept.as_bytes()).unwrap();
+        let mut answers = Vec::new();
+        let stdout = child.stdout.as_mut().unwrap();
+        while !String::from_utf8_lossy(&answers).contains("HTTP/1.1 200 ") {
+            let mut some = [0; 1024];
+            let count = stdout.read(&mut some).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&answers));
+            answers.extend_from_slice(&some[..count]);
+        }
+        Open(child)
     }
 
     /// The status of the response; 0 when there was none.
@@ -524,9 +560,12 @@ fn authorities_and_revocation_lists_are_swapped_like_certificates() {
     let resume = |file: &Path| Client::to(&proxy, HOST).file("-sess_in", file).run();
     assert_eq!(status(&resume(&session)), 200, "the session lives on");
 
-    // Revoked, she stays outside, with her session too.
+    // Revoked, she stays outside, with her session too, and with the connection that she has.
+    let open = Client::to(&proxy, HOST).showing(&wren).open();
     fs::write(&crl, old.revocation_list(5, &[1])).unwrap();
     until("she is revoked", || !enters(&wren));
+    let answers = open.ask_again(HOST);
+    assert!(answers.contains("HTTP/1.1 421 "), "{answers}");
     assert_eq!(status(&resume(&session)), 0);
     fs::write(&crl, old.revocation_list(5, &[])).unwrap();
     until("she is let in again", || enters(&wren));
@@ -535,6 +574,7 @@ fn authorities_and_revocation_lists_are_swapped_like_certificates() {
     fs::write(&crl, old.revocation_list(-1, &[])).unwrap();
     until("nobody is let in", || !enters(&wren));
     proxy.wait_log("a revocation list is past its time");
+    proxy.wait_log("\"condition\":\"revocation_list_expired\"");
 
     // Other authorities: others come in, and the sessions of before are over.
     fs::write(&crl, old.revocation_list(5, &[])).unwrap();
@@ -563,6 +603,7 @@ fn where_no_authority_can_be_read_the_door_stays_shut_and_others_are_open() {
     assert_eq!(Client::to(&proxy, HOST).status(), 200);
     assert_eq!(Client::to(&proxy, OTHER).showing(&card).status(), 0);
     proxy.wait_log("no client certificate is believed");
+    proxy.wait_log("\"condition\":\"tls_file_unusable\"");
     fs::write(&ca, &mine.pem).unwrap();
     until("it is opened", || {
         Client::to(&proxy, OTHER).showing(&card).status() == 200

@@ -116,9 +116,10 @@ pub(in crate::config) fn tls(t: &mut Table<'_>) -> RawTls {
     );
     let keys: Option<At<Files>> = t.optional(
         "ticket_keys",
-        "Files with the keys of tickets, for servers that resume each other's sessions: of 48 or \
-         80 bytes as nginx has them, or lines of base64 as HAProxy has them. The first key \
-         encrypts. Without it: keys of this process alone, that rotate by themselves.",
+        "Files with the keys of tickets, for servers that resume each other's sessions; of \
+         several, the first is the newest and encrypts. Each is of 48 or 80 bytes, as nginx has \
+         them, or of lines of base64, as HAProxy has them, of which the last but one encrypts. \
+         Without it: keys of this process alone, that rotate by themselves.",
     );
     if let (Some(keys), false) = (&keys, tickets) {
         t.cx.report(
