@@ -264,7 +264,8 @@ impl Keep {
         let kept = (self.shared.state().units.iter()).any(|unit| unit.purpose == purpose);
         let loaded = match kept {
             true => Loaded::Kept,
-            false => load(&purpose),
+            // Caught in the middle of being written, it is looked at again in a moment.
+            false => load(&purpose, file::read),
         };
         units.push((purpose, loaded));
     }
@@ -344,8 +345,22 @@ impl State {
     }
 }
 
+impl Loaded {
+    /// Of the content, where it can be used.
+    const fn digest(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Keys(Ok((digest, _))) => Some(*digest),
+            Self::Trust(Ok((digest, _))) => Some(*digest),
+            _ => None,
+        }
+    }
+}
+
+/// One of [`file`]'s ways to read.
+type Read = fn(&[PathBuf]) -> Result<Vec<Content>, Fault>;
+
 /// Reads what these files hold.
-fn load(purpose: &Purpose) -> Loaded {
+fn load(purpose: &Purpose, read: Read) -> Loaded {
     let digest = |contents: &[&[Content]]| {
         let digest = Digest::new("staunch files");
         let digest = (contents.iter().flat_map(|some| some.iter()))
@@ -354,14 +369,13 @@ fn load(purpose: &Purpose) -> Loaded {
     };
     match purpose {
         Purpose::Tickets(files) => Loaded::Keys(
-            file::read_still(files)
-                .and_then(|contents| Ok((digest(&[&contents]), tickets::parse(&contents)?))),
+            read(files).and_then(|contents| Ok((digest(&[&contents]), tickets::parse(&contents)?))),
         ),
         Purpose::Trust(client) => Loaded::Trust((|| {
-            let ca = file::read_still(&client.ca)?;
+            let ca = read(&client.ca)?;
             let crl = match client.crl.is_empty() {
                 true => Vec::new(),
-                false => file::read_still(&client.crl)?,
+                false => read(&client.crl)?,
             };
             let trust = Trust::read(client, &ca, &crl)?;
             Ok((digest(&[&ca, &crl]), Arc::new(trust)))
@@ -542,7 +556,13 @@ fn mind(shared: &Weak<Shared>, wake: &SyncSender<()>, woken: &Receiver<()>) {
 fn look_at(shared: &Shared, watch: &mut Watch<u32>, number: u32, purpose: &Purpose) {
     // Watched before they are read: what changes later is heard of.
     let cover = watch.cover(number, purpose.files().map(PathBuf::as_path));
-    let loaded = load(purpose);
+    let mut loaded = load(purpose, file::read);
+    let known = (shared.state().units.iter())
+        .find(|unit| unit.number == number)
+        .and_then(|unit| unit.digest);
+    if known.is_none() || loaded.digest() != known {
+        loaded = load(purpose, file::read_still);
+    }
     let mut state = shared.state();
     let policies = match purpose {
         Purpose::Trust(client) => state.asking(client),
@@ -554,11 +574,8 @@ fn look_at(shared: &Shared, watch: &mut Watch<u32>, number: u32, purpose: &Purpo
     unit.reach = cover.reach;
     unit.looked = Instant::now();
     // Nothing new is no reason to build anything anew.
-    let same = match &loaded {
-        Loaded::Keys(Ok((digest, _))) => unit.digest == Some(*digest),
-        Loaded::Trust(Ok((digest, _))) => unit.digest == Some(*digest),
-        _ => false,
-    };
+    let digest = loaded.digest();
+    let same = digest.is_some() && digest == unit.digest;
     match same {
         true => unit.tell(None),
         false => unit.settle(shared, loaded, policies),
