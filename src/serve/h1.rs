@@ -228,7 +228,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             }
             loop {
                 match scratch.poll_body(cx, &mut self.io) {
-                    Poll::Ready(Ok(Body::Data)) => {
+                    // Looked at between two reads: a client that never pauses ends all the same.
+                    Poll::Ready(Ok(Body::Data)) if !self.deadline.has_passed() => {
                         let count = scratch.data().len();
                         scratch.consume(count);
                     }
@@ -373,5 +374,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
 
     fn abort(&mut self) {
         self.aborted = true;
+    }
+
+    fn last(&mut self) {
+        self.keep = false;
     }
 }
