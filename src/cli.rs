@@ -9,6 +9,7 @@ pub mod demo;
 pub mod drill;
 pub mod probe;
 pub mod run;
+pub mod upstreams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Accept(accept::Args),
     /// Show what a client really gets from a server
     Probe(probe::Args),
+    /// Show the servers behind, and how they stand
+    Upstreams(upstreams::Args),
     /// Play time forward and show the alerts that would be sent
     Drill(drill::Args),
 }
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Certs(args) => certs::run(args),
         Command::Accept(args) => accept::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Upstreams(args) => upstreams::run(args),
         Command::Drill(args) => drill::run(args),
     };
     exit.into()

@@ -26,13 +26,21 @@ mod section;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
+mod upstream;
 mod value;
 
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use tls::{
+    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
+    SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
+};
+pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
+pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +51,8 @@ pub struct Config {
     pub keep_last_good: bool,
     /// Addresses to listen on, and whom to believe there.
     pub listen: Listen,
+    /// How TLS is spoken.
+    pub tls: Tls,
     /// The data plane's threads.
     pub workers: Workers,
     /// Where certificates come from, in the order of the file.
@@ -160,6 +170,8 @@ pub struct Site {
     /// Sorted by descending length of path, so that the first match is the longest prefix. A
     /// site's own `upstream` is the route with the path `/`.
     pub routes: Vec<Route>,
+    /// What it asks of TLS.
+    pub tls: Arc<SiteTls>,
 }
 
 /// One `[[site.route]]`.
@@ -172,15 +184,6 @@ pub struct Route {
     pub upstream: Arc<str>,
 }
 
-/// One `[upstream.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// At least one server.
-    pub servers: Vec<Server>,
-    /// How a server is chosen.
-    pub balance: Balance,
-}
-
 /// A server behind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
@@ -190,6 +193,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// Whether it is spoken to over TLS (`https://`).
     pub tls: bool,
+    /// Its share of the requests, beside the weights of the others.
+    pub weight: u32,
+    /// Used only while no other is up.
+    pub backup: bool,
 }
 
 /// Where a server is.
@@ -211,9 +218,9 @@ pub enum Balance {
     RoundRobin,
     /// The one with the fewest requests in flight.
     LeastRequests,
-    /// At random.
+    /// Of two at random, the one with fewer requests in flight.
     Random,
-    /// By the client's address, consistently.
+    /// By a hash of something that the request has, consistently.
     Hash,
 }
 

@@ -27,6 +27,7 @@ mod process;
 mod registry;
 mod requests;
 mod scrape;
+mod tls;
 mod upstream;
 
 pub use control::{CertificateCounters, ReloadResult, Reloads};
@@ -37,7 +38,8 @@ pub use process::describe_process;
 pub use registry::Registry;
 pub use requests::{METHODS, RequestSeries, method_index};
 pub use scrape::Scrape;
-pub use upstream::{UpstreamOutcome, UpstreamSeries, upstream_up};
+pub use tls::{ClientAlert, TlsFiles};
+pub use upstream::{UpstreamOutcome, UpstreamSeries};
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod exchange;
 mod forward;
 pub mod headers;
+mod identity;
 pub mod local;
 mod redirect;
 pub mod route;
@@ -28,11 +29,14 @@ use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
+use crate::tls::identity::Identity;
+use crate::tls::{Current, Session};
 use crate::upstream::Upstream;
+use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
-use forward::Forward;
+use forward::{Answer, Forward};
 use headers::Hop;
 pub use local::{Local, Snapshot};
 pub use redirect::redirect;
@@ -64,6 +68,12 @@ pub struct Peer {
     pub sni: Option<Box<str>>,
     /// The TLS version, for the access log.
     pub tls_version: Option<&'static str>,
+    /// What was agreed on.
+    pub session: Option<Session>,
+    /// What the connection was accepted under.
+    pub policy: Option<Arc<Current>>,
+    /// Who the client has shown to be, where that was asked for.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// The client's side of one exchange. All is polled by the one task that owns it.
@@ -164,7 +174,7 @@ async fn serve<C: Client>(
     account: &mut Account,
 ) -> Result<(), Failure> {
     admissible(head)?;
-    let upstream = route(world, head, account)?;
+    let upstream = route(world, peer, head, account)?;
     if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
         return last_hop(local, client, account).await;
     }
@@ -175,6 +185,8 @@ async fn serve<C: Client>(
         return Err(Refusal::TooLarge.into());
     }
     let upgrade = headers::to_upstream(head, hop(world, peer));
+    let site = account.site.map(|site| world.table().site(site));
+    identity::replace(&mut head.fields, peer, site);
     let mut upload = Upload::new(head.framing, limit);
     let mut deadline = Deadline::default();
 
@@ -190,7 +202,12 @@ async fn serve<C: Client>(
         .run(client, &mut upload, &mut deadline, account)
         .await;
     account.received = upload.taken;
-    let (mut server, mut response, in_flight) = result?;
+    let Answer {
+        connection: mut server,
+        head: mut response,
+        in_flight,
+        server: index,
+    } = result?;
 
     account.status = response.status;
     let upgraded = response.status == 101;
@@ -201,6 +218,8 @@ async fn serve<C: Client>(
     account.started = true;
     if upgraded {
         account.tunnelled = true;
+        // That was for the request; a tunnel may last.
+        deadline.unbound();
         let passed =
             tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
         account.received = passed.up;
@@ -211,11 +230,16 @@ async fn serve<C: Client>(
         client,
         &mut server,
         &mut upload,
-        world.timeouts(),
+        &upstream.timeouts,
         &mut deadline,
     )
     .await;
     account.received = upload.taken;
+    if let Err(failure) = &sent
+        && failure.is_of_server()
+    {
+        upstream.failed(index, Moment::now(), failure);
+    }
     account.sent = sent?;
     drop(in_flight);
     local.pool().put(server);
@@ -255,6 +279,7 @@ async fn last_hop<C: Client>(
 /// Finds the site, then the upstream.
 fn route(
     world: &Snapshot,
+    peer: &Peer,
     head: &RequestHead,
     account: &mut Account,
 ) -> Result<Arc<Upstream>, Refusal> {
@@ -266,6 +291,7 @@ fn route(
     };
     let site = site.ok_or(Refusal::Misdirected)?;
     account.site = Some(site);
+    identity::admit(peer, world.table().site(site))?;
     world.table().site(site).upstream(head.path()).cloned()
 }
 
@@ -296,7 +322,11 @@ async fn fail<C: Client>(
     report(peer, head, account, failure);
     if account.started {
         // What has come is passed on all the same: the client may have use for it.
-        poll_fn(|cx| Poll::Ready(drop(client.poll_flush(cx)))).await;
+        poll_fn(|cx| {
+            let _ = client.poll_flush(cx);
+            Poll::Ready(())
+        })
+        .await;
         client.abort();
         return;
     }
@@ -422,6 +452,13 @@ fn record(
             upstream: account.server.as_deref(),
             upstream_duration: account.upstream_time,
             tls: peer.tls_version,
+            sni: peer.sni.as_deref(),
+            cipher: peer.session.and_then(|session| session.cipher),
+            group: peer.session.and_then(|session| session.group),
+            resumed: peer.session.is_some_and(|session| session.resumed),
+            client_certificate: (peer.identity.as_ref())
+                .filter(|identity| identity.verified)
+                .map(|identity| identity.fingerprint.as_str()),
             referer: head.fields.get(Id::Referer),
             user_agent: head.fields.get(Id::UserAgent),
             request_id: None,

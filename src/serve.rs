@@ -4,30 +4,32 @@
 pub mod h1;
 pub mod h2;
 mod handshake;
+mod linger;
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
 
 use crate::config;
 use crate::drain::Guard;
 use crate::http::RequestHead;
 use crate::listen::proxy_header;
-use crate::metrics::{Handshake, HandshakeFailure, OpenConnection, Protocol, Timeout};
+use crate::metrics::{HandshakeFailure, OpenConnection, Protocol, Timeout};
 use crate::proxy::{self, Client, Local, Peer};
+use crate::tls::Policies;
+use handshake::{Failed, Listening};
 
 /// What a listener is for.
 #[derive(Clone, Debug)]
 pub enum Role {
     /// Terminates TLS and proxies.
-    Https(Arc<ServerConfig>),
+    Https(Arc<Policies>),
     /// Redirects to this port of HTTPS.
     Redirect {
         /// The port that clients reach HTTPS at.
@@ -93,38 +95,47 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 scheme: "http",
                 sni: None,
                 tls_version: None,
+                session: None,
+                policy: None,
+                identity: None,
             };
             h1::serve(stream, &service, &peer, &guard).await;
         }
-        Role::Https(config) => {
-            let done = timeout_at(deadline, Box::pin(handshake::accept(config, stream))).await;
+        Role::Https(policies) => {
+            let local = &service.local;
+            let done = timeout_at(deadline, Box::pin(handshake::accept(policies, stream))).await;
             let took = begin.elapsed();
-            match done {
+            let failed = |name: Option<&str>, failure, error: &io::Error| {
+                handshake::failed(local, client, name, failure, took, error);
+            };
+            let done = match done {
+                Ok(Ok(done)) => done,
+                Ok(Err(Failed { error, name })) => {
+                    return failed(name.as_deref(), handshake::classify(&error), &error);
+                }
                 Err(_) => {
-                    service.local.edge().timeout(Timeout::TlsHandshake);
-                    failed(
-                        &service,
-                        client,
-                        HandshakeFailure::Timeout,
-                        took,
-                        "timed out",
-                    );
+                    local.edge().timeout(Timeout::TlsHandshake);
+                    let error = ErrorKind::TimedOut.into();
+                    return failed(None, HandshakeFailure::Timeout, &error);
                 }
-                Ok(Err(error)) => {
-                    let failure = handshake::classify(&error);
-                    failed(&service, client, failure, took, &error.to_string());
+            };
+            let (outcome, peer) = match handshake::describe(&done, client) {
+                Ok(described) => described,
+                Err(error) => {
+                    let failure = handshake::classify_tls(&error);
+                    let name = done.stream.get_ref().1.server_name();
+                    return failed(name, failure, &io::Error::other(error));
                 }
-                Ok(Ok(stream)) => {
-                    let (done, peer) = handshake::describe(&stream, client);
-                    service.local.edge().handshake(done, took);
-                    if handshake::is_h2(&stream) {
-                        open.becomes(Protocol::Http2);
-                        Box::pin(h2::serve(stream, &service, &Rc::new(peer), &guard)).await;
-                    } else {
-                        open.becomes(Protocol::Http1);
-                        h1::serve(stream, &service, &peer, &guard).await;
-                    }
-                }
+            };
+            local.edge().handshake(outcome, took);
+            let is_h2 = handshake::is_h2(&done.stream);
+            let stream = Listening::new(done.stream, Rc::clone(local), client);
+            if is_h2 {
+                open.becomes(Protocol::Http2);
+                Box::pin(h2::serve(stream, &service, &Rc::new(peer), &guard)).await;
+            } else {
+                open.becomes(Protocol::Http1);
+                h1::serve(stream, &service, &peer, &guard).await;
             }
         }
     }
@@ -147,33 +158,15 @@ async fn client_address(
         Ok(Ok(header)) => Some(header.source().unwrap_or(from)),
         Ok(Err(error)) => {
             let failure = HandshakeFailure::ProxyHeader;
-            failed(service, from, failure, Duration::ZERO, &error.to_string());
+            let error = io::Error::other(error.to_string());
+            handshake::failed(&service.local, from, None, failure, Duration::ZERO, &error);
             None
         }
         Err(_) => {
-            failed(
-                service,
-                from,
-                HandshakeFailure::Timeout,
-                Duration::ZERO,
-                "timed out",
-            );
+            let failure = HandshakeFailure::Timeout;
+            let error = ErrorKind::TimedOut.into();
+            handshake::failed(&service.local, from, None, failure, Duration::ZERO, &error);
             None
         }
     }
-}
-
-/// A client can provoke any number of these, so that they are counted, and logged only when asked.
-fn failed(
-    service: &Service,
-    client: SocketAddr,
-    failure: HandshakeFailure,
-    took: Duration,
-    error: &str,
-) {
-    service
-        .local
-        .edge()
-        .handshake(Handshake::Failed(failure), took);
-    debug!(%client, outcome = failure.code(), error, "handshake failed");
 }

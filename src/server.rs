@@ -8,6 +8,7 @@ mod control;
 mod listeners;
 mod reload;
 mod systemd;
+mod upstreams;
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::KeyLog;
+use rustls_pki_types::TrustAnchor;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::logs;
@@ -48,6 +51,28 @@ pub enum Source {
     Flags,
 }
 
+/// What is asked for by flags and never by configuration, since it lowers somebody's guard.
+#[derive(Clone, Debug, Default)]
+pub struct Debugging {
+    /// A file that the secrets of all sessions are written to.
+    pub keylog: Option<PathBuf>,
+}
+
+impl Debugging {
+    fn key_log(&self) -> Result<Option<Arc<dyn KeyLog>>, Error> {
+        let Some(path) = &self.keylog else {
+            return Ok(None);
+        };
+        let log = tls::keylog::to_file(path).map_err(Error::KeyLog)?;
+        warn!(
+            path = %path.display(),
+            "the secrets of all sessions are written to a file: whoever has it can read all \
+             traffic; stop and start without --keylog, and remove the file, as soon as you can"
+        );
+        Ok(Some(log))
+    }
+}
+
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,6 +85,9 @@ pub enum Error {
     /// The access log.
     #[error("the access log cannot be opened: {0}")]
     AccessLog(io::Error),
+    /// The file for the secrets of sessions.
+    #[error("the key log cannot be opened: {0}")]
+    KeyLog(io::Error),
     /// TLS settings that the library does not take.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
@@ -69,9 +97,9 @@ pub enum Error {
 }
 
 /// Serves until told to stop, and drains.
-pub fn run(config: Config, source: Source) -> Result<(), Error> {
+pub fn run(config: Config, source: Source, debugging: &Debugging) -> Result<(), Error> {
     let telemetry = Arc::new(telemetry::init(&logs::settings(&config.log))?);
-    let result = start(config, source, &telemetry);
+    let result = start(config, source, &telemetry, debugging);
     if let Err(error) = &result {
         tracing::error!(%error, "staunch cannot start");
     }
@@ -79,9 +107,15 @@ pub fn run(config: Config, source: Source) -> Result<(), Error> {
     result
 }
 
-fn start(config: Config, source: Source, telemetry: &Arc<Telemetry>) -> Result<(), Error> {
+fn start(
+    config: Config,
+    source: Source,
+    telemetry: &Arc<Telemetry>,
+    debugging: &Debugging,
+) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), "staunch starts");
-    let server = Arc::new(Server::prepare(config, source, Arc::clone(telemetry))?);
+    let telemetry = Arc::clone(telemetry);
+    let server = Arc::new(Server::prepare(config, source, telemetry, debugging)?);
     control::run(&server)
 }
 
@@ -94,8 +128,11 @@ struct Server {
     alerting: Alerting,
     /// Where last-good certificates, the ledger and what was told are kept.
     state: Option<StateDir>,
-    tls: Arc<ServerConfig>,
-    upstream_tls: Arc<ClientConfig>,
+    tls: tls::Keep,
+    /// The system's roots, for servers behind.
+    anchors: Vec<TrustAnchor<'static>>,
+    /// Told after each reload.
+    reloaded: Notify,
     telemetry: Arc<Telemetry>,
     access: AccessLog,
     shared: Shared,
@@ -107,7 +144,12 @@ struct Server {
 
 impl Server {
     /// Builds everything and begins to accept.
-    fn prepare(config: Config, source: Source, telemetry: Arc<Telemetry>) -> Result<Self, Error> {
+    fn prepare(
+        config: Config,
+        source: Source,
+        telemetry: Arc<Telemetry>,
+        debugging: &Debugging,
+    ) -> Result<Self, Error> {
         let registry = Registry::new();
         describe_process(&registry);
         let clock = Clock::system();
@@ -117,7 +159,7 @@ impl Server {
             AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
         );
         let roots = Roots::system();
-        let upstream_tls = tls::upstream_client(roots.anchors())?;
+        let anchors = roots.anchors().to_vec();
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
@@ -136,8 +178,14 @@ impl Server {
             roots: Arc::new(roots),
             timing: keeper::Timing::default(),
         });
-        let tls = tls::server(Arc::new(keeper.resolver()))?;
-        let world = world(&config, &upstream_tls, &Upstreams::default());
+        let tls = tls::Keep::start(tls::Options {
+            resolver: Arc::new(keeper.resolver()),
+            clock: clock.clone(),
+            registry: registry.clone(),
+            key_log: debugging.key_log()?,
+        })?;
+        let policies = tls.prepare(&config)?;
+        let world = world(&config, &anchors, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -148,7 +196,8 @@ impl Server {
         let workers = (0..threads)
             .map(|index| worker::spawn(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
-        listeners::give(&workers, sockets, &config.listen, &tls);
+        listeners::give(&workers, sockets, &config.listen, &policies);
+        tls.commit(policies);
         Ok(Self {
             source,
             reloads: Reloads::new(&registry),
@@ -157,7 +206,8 @@ impl Server {
             alerting: Alerting::new(&config),
             state,
             tls,
-            upstream_tls,
+            anchors,
+            reloaded: Notify::new(),
             telemetry,
             access,
             shared,
@@ -168,8 +218,8 @@ impl Server {
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, tls: &Arc<ClientConfig>, previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, tls, previous);
+fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
+    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         upstreams,

@@ -2,20 +2,39 @@
 //!
 //! An [`Upstream`] is shared by all threads and immutable but for its counters; the connections to
 //! its servers are not shared: each worker has its own [`pool::Pool`].
+//!
+//! What is thought of a server ([`health`]) is learnt from requests by the workers and from
+//! [`check`]s and [`names`] by the control plane; how often a request may be sent again is for
+//! [`budget`], how many a server is given at once for [`gate`].
 
+pub mod balance;
+pub mod budget;
+pub mod check;
 pub mod connection;
+pub mod gate;
+pub mod health;
+pub mod names;
 pub mod pool;
+pub mod report;
+#[cfg(test)]
+mod tests;
+pub mod trust;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, TrustAnchor};
+use tracing::{info, warn};
 
-use crate::config::{self, Balance, ServerAddress};
+use crate::config::{self, Balance, Ejection, HashKey, Protocol, ServerAddress, Timeouts};
+use balance::fnv;
+use budget::Budget;
+use gate::Gate;
+use health::{Health, Moment};
+use names::Addresses;
+use trust::Trust;
 
 /// Identifies a server for as long as the process lives, across reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,29 +49,108 @@ pub struct Server {
     pub url: Arc<str>,
     /// Where it is.
     pub address: ServerAddress,
-    /// How to speak TLS to it, if at all.
-    pub tls: Option<ServerTls>,
-    /// Requests in flight, from all threads.
-    in_flight: AtomicUsize,
+    /// What its name resolves to, where it has one.
+    pub addresses: Addresses,
+    /// How to speak TLS to it, if at all; or why that cannot be.
+    pub tls: Option<Result<ServerTls, String>>,
+    /// What is spoken to it.
+    pub protocol: Protocol,
+    /// What is thought of it.
+    pub health: Health,
+    /// What it has to do.
+    pub load: Load,
+    tag: u64,
 }
 
 /// How TLS is spoken to a server.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// Trust and versions.
-    pub config: Arc<ClientConfig>,
+    /// Whom to believe.
+    pub trust: Arc<Trust>,
     /// The name that its certificate must cover.
     pub name: ServerName<'static>,
 }
 
+/// What a server has to do, counted by all threads.
+#[derive(Debug, Default)]
+pub struct Load {
+    in_flight: AtomicUsize,
+    /// Connections, in use or kept.
+    open: AtomicUsize,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    /// A moving average of the time to the head of a response, in microseconds.
+    latency: AtomicU64,
+    /// Connections that it should have at most; 0: as many as are needed.
+    limit: AtomicUsize,
+}
+
+impl Load {
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Connections open, in use or kept.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection that is of no use now had better be closed than kept.
+    fn is_over_limit(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit != 0 && self.open() > limit
+    }
+
+    fn answered(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let before = self.latency.load(Ordering::Relaxed);
+        // An eighth of the news each time, as TCP does (RFC 6298). A lost update is no matter.
+        let after = match before {
+            0 => took,
+            before => before - before / 8 + took / 8,
+        };
+        self.latency.store(after, Ordering::Relaxed);
+    }
+}
+
 /// A request in flight to a server; counted while it lives.
 #[derive(Debug)]
-pub struct InFlight(Arc<Server>);
+pub struct InFlight {
+    server: Arc<Server>,
+    _pass: Option<gate::Pass>,
+}
 
 impl InFlight {
+    /// Counts one more, which was let through by its gate where there is one.
+    pub fn new(server: &Arc<Server>, pass: Option<gate::Pass>) -> Self {
+        server.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self {
+            server: Arc::clone(server),
+            _pass: pass,
+        }
+    }
+
+    /// The server.
+    pub const fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.server.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection to a server that is open; counted while it lives.
+#[derive(Debug)]
+pub struct Open(Arc<Server>);
+
+impl Open {
     /// Counts one more.
     pub fn new(server: &Arc<Server>) -> Self {
-        server.in_flight.fetch_add(1, Ordering::Relaxed);
+        server.load.open.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(server))
     }
 
@@ -62,9 +160,9 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.load.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,9 +173,39 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Its place in [`Upstreams`], for tables beside it.
     pub index: usize,
+    /// The deadlines that hold here.
+    pub timeouts: Timeouts,
+    /// For a whole request.
+    pub total: Option<Duration>,
+    /// Tries of a request after the first.
+    pub retries: usize,
+    /// How many requests may be sent again.
+    pub budget: Budget,
+    /// How its servers are checked, if they are.
+    pub check: Option<config::Health>,
+    /// How often names are resolved again.
+    pub refresh: Duration,
     servers: Vec<Arc<Server>>,
+    shares: Vec<Share>,
+    gates: Vec<Option<Arc<Gate>>>,
     balance: Balance,
+    hash: HashKey,
+    sticky: Option<Arc<str>>,
+    ejection: Ejection,
+    slow_start: Option<Duration>,
+    protocol: Protocol,
     turn: AtomicUsize,
+    /// Somebody is ejecting a server: one at a time, so that their number is right.
+    ejecting: AtomicBool,
+}
+
+/// What a server should get of its upstream's requests.
+#[derive(Debug)]
+struct Share {
+    weight: u32,
+    backup: bool,
+    /// For smooth weighted round robin.
+    purse: AtomicI64,
 }
 
 impl Upstream {
@@ -86,92 +214,67 @@ impl Upstream {
         &self.servers
     }
 
-    /// Chooses a server, by its place in [`servers`](Self::servers), for the `attempt`-th try (from
-    /// 0) of a request by this client. A further try goes to another server where there is one. An
-    /// upstream always has a server.
-    pub fn choose(&self, client: IpAddr, attempt: usize) -> usize {
-        let count = self.servers.len();
-        if count == 1 {
-            return 0;
+    /// The gate before a server, where there is one.
+    pub fn gate(&self, server: usize) -> Option<&Arc<Gate>> {
+        self.gates[server].as_ref()
+    }
+
+    /// What is spoken to its servers.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The cookie that brings a client back to a server, for a `Set-Cookie`, where cookies do that.
+    pub fn cookie(&self, server: usize) -> Option<String> {
+        let name = self.sticky.as_ref()?;
+        let tag = self.servers[server].tag();
+        Some(format!(
+            "{name}={tag:016x}; Path=/; HttpOnly; Secure; SameSite=Lax"
+        ))
+    }
+
+    /// Notes that a server answered.
+    pub fn succeeded(&self, server: usize, now: Moment, took: Duration) {
+        let server = &self.servers[server];
+        server.load.requests.fetch_add(1, Ordering::Relaxed);
+        server.load.answered(took);
+        if server.health.succeeded(now, &self.ejection) {
+            info!(upstream = %self.name, server = %server.url, "the server answers again");
         }
-        let first = match self.balance {
-            Balance::RoundRobin if attempt == 0 => self.turn.fetch_add(1, Ordering::Relaxed),
-            Balance::RoundRobin => self.turn.load(Ordering::Relaxed).wrapping_sub(1),
-            Balance::LeastRequests => self.least_busy(),
-            Balance::Random => random(),
-            Balance::Hash => return self.by_hash(client, attempt),
-        };
-        first.wrapping_add(attempt) % count
     }
 
-    /// The server with the fewest requests in flight; ties are broken in turn, so that idle
-    /// servers share the work.
-    fn least_busy(&self) -> usize {
-        let count = self.servers.len();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..count)
-            .map(|offset| turn.wrapping_add(offset) % count)
-            .min_by_key(|&index| self.servers[index].in_flight.load(Ordering::Relaxed))
-            .unwrap_or(0)
+    /// Notes that a server did not answer as it should. Enough of that, and it is left alone for a
+    /// while, unless too many are already.
+    pub fn failed(&self, server: usize, now: Moment, why: &dyn std::fmt::Display) {
+        let server = &self.servers[server];
+        server.load.requests.fetch_add(1, Ordering::Relaxed);
+        server.load.failures.fetch_add(1, Ordering::Relaxed);
+        if !server.health.failed(now, &self.ejection) || self.ejecting.swap(true, Ordering::Acquire)
+        {
+            return;
+        }
+        if !server.health.is_ejected(now) && self.may_eject(server, now) {
+            let span = server.health.eject(now, &self.ejection);
+            warn!(
+                upstream = %self.name,
+                server = %server.url,
+                seconds = span.as_secs_f64(),
+                error = %why,
+                "the server fails, and is left alone for a while"
+            );
+        }
+        self.ejecting.store(false, Ordering::Release);
     }
 
-    /// Rendezvous hashing (Thaler and Ravishankar, 1998): each client ranks the servers by a hash
-    /// of both, so that a server that comes or goes moves only its own share of the clients.
-    fn by_hash(&self, client: IpAddr, attempt: usize) -> usize {
-        let score = |server: &Server| {
-            let mut hasher = Fnv::default();
-            match client.to_canonical() {
-                IpAddr::V4(ip) => hasher.write(&ip.octets()),
-                IpAddr::V6(ip) => hasher.write(&ip.octets()),
-            }
-            hasher.write(server.url.as_bytes());
-            hasher.finish()
-        };
-        let mut ranked: smallvec::SmallVec<[(u64, usize); 16]> = self
+    /// Whether one more can be spared.
+    #[allow(clippy::cast_precision_loss)]
+    fn may_eject(&self, server: &Arc<Server>, now: Moment) -> bool {
+        let others = self
             .servers
             .iter()
-            .enumerate()
-            .map(|(index, server)| (score(server), index))
-            .collect();
-        ranked.sort_unstable();
-        ranked[attempt % ranked.len()].1
+            .filter(|other| !Arc::ptr_eq(other, server) && other.health.is_ejected(now));
+        (others.count() + 1) as f64 <= self.ejection.share * self.servers.len() as f64
     }
-}
-
-/// FNV-1a with a final mix: the same on every machine and in every release, which a hash that
-/// decides where clients go has to be.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        mixed ^ mixed >> 33
-    }
-}
-
-/// A random number from the standard library's per-process keys, which is random enough to
-/// spread load.
-fn random() -> usize {
-    static COUNTER: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static KEYS: std::hash::RandomState = std::hash::RandomState::new();
-    }
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    #[allow(clippy::cast_possible_truncation)] // any bits will do
-    KEYS.with(|keys| keys.hash_one(count) as usize)
 }
 
 /// All upstreams of a configuration, by name.
@@ -179,35 +282,18 @@ fn random() -> usize {
 pub struct Upstreams(BTreeMap<Arc<str>, Arc<Upstream>>);
 
 impl Upstreams {
-    /// Builds them. A server that `previous` had too, under any name, stays the same server, with
-    /// its connections and counters.
+    /// Builds them. A server that the upstream of the same name had in `previous` too stays the same
+    /// server, with its connections, its health and its counters.
     pub fn build(
         configured: &BTreeMap<Arc<str>, config::Upstream>,
-        tls: &Arc<ClientConfig>,
+        timeouts: &Timeouts,
+        system: &[TrustAnchor<'static>],
         previous: &Self,
     ) -> Self {
-        let kept: BTreeMap<&str, &Arc<Server>> = previous
-            .iter()
-            .flat_map(|upstream| upstream.servers())
-            .map(|server| (&*server.url, server))
-            .collect();
         let upstream = |(index, (name, upstream)): (usize, (&Arc<str>, &config::Upstream))| {
-            let servers = upstream
-                .servers
-                .iter()
-                .map(|server| match kept.get(&*server.url) {
-                    Some(&same) => Arc::clone(same),
-                    None => Arc::new(Server::new(server, tls)),
-                })
-                .collect();
-            let upstream = Upstream {
-                name: Arc::clone(name),
-                index,
-                servers,
-                balance: upstream.balance,
-                turn: AtomicUsize::new(0),
-            };
-            (Arc::clone(name), Arc::new(upstream))
+            let before = previous.get(name).map(Arc::as_ref);
+            let built = Upstream::new(index, name, upstream, timeouts, system, before);
+            (Arc::clone(name), Arc::new(built))
         };
         Self(configured.iter().enumerate().map(upstream).collect())
     }
@@ -223,113 +309,169 @@ impl Upstreams {
     }
 }
 
-impl Server {
-    fn new(server: &config::Server, tls: &Arc<ClientConfig>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = match &server.address {
-            ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
-            ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
-            ServerAddress::Unix(_) => None,
-        };
+impl Upstream {
+    fn new(
+        index: usize,
+        name: &Arc<str>,
+        upstream: &config::Upstream,
+        timeouts: &Timeouts,
+        system: &[TrustAnchor<'static>],
+        before: Option<&Self>,
+    ) -> Self {
+        let trust = upstream
+            .servers
+            .iter()
+            .any(|server| server.tls)
+            .then(|| before_or_new(name, upstream, system, before));
+        let own = &upstream.timeouts;
+        let capacity = &upstream.capacity;
+        let mut servers = Vec::with_capacity(upstream.servers.len());
+        let mut gates = Vec::with_capacity(upstream.servers.len());
+        for server in &upstream.servers {
+            let same = before.and_then(|before| {
+                let tls = server_tls(server, upstream, &trust);
+                let is_it = |s: &Arc<Server>| s.is_reached_by(server, upstream, tls.as_ref());
+                let at = before.servers.iter().position(is_it)?;
+                Some((&before.servers[at], &before.gates[at]))
+            });
+            let kept = match same {
+                Some((same, _)) => Arc::clone(same),
+                None => {
+                    let tls = server_tls(server, upstream, &trust);
+                    Arc::new(Server::new(server, upstream.protocol, tls))
+                }
+            };
+            let limit = capacity.connections.map_or(0, std::num::NonZeroUsize::get);
+            kept.load.limit.store(limit, Ordering::Relaxed);
+            servers.push(kept);
+            gates.push(match same {
+                Some((_, Some(gate))) if gate.fits(capacity) => Some(Arc::clone(gate)),
+                _ => Gate::new(capacity),
+            });
+        }
+        let shares = upstream.servers.iter().map(|server| Share {
+            weight: server.weight,
+            backup: server.backup,
+            purse: AtomicI64::new(0),
+        });
         Self {
-            id: ServerId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            url: Arc::clone(&server.url),
-            address: server.address.clone(),
-            tls: name.filter(|_| server.tls).map(|name| ServerTls {
-                config: Arc::clone(tls),
-                name,
-            }),
-            in_flight: AtomicUsize::new(0),
+            name: Arc::clone(name),
+            index,
+            timeouts: Timeouts {
+                upstream_connect: own.connect.unwrap_or(timeouts.upstream_connect),
+                upstream_response: own.response.unwrap_or(timeouts.upstream_response),
+                upstream_idle: own.idle.unwrap_or(timeouts.upstream_idle),
+                ..*timeouts
+            },
+            total: own.total,
+            retries: upstream.retry.most as usize,
+            budget: Budget::new(upstream.retry.share),
+            check: upstream.health.clone(),
+            refresh: upstream.refresh,
+            servers,
+            shares: shares.collect(),
+            gates,
+            balance: upstream.balance,
+            hash: upstream.hash.clone(),
+            sticky: upstream.sticky.clone(),
+            ejection: upstream.ejection,
+            slow_start: upstream.slow_start,
+            protocol: upstream.protocol,
+            turn: AtomicUsize::new(0),
+            ejecting: AtomicBool::new(false),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-
-    fn upstream(balance: Balance, servers: usize) -> Upstream {
-        let tls = crate::tls::upstream_client(&[]).unwrap();
-        let configured = (0..servers)
-            .map(|n| config::Server {
-                url: format!("http://10.0.0.{n}").into(),
-                address: ServerAddress::Ip(([10, 0, 0, n as u8], 80).into()),
-                tls: false,
-            })
-            .collect();
-        let all = Upstreams::build(
-            &BTreeMap::from([(
-                "u".into(),
-                config::Upstream {
-                    servers: configured,
-                    balance,
-                },
-            )]),
-            &tls,
-            &Upstreams::default(),
-        );
-        Arc::into_inner(all.0.into_values().next().unwrap()).unwrap()
-    }
-
-    fn client(n: u8) -> IpAddr {
-        [192, 0, 2, n].into()
-    }
-
-    #[test]
-    fn round_robin_takes_each_in_turn_and_retries_on_the_next() {
-        let upstream = upstream(Balance::RoundRobin, 3);
-        let mut seen = HashMap::new();
-        for _ in 0..9 {
-            *seen.entry(upstream.choose(client(1), 0)).or_insert(0) += 1;
+/// How TLS is spoken to an upstream now; where its files cannot be used, as before.
+fn before_or_new(
+    name: &str,
+    upstream: &config::Upstream,
+    system: &[TrustAnchor<'static>],
+    before: Option<&Upstream>,
+) -> Result<Arc<Trust>, String> {
+    let before = before.and_then(|before| {
+        let mut known = before
+            .servers
+            .iter()
+            .filter_map(|server| server.tls.as_ref());
+        known
+            .find_map(|tls| tls.as_ref().ok())
+            .map(|tls| &tls.trust)
+    });
+    let loaded = Trust::load(&upstream.tls, upstream.protocol, system, before);
+    match (loaded, before) {
+        (Ok(trust), _) => Ok(trust),
+        (Err(error), Some(before)) => {
+            warn!(upstream = %name, %error, "TLS to the upstream stays as it was");
+            Ok(Arc::clone(before))
         }
-        assert!(seen.values().all(|&count| count == 3) && seen.len() == 3);
-        let first = upstream.choose(client(1), 0);
-        assert_ne!(first, upstream.choose(client(1), 1));
-    }
-
-    #[test]
-    fn least_requests_avoids_the_busy() {
-        let upstream = upstream(Balance::LeastRequests, 2);
-        let busy = InFlight::new(&upstream.servers[0]);
-        for _ in 0..4 {
-            assert_eq!(upstream.choose(client(1), 0), 1);
+        (Err(error), None) => {
+            warn!(upstream = %name, %error, "TLS to the upstream cannot be used");
+            Err(error)
         }
-        drop(busy);
+    }
+}
+
+/// How TLS is spoken to a server, if at all.
+fn server_tls(
+    server: &config::Server,
+    upstream: &config::Upstream,
+    trust: &Option<Result<Arc<Trust>, String>>,
+) -> Option<Result<ServerTls, String>> {
+    if !server.tls {
+        return None;
+    }
+    let own = || match &server.address {
+        ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
+        ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
+        ServerAddress::Unix(_) => None,
+    };
+    let given = upstream.tls.name.as_ref();
+    let name = given.map_or_else(own, |name| ServerName::try_from(name.to_string()).ok())?;
+    let trust = trust.as_ref()?;
+    Some(trust.clone().map(|trust| ServerTls { trust, name }))
+}
+
+impl Server {
+    fn new(
+        server: &config::Server,
+        protocol: Protocol,
+        tls: Option<Result<ServerTls, String>>,
+    ) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self {
+            id: ServerId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            url: Arc::clone(&server.url),
+            address: server.address.clone(),
+            addresses: Addresses::default(),
+            tls,
+            protocol,
+            health: Health::default(),
+            load: Load::default(),
+            tag: fnv(&[server.url.as_bytes()]),
+        }
     }
 
-    #[test]
-    fn a_client_keeps_its_server_when_another_goes() {
-        let three = upstream(Balance::Hash, 3);
-        let two = upstream(Balance::Hash, 2); // without 10.0.0.2
-        for n in 0..200 {
-            let before = &three.servers[three.choose(client(n), 0)].url;
-            if &**before != "http://10.0.0.2" {
-                assert_eq!(before, &two.servers[two.choose(client(n), 0)].url);
+    /// Stands for it in cookies and hashes, the same on every machine.
+    pub const fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Whether connections to it are what this configuration asks for.
+    fn is_reached_by(
+        &self,
+        server: &config::Server,
+        upstream: &config::Upstream,
+        tls: Option<&Result<ServerTls, String>>,
+    ) -> bool {
+        let same_tls = match (&self.tls, tls) {
+            (None, None) => true,
+            (Some(Ok(one)), Some(Ok(other))) => {
+                Arc::ptr_eq(&one.trust, &other.trust) && one.name == other.name
             }
-        }
-    }
-
-    #[test]
-    fn a_server_survives_a_reload() {
-        let configured = BTreeMap::from([(
-            Arc::from("u"),
-            config::Upstream {
-                servers: vec![config::Server {
-                    url: "http://10.0.0.1".into(),
-                    address: ServerAddress::Ip(([10, 0, 0, 1], 80).into()),
-                    tls: false,
-                }],
-                balance: Balance::Random,
-            },
-        )]);
-        let tls = crate::tls::upstream_client(&[]).unwrap();
-        let old = Upstreams::build(&configured, &tls, &Upstreams::default());
-        let new = Upstreams::build(&configured, &tls, &old);
-        assert_eq!(
-            old.get("u").unwrap().servers[0].id,
-            new.get("u").unwrap().servers[0].id
-        );
+            _ => false,
+        };
+        self.url == server.url && self.protocol == upstream.protocol && same_tls
     }
 }

@@ -11,5 +11,5 @@ pub mod reader;
 pub mod writer;
 
 pub use deadline::Deadline;
-pub use reader::{Body, ReadError, Reader};
+pub use reader::{Body, Message, ReadError, Reader};
 pub use writer::Writer;

@@ -49,6 +49,10 @@ pub enum Code {
     WatchDegraded,
     /// The state directory cannot be written.
     StateUnwritable,
+    /// Ticket keys, authorities or revocation lists on disk cannot be used.
+    TlsFileUnusable,
+    /// A revocation list for client certificates is past its time.
+    RevocationListExpired,
     /// A configuration was refused; the one before it goes on.
     ConfigurationRefused,
     /// An upstream server is down.
@@ -63,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for metrics and the runbook.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::RenewalOverdue,
         Self::Expiring,
         Self::Expired,
@@ -81,6 +85,8 @@ impl Code {
         Self::ClockSuspect,
         Self::WatchDegraded,
         Self::StateUnwritable,
+        Self::TlsFileUnusable,
+        Self::RevocationListExpired,
         Self::ConfigurationRefused,
         Self::UpstreamDown,
         Self::SinkFailing,
@@ -108,6 +114,8 @@ impl Code {
             Self::ClockSuspect => "clock_suspect",
             Self::WatchDegraded => "watch_degraded",
             Self::StateUnwritable => "state_unwritable",
+            Self::TlsFileUnusable => "tls_file_unusable",
+            Self::RevocationListExpired => "revocation_list_expired",
             Self::ConfigurationRefused => "configuration_refused",
             Self::UpstreamDown => "upstream_down",
             Self::SinkFailing => "sink_failing",
@@ -136,6 +144,8 @@ impl Code {
             Self::ClockSuspect => "clock not credible",
             Self::WatchDegraded => "watching degraded",
             Self::StateUnwritable => "state directory not writable",
+            Self::TlsFileUnusable => "TLS file cannot be used",
+            Self::RevocationListExpired => "revocation list EXPIRED",
             Self::ConfigurationRefused => "configuration refused",
             Self::UpstreamDown => "upstream down",
             Self::SinkFailing => "alert sink failing",

@@ -189,7 +189,7 @@ impl Watch {
             standing,
             deliveries: Vec::new(),
             pulse,
-            gauges: BTreeMap::new(),
+            gauges: gauges(&inputs.metrics),
             happened: Vec::new(),
             written: Instant::now(),
             settled: 0,
@@ -290,7 +290,7 @@ impl Watch {
     }
 
     /// Shows what stands to those who ask, and returns what is to be told.
-    fn publish(&mut self, turn: Turn) -> Vec<Notification> {
+    fn publish(&self, turn: Turn) -> Vec<Notification> {
         let Turn {
             told,
             alerts,
@@ -303,17 +303,7 @@ impl Watch {
             .for_each(|alert| sign(alert, &self.instance));
         self.standing.send_replace(Arc::new(standing));
         for ((code, severity), gauge) in &self.gauges {
-            if !counts.contains_key(&(*code, *severity)) {
-                gauge.set(0.0);
-            }
-        }
-        for ((code, severity), count) in counts {
-            let gauge = self.gauges.entry((code, severity)).or_insert_with(|| {
-                let metric = names::ALERTS_FIRING;
-                let severity = severity_word(severity);
-                let labels = [("condition", code.code()), ("severity", severity)];
-                self.inputs.metrics.gauge(metric.name, metric.help, &labels)
-            });
+            let count = counts.get(&(*code, *severity)).copied().unwrap_or(0);
             gauge.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         }
         told
@@ -407,6 +397,26 @@ fn sign(alert: &mut Alert, instance: &str) {
         .labels
         .entry("instance".to_owned())
         .or_insert_with(|| instance.to_owned());
+}
+
+/// A gauge for every condition and severity, so that a query finds 0 rather than nothing.
+fn gauges(metrics: &Registry) -> BTreeMap<(Code, Severity), Gauge> {
+    let severities = [Severity::Information, Severity::Warning, Severity::Critical];
+    let every = Code::ALL
+        .into_iter()
+        .flat_map(|code| severities.map(|severity| (code, severity)));
+    every
+        .map(|(code, severity)| {
+            let labels = [
+                ("condition", code.code()),
+                ("severity", severity_word(severity)),
+            ];
+            (
+                (code, severity),
+                names::ALERTS_FIRING.gauge(metrics, &labels),
+            )
+        })
+        .collect()
 }
 
 /// This machine's name.

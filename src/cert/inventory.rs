@@ -103,7 +103,8 @@ impl Inventory {
         let fallback: Vec<_> = fallback
             .into_iter()
             .filter_map(|slot| next.held(slot))
-            .filter(|held| !held.candidates.is_empty())
+            // What the program makes for itself is nobody's certificate.
+            .filter(|held| !held.candidates.is_empty() && !held.source.routine)
             .take(FALLBACKS)
             .flat_map(|held| held.candidates.iter().cloned())
             .collect();

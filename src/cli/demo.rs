@@ -7,8 +7,10 @@ mod authority;
 mod origin;
 
 use std::fmt::{self, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use self::authority::{Authority, Folder};
 use super::Exit;
@@ -87,9 +89,33 @@ fn demo(args: Args) -> Result<(), Error> {
         addresses: &addresses,
         upstream,
     };
-    println!("{guide}");
-    server::run(config, server::Source::File(path))?;
+    let guide = guide.to_string();
+    let listening = addresses.https.clone();
+    thread::spawn(move || {
+        if listening.into_iter().all(is_listened_on) {
+            println!("{guide}");
+        }
+    });
+    server::run(
+        config,
+        server::Source::File(path),
+        &server::Debugging::default(),
+    )?;
     Ok(())
+}
+
+/// Waits until somebody listens there: what is printed must work when it is pasted. False when it
+/// took too long, and then the server has said why.
+fn is_listened_on(address: SocketAddr) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
 }
 
 /// Puts a new certificate and key into place, as an ACME client would.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{DEFAULT_CONFIG, Exit};
 use crate::config::{self, Config, Flags, Report};
-use crate::server::{self, Source};
+use crate::server::{self, Debugging, Source};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -12,6 +12,11 @@ pub struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
+
+    /// For debugging: write the secrets of all sessions to a file. Whoever has it can read all
+    /// traffic
+    #[arg(long, value_name = "FILE")]
+    keylog: Option<PathBuf>,
 
     /// Without a configuration file: a PEM file with the certificate chain
     #[arg(
@@ -45,6 +50,9 @@ pub struct Args {
 
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
+    let debugging = Debugging {
+        keylog: args.keylog.clone(),
+    };
     let (config, source) = match load(args) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -55,7 +63,7 @@ pub fn run(args: Args) -> Exit {
     if !config.warnings.is_empty() {
         eprint!("{}", config.warnings);
     }
-    match server::run(config, source) {
+    match server::run(config, source, &debugging) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             eprintln!("staunch: {error}");

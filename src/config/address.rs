@@ -149,6 +149,14 @@ fn host_name(name: &str) -> Result<Arc<str>, Complaint> {
     Ok(name.to_ascii_lowercase().into())
 }
 
+/// A name that a server's certificate covers: a host name or an IP address.
+pub(super) fn tls_name(text: &str) -> Result<Arc<str>, Complaint> {
+    match bare_ip(text) {
+        Some(ip) => Ok(ip.to_string().into()),
+        None => host_name(text.strip_suffix('.').unwrap_or(text)),
+    }
+}
+
 /// Whether an upstream is meant by URL rather than by the name of an `[upstream.NAME]`.
 pub(super) fn is_server_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("unix:")
@@ -208,6 +216,8 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
         url: text[..text.len() - path.len()].into(),
         address,
         tls,
+        weight: 1,
+        backup: false,
     })
 }
 
@@ -237,6 +247,8 @@ fn unix_server(path: &str, folder: &Path) -> Result<Server, Complaint> {
         url: format!("unix:{}", absolute.display()).into(),
         address: ServerAddress::Unix(absolute),
         tls: false,
+        weight: 1,
+        backup: false,
     })
 }
 

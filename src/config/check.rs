@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::section::File;
+use super::tls::{self, RawSiteTls};
 use super::value::{RoutePath, Target};
-use super::{Balance, Config, Listen, Route, Server, Site, SiteName, Upstream};
+use super::{Config, Listen, Route, Server, Site, SiteName, Upstream};
 
 /// One `[[site]]`, as it was read.
 pub(super) struct RawSite {
@@ -17,6 +18,7 @@ pub(super) struct RawSite {
     pub(super) names: Vec<At<SiteName>>,
     pub(super) default: At<bool>,
     pub(super) routes: Vec<RawRoute>,
+    pub(super) tls: RawSiteTls,
 }
 
 /// One `[[site.route]]`, or the `upstream` of a site.
@@ -30,7 +32,8 @@ pub(super) struct RawUpstream {
     pub(super) name: Arc<str>,
     pub(super) span: Span,
     pub(super) servers: Vec<At<Server>>,
-    pub(super) balance: Balance,
+    /// All but the servers.
+    pub(super) settings: Upstream,
 }
 
 /// Sees the file as a whole. What it returns is only right when nothing was reported.
@@ -41,11 +44,20 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         names(&file.sites, cx);
         routes(&file.sites, cx);
         upstreams(&file, cx);
+        let sites = file.sites.iter().map(|site| &site.tls);
+        tls::check(&file.tls, &file.listen.https, sites, cx);
     }
     let named = file.upstreams.into_iter().map(|upstream| {
         let servers = upstream.servers.into_iter().map(|server| server.value);
-        let (servers, balance) = (servers.collect(), upstream.balance);
-        (upstream.name, Upstream { servers, balance })
+        let servers = servers.collect();
+        let settings = upstream.settings;
+        (
+            upstream.name,
+            Upstream {
+                servers,
+                ..settings
+            },
+        )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
     let sites = file
@@ -62,6 +74,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
             admin: file.listen.admin.value.0,
             ..file.listen.rest
         },
+        tls: file.tls.value,
         workers: file.workers,
         certificates: plain(file.certificates),
         sites,
@@ -96,6 +109,7 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         names: plain(site.names),
         default: site.default.value,
         routes,
+        tls: Arc::new(site.tls.value),
     }
 }
 
@@ -104,10 +118,7 @@ pub(super) fn single(server: Server, upstreams: &mut BTreeMap<Arc<str>, Upstream
     let url = Arc::clone(&server.url);
     upstreams
         .entry(Arc::clone(&url))
-        .or_insert_with(|| Upstream {
-            servers: vec![server],
-            balance: Balance::default(),
-        });
+        .or_insert_with(|| Upstream::of(vec![server]));
     url
 }
 

@@ -44,6 +44,43 @@ pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// closing costs a retry, or a 502 where none is safe.
 pub(super) const UPSTREAM_KEEP: Duration = Duration::from_secs(50);
 
+/// The system's resolver caches for as long as the records allow; this only decides how soon after
+/// that a change is seen.
+pub(super) const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+
+/// As many other servers as anybody has: what bounds them is the budget.
+pub(super) const RETRIES: u32 = 8;
+
+/// A fifth: an upstream that is overloaded is not made to carry twice the load.
+pub(super) const RETRY_SHARE: f64 = 0.2;
+
+/// For a few to wait while a server is busy for a moment; longer queues only make everybody late.
+pub(super) const QUEUE: usize = 100;
+
+/// Who waits longer than this at a browser has mostly asked again.
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One failure may be an accident.
+pub(super) const EJECT_AFTER: u32 = 3;
+
+/// About as long as a process takes to restart.
+pub(super) const EJECT_TIME: Duration = Duration::from_secs(5);
+
+/// The other half then carries at most twice its load.
+pub(super) const EJECT_SHARE: f64 = 0.5;
+
+/// With three to fall, a dead server is known within 15 s, and by failed requests long before.
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A health check that takes longer tells that it is not well.
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Two in a row: a server that restarts over and over is not let in between.
+pub(super) const HEALTH_RISE: u32 = 2;
+
+/// One lost packet, or two, take nobody out.
+pub(super) const HEALTH_FALL: u32 = 3;
+
 /// Tunnels are often silent on purpose; an hour still collects those whose peer has vanished.
 pub(super) const TUNNEL: Duration = Duration::from_secs(3600);
 

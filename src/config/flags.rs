@@ -1,6 +1,7 @@
 //! A configuration without a file, for `staunch run --chain … --upstream …`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::diagnostic::{Complaint, Diagnostic, Report};
 use super::load::{absolute, parse_in};
@@ -61,6 +62,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
                 path: "/".into(),
                 upstream,
             }],
+            tls: Arc::default(),
         }],
         upstreams,
         warnings: Report::default(),

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted, short};
 use super::reference::{self, KeyDoc};
-pub(super) use super::value::{At, FromToml, Show, Size};
+pub(super) use super::value::{At, FromToml, ListForm, Show, Size};
 
 /// How many suggestions are looked for: about as many as are shown.
 const SUGGESTIONS: usize = 100;
@@ -464,6 +464,45 @@ impl<'c> Table<'c> {
         all
     }
 
+    /// An array that must be there, of values that are each a string, or a table with more to say.
+    pub(super) fn mixed<T: FromToml + ListForm>(
+        &mut self,
+        key: &'static str,
+        section: &'static str,
+        meaning: &'static str,
+        mut read: impl FnMut(&mut Self) -> Option<At<T>>,
+    ) -> Option<Vec<At<T>>> {
+        let array = self
+            .entries
+            .and_then(|entries| entries.get(key))
+            .and_then(|node| match node.get_ref() {
+                DeValue::Array(array) => Some(array),
+                _ => None,
+            });
+        let tables = |node: &&Spanned<DeValue<'_>>| matches!(node.get_ref(), DeValue::Table(_));
+        let Some(array) = array.filter(|array| array.iter().any(|node| tables(&node))) else {
+            return self.required(key, meaning);
+        };
+        self.known.push(key);
+        self.note(key, meaning, T::LIST, Some("required".to_owned()));
+        let (name, cx) = (self.name(key), self.cx);
+        let mut all = Vec::with_capacity(array.len());
+        for node in array.iter() {
+            all.extend(match node.get_ref() {
+                DeValue::Table(table) => {
+                    let label = format!("`{name}`");
+                    Table::read(cx, section, label, node.span(), Some(table), &mut read)
+                }
+                _ => At::from_toml(Value {
+                    name: &name,
+                    node,
+                    cx,
+                }),
+            });
+        }
+        Some(all).filter(|all| all.len() == array.len())
+    }
+
     fn wrong_section(&self, section: &str, node: &'c Spanned<DeValue<'c>>, label: &str) {
         let (name, cx) = (section, self.cx);
         Value { name, node, cx }.wrong_type(&format!("a table, written {label}"));
@@ -478,19 +517,7 @@ impl<'c> Table<'c> {
         default: Option<String>,
     ) -> Option<T> {
         self.known.push(key);
-        if let Some(keys) = &self.cx.keys {
-            let doc = KeyDoc {
-                section: self.section,
-                key,
-                form: form.to_owned(),
-                default,
-                meaning,
-            };
-            let mut keys = keys.borrow_mut();
-            if !keys.contains(&doc) {
-                keys.push(doc);
-            }
-        }
+        self.note(key, meaning, form, default);
         let node = self.entries?.get(key)?;
         let (name, cx) = (self.name(key), self.cx);
         T::from_toml(Value {
@@ -498,6 +525,24 @@ impl<'c> Table<'c> {
             node,
             cx,
         })
+    }
+
+    /// Notes a key for the reference, where one is wanted.
+    fn note(&self, key: &'static str, meaning: &'static str, form: &str, default: Option<String>) {
+        let Some(keys) = &self.cx.keys else {
+            return;
+        };
+        let doc = KeyDoc {
+            section: self.section,
+            key,
+            form: form.to_owned(),
+            default,
+            meaning,
+        };
+        let mut keys = keys.borrow_mut();
+        if !keys.contains(&doc) {
+            keys.push(doc);
+        }
     }
 
     fn name(&self, key: &str) -> String {

@@ -25,10 +25,13 @@ pub struct KeyDoc {
 
 /// A file that has every section there is, so that every reader is asked for its keys.
 const EVERY_SECTION: &str = r#"
+[[tls.listener]]
 [[certificate]]
 [[site]]
 [[site.route]]
 [upstream.NAME]
+servers = [{}]
+[upstream.NAME.health]
 [[alerts.sink]]
 type = "webhook"
 url = ""

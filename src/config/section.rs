@@ -4,23 +4,24 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::{RawRoute, RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
 use super::read::{At, Size, Table};
+use super::tls::RawTls;
+use super::upstream::upstream;
 use super::value::{Address, LogLevel, RoutePath, Target};
 use super::{
-    AccessLog, AccessLogTarget, Alerts, Balance, CertificateSource, Drain, Limits, Listen,
-    Location, Log, Timeouts, Workers,
+    AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
+    Timeouts, Workers,
 };
 
 /// The shortest and longest time that a deadline can be set to: none is off by being zero, and
 /// none is off by being endless.
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What the defaults depend on besides the program.
 #[derive(Clone, Debug)]
@@ -56,6 +57,7 @@ pub(super) struct File {
     pub(super) state_dir: PathBuf,
     pub(super) keep_last_good: bool,
     pub(super) listen: RawListen,
+    pub(super) tls: RawTls,
     pub(super) workers: Workers,
     pub(super) certificates: Vec<At<CertificateSource>>,
     pub(super) sites: Vec<RawSite>,
@@ -92,6 +94,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
              one that works even if what is on disk does not.",
         ),
         listen: t.section("listen", "listen", listen),
+        tls: t.section("tls", "tls", super::tls::tls),
         workers: t.section("workers", "workers", |t| workers(t, environment)),
         certificates: t.each("certificate", "certificate", certificate),
         sites: t.each("site", "site", |t, _| Some(site(t))),
@@ -249,6 +252,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         "upstream",
         "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
     );
+    let tls = super::tls::site(t);
     let mut routes = t.each("route", "site.route", route);
     routes.extend(upstream.map(|upstream| RawRoute {
         path: At {
@@ -274,6 +278,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         names: names.unwrap_or_default(),
         default,
         routes,
+        tls,
     }
 }
 
@@ -290,39 +295,6 @@ fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRoute> {
     Some(RawRoute {
         path: path?,
         upstream: upstream?,
-    })
-}
-
-fn upstream(t: &mut Table<'_>, name: &str, span: Span) -> Option<RawUpstream> {
-    let servers: Option<Vec<_>> = t.required(
-        "servers",
-        "`http://host:port`, `https://host:port` or `unix:/path`, one or more.",
-    );
-    let balance = t.or(
-        "balance",
-        Balance::default(),
-        "How a server is chosen: in turn; the one with the fewest requests in flight; at random; \
-         or by the client's address.",
-    );
-    if servers.as_ref().is_some_and(Vec::is_empty) {
-        t.cx.report(
-            Diagnostic::error(t.span.clone(), format!("{} has no server", t.label))
-                .help("write `servers = [\"http://host:port\"]`"),
-        );
-    }
-    let name: Arc<str> = match super::address::label(name) {
-        Ok(name) => name,
-        Err(complaint) => {
-            let message = format!("the name of {} {}", t.label, complaint.message);
-            t.cx.report(Diagnostic::error(span.clone(), message).help(complaint.help));
-            name.into()
-        }
-    };
-    Some(RawUpstream {
-        name,
-        span,
-        servers: servers.unwrap_or_default(),
-        balance,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod faults;
 mod hostile;
+mod tls;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,8 @@ fn the_commented_example_says_the_defaults() {
     assert_eq!(given.state_dir, bare.state_dir);
     assert_eq!(given.keep_last_good, bare.keep_last_good);
     assert_eq!(given.listen, bare.listen);
+    assert_eq!(given.tls.choice.settle(), bare.tls.choice.settle());
+    assert_eq!(given.tls.tickets, bare.tls.tickets);
     assert_eq!(given.workers, bare.workers);
     assert_eq!(given.timeouts, bare.timeouts);
     assert_eq!(given.limits, bare.limits);

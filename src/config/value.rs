@@ -13,7 +13,11 @@ use super::address;
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
 use super::read::Value;
 use super::units;
-use super::{AccessLogTarget, Balance, LogFormat, Server, Severity, SiteName, WebhookFormat};
+use super::upstream::{self, TlsMinimum, Within};
+use super::{
+    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, Server, Severity, SiteName, StatusSet,
+    WebhookFormat,
+};
 
 /// What can be read from a value.
 pub(super) trait FromToml: Sized {
@@ -250,6 +254,10 @@ pub(super) struct MailServer(pub(super) Arc<str>);
 pub(super) struct MailAddress(pub(super) Arc<str>);
 /// The name of an environment variable.
 pub(super) struct Variable(pub(super) Arc<str>);
+/// A name to ask for in TLS.
+pub(super) struct TlsName(pub(super) Arc<str>);
+/// The name of a cookie.
+pub(super) struct CookieName(pub(super) Arc<str>);
 /// Filter directives of the log.
 pub(super) struct LogLevel(pub(super) Arc<str>);
 
@@ -291,6 +299,16 @@ text! {
         |t, _| address::mail_address(t).map(MailAddress);
     Variable, "the name of an environment variable, in quotes", "an array of variables",
         |t, _| address::variable(t).map(Variable);
+    TlsName, "a host name such as \"api.internal\"", "an array of host names",
+        |t, _| address::tls_name(t).map(TlsName);
+    CookieName, "the name of a cookie, in quotes", "an array of names",
+        |t, _| upstream::token(t).map(CookieName);
+    HashKey, "\"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"", "an array of hash keys",
+        |t, _| upstream::hash_key(t);
+    StatusSet, "status codes such as \"200-399\"", "an array of status codes",
+        |t, _| upstream::status_set(t);
+    Within, "a duration such as \"10s\"", "an array of durations",
+        |t, _| units::duration(t).and_then(upstream::within);
     LogLevel, "a level such as \"info\"", "an array of levels",
         |t, _| address::log_level(t).map(LogLevel);
     Arc<str>, "text in quotes", "an array of strings such as [\"/usr/local/bin/tell\", \"-v\"]",
@@ -350,6 +368,15 @@ words! {
         "least-requests" => Balance::LeastRequests,
         "random" => Balance::Random,
         "hash" => Balance::Hash,
+    };
+    Protocol, "\"http1\", \"http2\" or \"auto\"", {
+        "http1" => Protocol::Http1,
+        "http2" => Protocol::Http2,
+        "auto" => Protocol::Auto,
+    };
+    TlsMinimum, "\"1.2\" or \"1.3\"", {
+        "1.2" => TlsMinimum::Tls12,
+        "1.3" => TlsMinimum::Tls13,
     };
     Severity, "\"information\", \"warning\" or \"critical\"", {
         "information" => Severity::Information,
@@ -423,6 +450,8 @@ show_quoted! {
     Address, |a| a.0.map(|a| a.to_string()).unwrap_or_default();
     IpNet, ToString::to_string;
     LogLevel, |l| l.0.to_string();
+    HashKey, upstream::show_hash_key;
+    StatusSet, ToString::to_string;
     AccessLogTarget, |target| match target {
         AccessLogTarget::Off => "off".to_owned(),
         AccessLogTarget::Stdout => "stdout".to_owned(),

@@ -7,6 +7,7 @@ use super::handle::{Counter, Gauge, Histogram};
 use super::label::{Label, Set, label};
 use super::names;
 use super::registry::Registry;
+use super::tls::ClientAlert;
 
 label! {
     /// A TLS version.
@@ -29,7 +30,11 @@ label! {
         NotTls = "not_tls",
         /// A PROXY protocol header was missing, unexpected or malformed.
         ProxyHeader = "proxy_header",
-        /// No protocol version, cipher suite or signature scheme in common.
+        /// No protocol version in common.
+        NoSharedVersion = "no_shared_version",
+        /// No cipher suite, group or signature scheme in common.
+        NoSharedSuite = "no_shared_suite",
+        /// Something else that one side needs and the other has not.
         Incompatible = "incompatible",
         /// No certificate is held that could answer.
         NoCertificate = "no_certificate",
@@ -37,6 +42,10 @@ label! {
         CertificateRefused = "certificate_refused",
         /// The client sent some other alert.
         ClientAlert = "client_alert",
+        /// The client showed no certificate where one is required.
+        ClientCertificateMissing = "client_certificate_missing",
+        /// The client's certificate is not good: its issuer unknown, expired, revoked …
+        ClientCertificateRefused = "client_certificate_refused",
         /// Anything else against the protocol.
         Protocol = "protocol",
     }
@@ -160,6 +169,7 @@ pub struct Edge {
     limits: Set<Limit>,
     timeouts: Set<Timeout>,
     errors: Set<ErrorKind>,
+    client_alerts: Set<ClientAlert>,
     /// Requests not yet answered in full.
     pub requests_in_flight: Gauge,
     /// Requests whose client went away before the end.
@@ -189,6 +199,7 @@ impl Edge {
             limits: Set::new(registry, names::LIMITS_HIT, &[], "limit"),
             timeouts: Set::new(registry, names::TIMEOUTS, &[], "timeout"),
             errors: Set::new(registry, names::PROXY_ERRORS, &[], "kind"),
+            client_alerts: Set::new(registry, names::TLS_CLIENT_ALERTS, &[], "alert"),
             requests_in_flight: names::REQUESTS_IN_FLIGHT.gauge(registry, &[]),
             client_aborts: names::CLIENT_ABORTS.counter(registry, &[]),
         }
@@ -213,6 +224,11 @@ impl Edge {
     /// Counts that a timeout acted.
     pub fn timeout(&self, timeout: Timeout) {
         self.timeouts.inc(timeout);
+    }
+
+    /// Counts an alert that a client sent.
+    pub fn client_alert(&self, alert: ClientAlert) {
+        self.client_alerts.inc(alert);
     }
 
     /// Counts an error of staunch's own making.

@@ -187,6 +187,26 @@ pub const UPSTREAM_CONNECTS: Metric = metric(
     "Connections opened to a server",
 );
 /// Labels: upstream, server.
+pub const UPSTREAM_REUSED: Metric = metric(
+    "staunch_upstream_reused_total",
+    "Requests sent to a server on a connection that was kept",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_IN_FLIGHT: Metric = metric(
+    "staunch_upstream_requests_in_flight",
+    "Requests that a server is working on",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_QUEUED: Metric = metric(
+    "staunch_upstream_queued",
+    "Requests that wait because a server has as many as it may have",
+);
+/// Labels: upstream, server.
+pub const UPSTREAM_EJECTIONS: Metric = metric(
+    "staunch_upstream_ejections_total",
+    "Times a server was left alone for a while because requests to it failed",
+);
+/// Labels: upstream, server.
 pub const UPSTREAM_CONNECTIONS_OPEN: Metric = metric(
     "staunch_upstream_connections_open",
     "Connections to a server open now, in use or kept",
@@ -200,6 +220,21 @@ pub const BUILD_INFO: Metric = metric("staunch_build_info", "1, with the version
 pub const RELOADS: Metric = metric(
     "staunch_reloads_total",
     "Reloads of the configuration, by outcome",
+);
+/// Labels: kind, file.
+pub const TLS_FILE_STALE: Metric = metric(
+    "staunch_tls_file_stale",
+    "1 where ticket keys, authorities or revocation lists on disk cannot be used",
+);
+/// Labels: file. Absent where there is no revocation list.
+pub const CRL_NEXT_UPDATE: Metric = metric(
+    "staunch_client_crl_next_update_timestamp_seconds",
+    "When the first of the revocation lists beside these authorities is past its time",
+);
+/// Labels: alert.
+pub const TLS_CLIENT_ALERTS: Metric = metric(
+    "staunch_tls_client_alerts_total",
+    "TLS alerts that clients sent because they did not like something, during a handshake or after",
 );
 /// No labels.
 pub const RELOAD_SUCCESSFUL: Metric = metric(

@@ -1,6 +1,6 @@
 //! What is counted of the servers behind.
 
-use super::handle::{Counter, Gauge, Histogram};
+use super::handle::{Counter, Histogram};
 use super::label::{Set, label};
 use super::names;
 use super::registry::Registry;
@@ -20,6 +20,8 @@ label! {
         Timeout = "timeout",
         /// What came was no HTTP response.
         Malformed = "malformed",
+        /// It had as many requests as it may have.
+        Full = "full",
         /// The client went away before a response came.
         Aborted = "aborted",
     }
@@ -35,8 +37,8 @@ pub struct UpstreamSeries {
     pub retries: Counter,
     /// Connections opened.
     pub connects: Counter,
-    /// Connections open, in use or kept.
-    pub connections_open: Gauge,
+    /// Requests sent on a connection that was kept.
+    pub reused: Counter,
 }
 
 impl UpstreamSeries {
@@ -48,7 +50,7 @@ impl UpstreamSeries {
             response_duration: names::UPSTREAM_RESPONSE_DURATION.seconds(registry, &labels),
             retries: names::UPSTREAM_RETRIES.counter(registry, &labels),
             connects: names::UPSTREAM_CONNECTS.counter(registry, &labels),
-            connections_open: names::UPSTREAM_CONNECTIONS_OPEN.gauge(registry, &labels),
+            reused: names::UPSTREAM_REUSED.counter(registry, &labels),
         }
     }
 
@@ -56,11 +58,4 @@ impl UpstreamSeries {
     pub fn outcome(&self, outcome: UpstreamOutcome) {
         self.outcomes.inc(outcome);
     }
-}
-
-/// The gauge that says whether a server is thought to be up. It is a yes or a no, so one owner only:
-/// whoever checks the server's health, not each worker.
-pub fn upstream_up(registry: &Registry, upstream: &str, server: &str) -> Gauge {
-    let labels = [("upstream", upstream), ("server", server)];
-    names::UPSTREAM_UP.gauge(registry, &labels)
 }

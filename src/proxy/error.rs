@@ -6,6 +6,7 @@ use std::io;
 use crate::http::framing::BodyError;
 use crate::http::parse::HeadError;
 use crate::metrics::{ErrorKind, Timeout, UpstreamOutcome};
+use crate::upstream::gate::Full;
 use crate::upstream::pool::ConnectError;
 use crate::wire::ReadError;
 
@@ -38,6 +39,12 @@ pub enum Failure {
     /// The client stopped reading.
     #[error("the client stopped reading the response")]
     ClientNotReading,
+    /// The upstream has no server that may be used.
+    #[error("all servers are drained")]
+    NoServer,
+    /// The server has as many requests as it may have.
+    #[error("the server is full: {0}")]
+    Full(#[from] Full),
     /// There is no connection to the server.
     #[error("cannot connect: {0}")]
     Connect(#[from] ConnectError),
@@ -123,7 +130,7 @@ impl Failure {
             Self::Connect(ConnectError::Timeout(_)) | Self::ResponseTimeout | Self::BodyTimeout => {
                 504
             }
-            Self::Connect(ConnectError::Exhausted(_)) => 503,
+            Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => 503,
             Self::Connect(_)
             | Self::NoResponse(_)
             | Self::BadHead(_)
@@ -140,7 +147,9 @@ impl Failure {
             | Self::ClientBody(_)
             | Self::ClientStalled
             | Self::ClientNotReading => Side::Client,
-            Self::Connect(ConnectError::Exhausted(_)) => Side::Here,
+            Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => {
+                Side::Here
+            }
             _ => Side::Upstream,
         }
     }
@@ -163,7 +172,8 @@ impl Failure {
             Self::Connect(ConnectError::Resolve(_)) => ErrorKind::UpstreamResolve,
             Self::Connect(ConnectError::Connect(_)) => ErrorKind::UpstreamConnect,
             Self::Connect(ConnectError::Tls(_)) => ErrorKind::UpstreamTls,
-            Self::Connect(ConnectError::Exhausted(_)) => ErrorKind::Overloaded,
+            Self::Connect(ConnectError::Exhausted(_)) | Self::Full(_) => ErrorKind::Overloaded,
+            Self::NoServer => ErrorKind::NoServer,
             Self::NoResponse(_) => ErrorKind::UpstreamClosed,
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
             Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
@@ -190,7 +200,9 @@ impl Failure {
             Self::NoResponse(_) | Self::BrokenBody(_) => UpstreamOutcome::Closed,
             Self::BadHead(_) | Self::UnaskedUpgrade => UpstreamOutcome::Malformed,
             Self::ResponseTimeout | Self::BodyTimeout => UpstreamOutcome::Timeout,
+            Self::Full(_) => UpstreamOutcome::Full,
             Self::Refused(_)
+            | Self::NoServer
             | Self::ClientGone
             | Self::ClientBody(_)
             | Self::ClientStalled
@@ -198,17 +210,32 @@ impl Failure {
         }
     }
 
-    /// Whether another try cannot do harm, given how far this one got.
+    /// Whether it says something of the server, rather than of the client or of this machine.
+    pub fn is_of_server(&self) -> bool {
+        self.side() == Side::Upstream
+    }
+
+    /// Whether another try cannot do harm, given how far this one got (RFC 9110, section 9.2.2).
+    /// Nothing of a response has reached the client but interim ones.
     pub const fn may_retry(&self, progress: Progress) -> bool {
-        match self {
-            // Nothing was sent.
-            Self::Connect(ConnectError::Exhausted(_)) => false,
-            Self::Connect(_) => true,
-            // A kept connection that the server closed as we used it: it has seen nothing, or will
-            // not mind seeing it twice.
-            Self::NoResponse(_) => progress.reused && progress.idempotent && !progress.body_sent,
-            _ => false,
-        }
+        let Progress {
+            sent,
+            idempotent,
+            replayable,
+        } = progress;
+        replayable
+            && match self {
+                // It would fail at any server.
+                Self::Connect(ConnectError::Exhausted(_)) => false,
+                // Nothing was sent.
+                Self::Connect(_) => true,
+                // It may have been processed, if it got there.
+                Self::NoResponse(_)
+                | Self::BadHead(_)
+                | Self::UnaskedUpgrade
+                | Self::ResponseTimeout => idempotent || !sent,
+                _ => false,
+            }
     }
 }
 
@@ -222,12 +249,12 @@ impl From<io::Error> for Failure {
 /// How far an attempt got before it failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// The connection had carried an exchange before.
-    pub reused: bool,
+    /// Some of the request may have reached the server.
+    pub sent: bool,
     /// The request's method is idempotent.
     pub idempotent: bool,
-    /// Some of the request's body is gone and cannot be sent again.
-    pub body_sent: bool,
+    /// What is gone of the request's body can be sent again.
+    pub replayable: bool,
 }
 
 /// The reason phrase of a status that the proxy makes itself.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use super::Client;
 use super::error::Failure;
 use crate::config::Timeouts;
+use crate::http::field::Fields;
 use crate::http::framing::BodyError;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::connection::Connection;
@@ -15,6 +16,9 @@ use crate::wire::{Body, Deadline, ReadError};
 
 /// Interim responses that are passed on before a server is taken for broken.
 const MAX_INTERIM: usize = 64;
+
+/// Bytes of a request's body that are kept for a further try.
+const MAX_KEPT: u64 = 64 << 10;
 
 /// How far the request's body got.
 #[derive(Debug)]
@@ -29,6 +33,14 @@ pub struct Upload {
     limit: u64,
     /// Bytes it said it has.
     announced: Option<u64>,
+    /// What was taken is kept, to be sent again.
+    keeps: bool,
+    kept: Vec<u8>,
+    /// How much of what is kept was sent to this server.
+    resent: usize,
+    /// The client has sent all of it, with these trailers.
+    ended: bool,
+    trailers: Option<Box<Fields>>,
 }
 
 impl Upload {
@@ -49,14 +61,55 @@ impl Upload {
             taken: 0,
             limit,
             announced,
+            keeps: false,
+            kept: Vec::new(),
+            resent: 0,
+            ended: false,
+            trailers: None,
         }
     }
 
-    /// Begins again on another connection. Only where nothing was taken.
+    /// Keeps what is taken from now on, as long as it is little.
+    pub const fn keep(&mut self) {
+        self.keeps = self.taken == 0;
+    }
+
+    /// Whether all that was taken can be sent again.
+    pub const fn is_replayable(&self) -> bool {
+        self.keeps || self.taken == 0
+    }
+
+    /// Begins again on another connection. Only where that can be.
     pub fn restart(&mut self) {
-        debug_assert_eq!(self.taken, 0);
+        debug_assert!(self.is_replayable());
         self.done = false;
         self.refused = false;
+        self.resent = 0;
+    }
+
+    /// Drops this much of the client's data, which was sent.
+    fn took(&mut self, client: &mut impl Client, count: usize) -> Result<(), Failure> {
+        if self.keeps {
+            if self.taken + count as u64 <= MAX_KEPT {
+                self.kept.extend_from_slice(&client.data()[..count]);
+                self.resent = self.kept.len();
+            } else {
+                self.forget();
+            }
+        }
+        client.consume(count);
+        self.taken += count as u64;
+        match self.taken > self.limit {
+            true => Err(super::error::Refusal::TooLarge.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Keeps no more: there will be no further try.
+    fn forget(&mut self) {
+        self.keeps = false;
+        self.kept = Vec::new();
+        self.resent = 0;
     }
 
     /// Moves what can be moved from the client to the server. Break: no more for now, because of
@@ -70,6 +123,23 @@ impl Upload {
         let mut moved = false;
         let mut stall = Stall::Server;
         while !self.done && !self.refused {
+            if self.resent < self.kept.len() {
+                match server.poll_send(cx, &self.kept[self.resent..]) {
+                    Poll::Pending => break,
+                    Poll::Ready(Err(_)) => self.refused = true,
+                    Poll::Ready(Ok(count)) => {
+                        self.resent += count;
+                        moved = true;
+                    }
+                }
+                continue;
+            }
+            if self.ended {
+                server.finish(self.trailers.as_deref());
+                self.done = true;
+                moved = true;
+                continue;
+            }
             match client.poll_body(cx)? {
                 Poll::Pending => {
                     stall = Stall::Client;
@@ -81,10 +151,8 @@ impl Upload {
                     if self.announced.is_some_and(|length| length != self.taken) {
                         return Err(Failure::ClientBody(BodyError::Truncated));
                     }
-                    let trailers = client.take_trailers();
-                    server.finish(trailers.as_deref());
-                    self.done = true;
-                    moved = true;
+                    self.trailers = client.take_trailers();
+                    self.ended = true;
                 }
                 Poll::Ready(Body::Data)
                     if self.announced.is_some_and(|length| {
@@ -97,11 +165,7 @@ impl Upload {
                     Poll::Pending => break,
                     Poll::Ready(Err(_)) => self.refused = true,
                     Poll::Ready(Ok(count)) => {
-                        client.consume(count);
-                        self.taken += count as u64;
-                        if self.taken > self.limit {
-                            return Err(super::error::Refusal::TooLarge.into());
-                        }
+                        self.took(client, count)?;
                         moved = true;
                     }
                 },
@@ -207,6 +271,7 @@ pub async fn response<C: Client>(
     timeouts: &Timeouts,
     deadline: &mut Deadline,
 ) -> Result<u64, Failure> {
+    upload.forget();
     let mut sent = 0;
     let mut ended = false;
     let mut waiting = Stall::Server;

@@ -1,7 +1,11 @@
 //! The way to one of the servers of an upstream, with further tries where they cannot hurt.
 
+use std::future::{Future, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::debug;
@@ -9,14 +13,15 @@ use tracing::debug;
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
 use super::{Account, Client, Local, Snapshot};
-use crate::http::{RequestHead, ResponseHead};
+use crate::config::Protocol;
+use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
+use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
-use crate::upstream::{InFlight, Upstream, pool};
+use crate::upstream::gate::Gate;
+use crate::upstream::health::Moment;
+use crate::upstream::{InFlight, Upstream};
 use crate::wire::Deadline;
-
-/// Tries of one request, the first included.
-const MAX_ATTEMPTS: usize = 3;
 
 /// One request on its way to one of the servers of an upstream.
 pub(super) struct Forward<'a> {
@@ -28,78 +33,176 @@ pub(super) struct Forward<'a> {
     pub(super) upgrade: Option<&'a [u8]>,
 }
 
+/// A response that has begun.
+pub(super) struct Answer {
+    pub(super) connection: Connection,
+    pub(super) head: ResponseHead,
+    pub(super) in_flight: InFlight,
+    /// The server's place in its upstream.
+    pub(super) server: usize,
+}
+
+/// How far an attempt got.
+#[derive(Default)]
+struct Attempt {
+    /// The connection had carried an exchange before.
+    reused: bool,
+    /// Some of the request may have reached the server.
+    sent: bool,
+}
+
 impl Forward<'_> {
-    /// Tries servers until one answers or trying again could do harm.
+    /// Tries servers until one answers, all were tried, or trying again could do harm.
     pub(super) async fn run<C: Client>(
         &self,
         client: &mut C,
         upload: &mut Upload,
         deadline: &mut Deadline,
         account: &mut Account,
-    ) -> Result<(Connection, ResponseHead, InFlight), Failure> {
-        let mut attempt = 0;
+    ) -> Result<Answer, Failure> {
+        let upstream = self.upstream;
+        upstream.budget.pay();
+        if let Some(total) = upstream.total {
+            deadline.bound(total);
+        }
+        let idempotent = self.head.method.is_idempotent();
+        // HTTP/2 can say that it has not touched a request.
+        let may_return = idempotent || upstream.protocol() != Protocol::Http1;
+        if may_return && self.head.framing != Framing::None && upstream.retries > 0 {
+            upload.keep();
+        }
+        let key = upstream.key(self.client, self.head);
+        let mut tried = Tried::new();
+        let mut begin = Instant::now();
+        let mut server = upstream
+            .choose(key, &tried, Moment::of(begin))
+            .ok_or(Failure::NoServer)?;
+        // A connection that rested may have died without a word; then the next one is a new one.
+        let mut fresh = false;
         loop {
-            let choice = self.upstream.choose(self.client, attempt);
-            let server = &self.upstream.servers()[choice];
-            let series = self.world.server(self.upstream, choice);
-            let in_flight = InFlight::new(server);
-            account.server = Some(Arc::clone(&server.url));
-            let begin = Instant::now();
-            let mut reused = false;
+            let url = &upstream.servers()[server].url;
+            account.server = Some(Arc::clone(url));
+            let series = self.world.server(upstream, server);
+            let mut attempt = Attempt::default();
             let result = self
-                .attempt(client, &in_flight, series, upload, deadline, &mut reused)
+                .attempt(
+                    client,
+                    server,
+                    fresh,
+                    series,
+                    upload,
+                    deadline,
+                    &mut attempt,
+                )
                 .await;
-            account.upstream_time = Some(begin.elapsed());
+            let now = Instant::now();
+            let took = now - begin;
+            account.upstream_time = Some(took);
             let failure = match result {
-                Ok((connection, response)) => {
-                    series
-                        .response_duration
-                        .observe(begin.elapsed().as_secs_f64());
-                    series.outcome(match response.status {
+                Ok(mut answer) => {
+                    upstream.succeeded(server, Moment::of(now), took);
+                    series.response_duration.observe(took.as_secs_f64());
+                    series.outcome(match answer.head.status {
                         500.. => UpstreamOutcome::ServerError,
                         _ => UpstreamOutcome::Response,
                     });
-                    return Ok((connection, response, in_flight));
+                    let tag = upstream.servers()[server].tag();
+                    if key.tag != Some(tag)
+                        && let Some(cookie) = upstream.cookie(server)
+                    {
+                        answer.head.fields.push(b"Set-Cookie", cookie.as_bytes());
+                    }
+                    return Ok(answer);
                 }
                 Err(failure) => failure,
             };
             series.outcome(failure.outcome());
+            let no_response = matches!(failure, Failure::NoResponse(_));
+            let died_at_rest = no_response && attempt.reused;
+            let untouched = died_at_rest || (no_response && !attempt.sent);
+            if failure.is_of_server() && !died_at_rest {
+                upstream.failed(server, Moment::of(now), &failure);
+            }
             let progress = Progress {
-                reused,
-                idempotent: self.head.method.is_idempotent(),
-                body_sent: upload.taken > 0,
+                sent: attempt.sent,
+                idempotent,
+                replayable: upload.is_replayable(),
             };
-            attempt += 1;
-            if attempt == MAX_ATTEMPTS || !failure.may_retry(progress) {
+            if tried.len() >= upstream.retries
+                || deadline.left() == Some(Duration::ZERO)
+                || !failure.may_retry(progress)
+            {
                 return Err(failure);
             }
-            debug!(server = %server.url, error = %failure, attempt, "trying again");
+            tried.push(server);
+            let now = Moment::of(now);
+            let next = match upstream.choose(key, &tried, now) {
+                Some(other) => other,
+                // No other is left, but this one has not even looked at it.
+                None if untouched && !fresh => server,
+                None => return Err(failure),
+            };
+            if attempt.sent && !upstream.budget.take(now) {
+                debug!(%url, error = %failure, "not tried again: the retry budget is spent");
+                return Err(failure);
+            }
+            debug!(%url, error = %failure, tries = tried.len(), "trying again");
             series.retries.inc();
+            fresh = next == server;
+            server = next;
+            begin = Instant::now();
             upload.restart();
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // all of it is one request's
     async fn attempt<C: Client>(
         &self,
         client: &mut C,
-        in_flight: &InFlight,
+        index: usize,
+        fresh: bool,
         series: &UpstreamSeries,
         upload: &mut Upload,
         deadline: &mut Deadline,
-        reused: &mut bool,
-    ) -> Result<(Connection, ResponseHead), Failure> {
-        let timeouts = self.world.timeouts();
-        let server = in_flight.server();
-        let mut connection = match self.local.pool().take(server) {
-            Some(connection) => connection,
+        attempt: &mut Attempt,
+    ) -> Result<Answer, Failure> {
+        let timeouts = &self.upstream.timeouts;
+        let server = &self.upstream.servers()[index];
+        let pass = match self.upstream.gate(index) {
+            None => None,
+            Some(gate) => Some(match gate.try_pass() {
+                Some(pass) => pass,
+                None => Box::pin(self.wait(client, gate)).await?,
+            }),
+        };
+        let in_flight = InFlight::new(server, pass);
+        // HTTP/2 knows no `Upgrade`: the server answers as if it had not been asked.
+        let upgrade = match self.upstream.protocol() {
+            Protocol::Http2 => None,
+            Protocol::Http1 | Protocol::Auto => self.upgrade,
+        };
+        let pool = self.local.pool();
+        let alone = upgrade.is_some();
+        let rested = match fresh {
+            true => None,
+            false => pool.take(server, alone),
+        };
+        let mut connection = match rested {
+            Some(connection) => {
+                series.reused.inc();
+                connection
+            }
             None => {
                 series.connects.inc();
+                let limit = timeouts.upstream_connect;
+                let limit = deadline.left().map_or(limit, |left| left.min(limit));
                 // Boxed: it is rare, and its state would make every request's larger.
-                Box::pin(pool::connect(server, timeouts.upstream_connect)).await?
+                let connecting = Box::pin(pool.connect(server, limit, alone));
+                self.unless_gone(client, connecting).await??
             }
         };
-        *reused = connection.is_reused();
-        connection.send_head(self.head, self.upgrade);
+        attempt.reused = connection.is_reused();
+        connection.send_head(self.head, upgrade);
         let response = exchange::request(
             client,
             &mut connection,
@@ -108,10 +211,51 @@ impl Forward<'_> {
             timeouts,
             deadline,
         )
-        .await?;
-        if response.status == 101 && self.upgrade.is_none() {
+        .await;
+        attempt.sent = connection.has_sent();
+        if response.as_ref().is_err_and(Failure::is_of_server) {
+            connection.retire();
+        }
+        let head = response?;
+        if head.status == 101 && upgrade.is_none() {
             return Err(Failure::UnaskedUpgrade);
         }
-        Ok((connection, response))
+        Ok(Answer {
+            connection,
+            head,
+            in_flight,
+            server: index,
+        })
+    }
+
+    /// Waits until a server that is full takes the request.
+    async fn wait<C: Client>(
+        &self,
+        client: &mut C,
+        gate: &Arc<Gate>,
+    ) -> Result<crate::upstream::gate::Pass, Failure> {
+        let waiting = Arc::clone(gate).pass();
+        Ok(self.unless_gone(client, waiting).await??)
+    }
+
+    /// Does something for as long as there is a client that wants it.
+    async fn unless_gone<C: Client, T>(
+        &self,
+        client: &mut C,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        // With a body to come, its end is what a client that is there may well send.
+        let watch = self.head.framing == Framing::None;
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            match watch {
+                true => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
+                false => Poll::Pending,
+            }
+        })
+        .await
     }
 }

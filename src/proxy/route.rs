@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::Refusal;
-use crate::config::{self, SiteName};
+use crate::config::{self, SiteName, SiteTls};
 use crate::upstream::{Upstream, Upstreams};
 
 /// Identifies a site within one table, for tables beside it.
@@ -24,6 +24,8 @@ impl SiteIndex {
 pub struct Site {
     /// Its first name, for logs and metrics.
     pub label: Arc<str>,
+    /// What it asks of the connection that its requests come on.
+    pub tls: Arc<SiteTls>,
     /// The longest path first.
     routes: Vec<Route>,
 }
@@ -117,7 +119,11 @@ impl Site {
             [SiteName::Wildcard(parent), ..] => format!("*.{parent}").into(),
             [SiteName::Any, ..] | [] => "*".into(),
         };
-        Self { label, routes }
+        Self {
+            label,
+            tls: Arc::clone(&site.tls),
+            routes,
+        }
     }
 
     /// The upstream of the longest prefix that matches. The path is compared as an upstream would
@@ -251,6 +257,7 @@ mod tests {
                 names: names.to_vec(),
                 default: false,
                 routes: vec![],
+                tls: Arc::default(),
             })
             .collect();
         Table::build(&sites, &Upstreams::default())

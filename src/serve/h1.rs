@@ -3,11 +3,11 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Service;
+use super::linger::{self, LINGER};
 use crate::drain::Guard;
 use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
@@ -16,12 +16,10 @@ use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::Timeout;
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
-use crate::wire::{Body, Deadline, ReadError, Reader, Writer};
+use crate::wire::{Body, Deadline, Message, ReadError, Reader, Writer};
 
 /// What of an unwanted body is read so that the connection can be kept.
 const MAX_DISCARD: u64 = 256 << 10;
-/// How long a closing connection waits for the client to have read all and close too.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +141,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
         let limits = world.limits();
         self.deadline.set(world.timeouts().request_head);
         poll_fn(|cx| {
-            let parsed =
-                self.reader
-                    .poll_head(cx, &mut self.io, limits.request_head, true, |head| {
-                        parse::request(head, limits.request_fields)
-                    });
+            let parsed = self.reader.poll_head(
+                cx,
+                &mut self.io,
+                limits.request_head,
+                Message::Request,
+                |head| parse::request(head, limits.request_fields),
+            );
             if parsed.is_pending() && self.deadline.poll(cx).is_ready() {
                 service.local.edge().timeout(Timeout::RequestHead);
                 return Poll::Ready(Err(BodyError::Truncated.into()));
@@ -205,40 +205,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
         .await
     }
 
-    /// Closes in order. What the client still sends is read for a while: closing over unread data
-    /// would reset the connection and could take the response away from the client (RFC 9112,
-    /// section 9.6).
+    /// Closes in order, after what is gathered.
     async fn close(&mut self) {
         self.deadline.set(LINGER);
-        let mut scratch = Reader::default();
-        scratch.begin_body(Framing::UntilClose);
-        let mut said = false;
-        poll_fn(|cx| {
-            if !said {
-                match self.writer.poll_flush(cx, &mut self.io) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => return self.deadline.poll(cx),
-                }
-                match Pin::new(&mut self.io).poll_shutdown(cx) {
-                    Poll::Ready(Ok(())) => said = true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => return self.deadline.poll(cx),
-                }
-            }
-            loop {
-                match scratch.poll_body(cx, &mut self.io) {
-                    // Looked at between two reads: a client that never pauses ends all the same.
-                    Poll::Ready(Ok(Body::Data)) if !self.deadline.has_passed() => {
-                        let count = scratch.data().len();
-                        scratch.consume(count);
-                    }
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return self.deadline.poll(cx),
-                }
-            }
-        })
-        .await;
+        let flushed = poll_fn(|cx| match self.writer.poll_flush(cx, &mut self.io) {
+            Poll::Ready(result) => Poll::Ready(result.is_ok()),
+            Poll::Pending => self.deadline.poll(cx).map(|()| false),
+        });
+        if flushed.await {
+            linger::close(&mut self.io).await;
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::Service;
+use super::linger::{self, Shared};
 use crate::drain::Guard;
 use crate::http::field::{Fields, Id};
 use crate::http::framing::may_be_trailer;
@@ -42,6 +43,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let local = &service.local;
     let timeouts = *local.world().timeouts();
     let limits = *local.world().limits();
+    let mut io = Shared::new(io);
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -51,7 +53,10 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_pending_accept_reset_streams(MAX_RESETS);
-    let handshake = tokio::time::timeout(timeouts.request_head, builder.handshake::<_, Bytes>(io));
+    let handshake = tokio::time::timeout(
+        timeouts.request_head,
+        builder.handshake::<_, Bytes>(io.other()),
+    );
     let mut connection = match handshake.await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -67,11 +72,11 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     idle.set(timeouts.idle);
     let mut ending = false;
     let mut was_idle = true;
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     tokio::task::spawn_local(stream(
                         request,
@@ -85,7 +90,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                         local.edge().limit(Limit::Streams);
                     }
                     debug!(client = %peer.client, %error, "HTTP/2 connection");
-                    return Poll::Ready(());
+                    return Poll::Ready(End::Broken);
                 }
             }
         }
@@ -101,7 +106,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         was_idle = is_idle;
         if is_idle && idle.poll(cx).is_ready() {
             if ending {
-                return Poll::Ready(()); // it was asked to go and did not
+                return Poll::Ready(End::Broken); // it was asked to go and did not
             }
             local.edge().timeout(Timeout::Idle);
             ending = true;
@@ -112,6 +117,20 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         Poll::Pending
     })
     .await;
+    if end == End::InOrder {
+        // The connection's own end has let go of its half by now.
+        drop(connection);
+        linger::close(&mut io).await;
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// All was said on both sides.
+    InOrder,
+    /// There is nobody to say anything to.
+    Broken,
 }
 
 async fn stream(

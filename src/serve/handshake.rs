@@ -1,23 +1,61 @@
-//! The TLS handshake with a client.
+//! The TLS handshake with a client, and why it failed, in words.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use rustls::{AlertDescription, Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::server::Acceptor;
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tracing::{debug, info};
 
-use crate::metrics::{Handshake, HandshakeFailure, TlsVersion};
-use crate::proxy::Peer;
+use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
+use crate::proxy::{Local, Peer};
+use crate::telemetry::Throttle;
+use crate::tls::{Current, Policies, Session};
 
-/// Carries it out. On failure rustls has sent the alert.
-pub async fn accept(
-    config: &Arc<ServerConfig>,
-    stream: TcpStream,
-) -> io::Result<TlsStream<TcpStream>> {
-    TlsAcceptor::from(Arc::clone(config)).accept(stream).await
+/// A handshake that is done.
+pub struct Done {
+    /// The stream of plain bytes.
+    pub stream: TlsStream<TcpStream>,
+    /// What it was accepted under.
+    pub policy: Arc<Current>,
+}
+
+/// A handshake that failed. `rustls` has sent the alert.
+pub struct Failed {
+    /// Why.
+    pub error: io::Error,
+    /// The name that the client asked for, where that is known.
+    pub name: Option<Box<str>>,
+}
+
+/// Carries it out. Where there are several policies, the client's greeting is read first, and the
+/// name in it decides; both halves are under the one deadline of whoever waits for this.
+pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Failed> {
+    let nameless = |error| Failed { error, name: None };
+    if let Some(policy) = policies.only() {
+        let policy = policy.current();
+        let acceptor = TlsAcceptor::from(Arc::clone(&policy.config));
+        let stream = acceptor.accept(stream).await.map_err(nameless)?;
+        return Ok(Done { stream, policy });
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let start = start.await.map_err(nameless)?;
+    let hello = start.client_hello();
+    let name: Option<Box<str>> = hello.server_name().map(Into::into);
+    let policy = policies.choose(name.as_deref()).current();
+    match start.into_stream(Arc::clone(&policy.config)).await {
+        Ok(stream) => Ok(Done { stream, policy }),
+        Err(error) => Err(Failed { error, name }),
+    }
 }
 
 /// Whether HTTP/2 was agreed on (RFC 9113, section 3.2).
@@ -25,51 +63,265 @@ pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
-/// What was agreed on.
-pub fn describe(stream: &TlsStream<TcpStream>, client: SocketAddr) -> (Handshake, Peer) {
-    let tls = stream.get_ref().1;
+/// What was agreed on, and with whom.
+///
+/// # Errors
+/// When the certificate that a resumed session was authenticated with is no longer good.
+pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Error> {
+    let tls = done.stream.get_ref().1;
     let (version, name) = match tls.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "1.2"),
         _ => (TlsVersion::Tls13, "1.3"),
     };
-    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let session = Session::of(tls);
+    let resumed = session.resumed;
     let sni = tls.server_name().map(Into::into);
     let peer = Peer {
         client,
         scheme: "https",
         sni,
         tls_version: Some(name),
+        session: Some(session),
+        identity: done.policy.identify(tls)?,
+        policy: Some(Arc::clone(&done.policy)),
     };
-    (Handshake::Done { version, resumed }, peer)
+    Ok((Handshake::Done { version, resumed }, peer))
+}
+
+/// The error of the library in an error of the stream.
+fn of_tls(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// Why it failed, in one of the words that metrics know.
 pub fn classify(error: &io::Error) -> HandshakeFailure {
-    let Some(error) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Error>())
-    else {
-        return HandshakeFailure::Closed;
-    };
+    of_tls(error).map_or(HandshakeFailure::Closed, classify_tls)
+}
+
+/// The same, of an error of the library.
+pub fn classify_tls(error: &Error) -> HandshakeFailure {
     match error {
-        Error::AlertReceived(alert) => match alert {
-            AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::BadCertificateStatusResponse => {
-                HandshakeFailure::CertificateRefused
-            }
+        Error::AlertReceived(alert) => match client_alert(*alert) {
+            ClientAlert::UnknownCa
+            | ClientAlert::CertificateExpired
+            | ClientAlert::CertificateRevoked
+            | ClientAlert::BadCertificate
+            | ClientAlert::UnsupportedCertificate
+            | ClientAlert::CertificateUnknown
+            | ClientAlert::BadStatusResponse => HandshakeFailure::CertificateRefused,
             _ => HandshakeFailure::ClientAlert,
         },
-        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => HandshakeFailure::Incompatible,
+        Error::PeerIncompatible(what) => match what {
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled => HandshakeFailure::NoSharedVersion,
+            PeerIncompatible::NoCipherSuitesInCommon
+            | PeerIncompatible::NoKxGroupsInCommon
+            | PeerIncompatible::NamedGroupsExtensionRequired
+            | PeerIncompatible::NoSignatureSchemesInCommon => HandshakeFailure::NoSharedSuite,
+            _ => HandshakeFailure::Incompatible,
+        },
+        Error::NoApplicationProtocol => HandshakeFailure::Incompatible,
         Error::InvalidMessage(_) => HandshakeFailure::NotTls,
+        Error::NoCertificatesPresented => HandshakeFailure::ClientCertificateMissing,
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => {
+            HandshakeFailure::ClientCertificateRefused
+        }
         // rustls has no word of its own for a resolver that has nothing to offer.
         Error::General(text) if text.contains("certificate chain") => {
             HandshakeFailure::NoCertificate
         }
         _ => HandshakeFailure::Protocol,
+    }
+}
+
+/// An alert, in one of the words that metrics know (RFC 8446, section 6.2).
+const fn client_alert(alert: AlertDescription) -> ClientAlert {
+    match alert {
+        AlertDescription::UnknownCA => ClientAlert::UnknownCa,
+        AlertDescription::CertificateExpired => ClientAlert::CertificateExpired,
+        AlertDescription::CertificateRevoked => ClientAlert::CertificateRevoked,
+        AlertDescription::BadCertificate => ClientAlert::BadCertificate,
+        AlertDescription::UnsupportedCertificate => ClientAlert::UnsupportedCertificate,
+        AlertDescription::CertificateUnknown => ClientAlert::CertificateUnknown,
+        AlertDescription::BadCertificateStatusResponse => ClientAlert::BadStatusResponse,
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            ClientAlert::HandshakeFailure
+        }
+        AlertDescription::ProtocolVersion => ClientAlert::ProtocolVersion,
+        AlertDescription::BadRecordMac
+        | AlertDescription::DecodeError
+        | AlertDescription::DecryptError
+        | AlertDescription::IllegalParameter
+        | AlertDescription::UnexpectedMessage => ClientAlert::Undecodable,
+        AlertDescription::UserCanceled => ClientAlert::UserCanceled,
+        _ => ClientAlert::Other,
+    }
+}
+
+/// What an operator makes of it.
+const fn words(failure: HandshakeFailure) -> &'static str {
+    match failure {
+        HandshakeFailure::Timeout => "it took longer than timeouts.tls_handshake",
+        HandshakeFailure::Closed => "the client closed the connection",
+        HandshakeFailure::NotTls => "what came is not TLS",
+        HandshakeFailure::ProxyHeader => {
+            "no good PROXY header came from an address of listen.proxy_protocol_from"
+        }
+        HandshakeFailure::NoSharedVersion => {
+            "no version in common: the client speaks none of those that are on"
+        }
+        HandshakeFailure::NoSharedSuite => {
+            "no cipher suite, group or signature scheme in common with the client"
+        }
+        HandshakeFailure::Incompatible => "the client lacks something that TLS needs today",
+        HandshakeFailure::NoCertificate => "no certificate is held that the client can use",
+        HandshakeFailure::CertificateRefused => "the client does not like the certificate",
+        HandshakeFailure::ClientAlert => "the client gave up with an alert",
+        HandshakeFailure::ClientCertificateMissing => {
+            "the site requires a client certificate, and the client showed none"
+        }
+        HandshakeFailure::ClientCertificateRefused => "the client's certificate is not good",
+        HandshakeFailure::Protocol => "the client broke the protocol",
+    }
+}
+
+/// Which alert it was, or what is wrong with the client's certificate.
+fn detail(error: &io::Error) -> String {
+    match of_tls(error) {
+        Some(Error::AlertReceived(alert)) => {
+            let mean = match client_alert(*alert) {
+                ClientAlert::UnknownCa => "it does not know who issued the certificate",
+                ClientAlert::CertificateExpired => "to it the certificate is expired",
+                ClientAlert::CertificateRevoked => "to it the certificate is revoked",
+                ClientAlert::BadCertificate => "to it the certificate is bad, or of another name",
+                ClientAlert::BadStatusResponse => "to it the OCSP staple is bad",
+                _ => return format!("alert {alert:?}"),
+            };
+            format!("alert {alert:?}: {mean}")
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "it was issued by none of the authorities".to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)) => {
+            "no revocation list of its authority is at hand".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Lines about one kind of failure that are written in a minute: anybody can cause any number.
+const LINES: u32 = 5;
+const EACH: Duration = Duration::from_secs(60);
+
+/// One for each kind, so that a scanner's noise does not drown what matters.
+static THROTTLES: LazyLock<[Throttle; 16]> =
+    LazyLock::new(|| std::array::from_fn(|_| Throttle::new(LINES, EACH)));
+
+/// Counts a failure and says, not too often, why it came about.
+pub fn failed(
+    local: &Local,
+    client: SocketAddr,
+    name: Option<&str>,
+    failure: HandshakeFailure,
+    took: Duration,
+    error: &io::Error,
+) {
+    local.edge().handshake(Handshake::Failed(failure), took);
+    if let Some(Error::AlertReceived(alert)) = of_tls(error) {
+        local.edge().client_alert(client_alert(*alert));
+    }
+    let (why, name) = (words(failure), name.unwrap_or_default());
+    // Load balancers connect and close to see whether somebody is there.
+    let throttle = THROTTLES.get(failure as usize);
+    let quiet = failure == HandshakeFailure::Closed;
+    match throttle.filter(|_| !quiet).and_then(Throttle::allow) {
+        Some(suppressed) => {
+            let detail = detail(error);
+            let outcome = failure.code();
+            info!(%client, name, outcome, why, detail, suppressed, "handshake failed");
+        }
+        None => debug!(%client, name, outcome = failure.code(), why, %error, "handshake failed"),
+    }
+}
+
+/// A stream that tells of the alert which ends it before the client has said anything: over TLS
+/// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
+pub struct Listening {
+    inner: TlsStream<TcpStream>,
+    /// Until something came.
+    first: Option<(Rc<Local>, SocketAddr)>,
+}
+
+impl Listening {
+    /// Listens to this client.
+    pub const fn new(inner: TlsStream<TcpStream>, local: Rc<Local>, client: SocketAddr) -> Self {
+        Self {
+            inner,
+            first: Some((local, client)),
+        }
+    }
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if let (Poll::Ready(result), Some(_)) = (&read, &self.first) {
+            let first = self.first.take();
+            if let (Err(error), Some((local, client))) = (result, first) {
+                told_after(&local, client, error);
+            }
+        }
+        read
+    }
+}
+
+/// An alert that came after the handshake.
+fn told_after(local: &Local, client: SocketAddr, error: &io::Error) {
+    let Some(Error::AlertReceived(alert)) = of_tls(error) else {
+        return;
+    };
+    local.edge().client_alert(client_alert(*alert));
+    let failure = classify(error);
+    let throttle = THROTTLES.get(failure as usize);
+    if let Some(suppressed) = throttle.and_then(Throttle::allow) {
+        let (why, detail) = (words(failure), detail(error));
+        info!(%client, why, detail, suppressed, "a client gave up after the handshake");
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }

@@ -22,6 +22,7 @@ use crate::cert::keeper::Wanted;
 use crate::config::{self, Config, Severity, SiteName};
 use crate::metrics::{HandshakeFailure, Registry, names};
 use crate::state::StateDir;
+use crate::tls::Trouble;
 
 /// What a refused configuration is told under.
 const CONFIGURATION: &str = "configuration";
@@ -151,7 +152,9 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         let server = Arc::clone(server);
         Arc::new(move |now| {
             let degraded = server.keeper.degraded();
-            world::observe(&inventory.load(), &view.load().sites, &degraded, now)
+            let mut all = world::observe(&inventory.load(), &view.load().sites, &degraded, now);
+            (all.degraded).extend(server.tls.troubles().into_iter().map(trouble));
+            all
         })
     };
     let inputs = Inputs {
@@ -171,6 +174,52 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         let _ = stopped.await;
     }));
     Running { stop, told }
+}
+
+/// What is wrong with a file that TLS goes by.
+fn trouble(trouble: Trouble) -> Condition {
+    match trouble {
+        Trouble::Unusable {
+            fault,
+            instead,
+            shut,
+        } => Condition::new(
+            Code::TlsFileUnusable,
+            fault.path.display().to_string(),
+            match shut {
+                true => Severity::Critical,
+                false => Severity::Warning,
+            },
+            format!(
+                "{} cannot be used: {}; {instead}.",
+                fault.path.display(),
+                fault.what
+            ),
+            format!("Mend it: {}. It is read again by itself.", fault.help),
+        ),
+        Trouble::Expired { file, at, accepted } => Condition::new(
+            Code::RevocationListExpired,
+            file.display().to_string(),
+            match accepted {
+                true => Severity::Warning,
+                false => Severity::Critical,
+            },
+            match accepted {
+                true => format!(
+                    "A revocation list is past its time since {at}, and gone by all the same."
+                ),
+                false => format!(
+                    "A revocation list is past its time since {at}: clients of its authority are \
+                     refused."
+                ),
+            },
+            format!(
+                "Fetch a new one from the authority; see it with: openssl crl -noout -nextupdate \
+                 -in {}",
+                file.display()
+            ),
+        ),
+    }
 }
 
 fn canary(server: &Server, state: &Path, view: Arc<ArcSwap<View>>) -> Canary {

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use super::{Error, Server, alerting, systemd};
+use super::{Error, Server, alerting, systemd, upstreams};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -86,6 +86,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         server.registry.clone(),
         server.keeper.subscribe(),
     ));
+    upstreams::start(server);
     let alerting = alerting::start(server, server.state.clone());
     readiness.send_replace(Readiness::Ready);
     systemd::ready();
@@ -202,7 +203,7 @@ fn start_admin(
         alerts: Box::new(alerts),
         reload: Box::new(reload),
         accept: Box::new(accept),
-        more: Vec::new(),
+        more: upstreams::routes(server),
     };
     Ok(Some((listener, Arc::new(state))))
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tracing::info;
 
 use crate::config::Listen;
 use crate::listen::{self, BindError};
 use crate::serve::Role;
+use crate::tls::Prepared;
 use crate::worker::{Command, Handle, Listener};
 
 /// Sockets by address, one for each worker.
@@ -40,7 +40,7 @@ fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
 }
 
 /// Hands bound sockets to the workers.
-pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Arc<ServerConfig>) {
+pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Prepared) {
     let proxy_protocol_from: Arc<[_]> = listen.proxy_protocol_from.clone().into();
     for (address, sockets) in sockets {
         let role = role(listen, address, tls);
@@ -57,7 +57,7 @@ pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Arc<Ser
 }
 
 /// Tells the workers what became of the sockets they have.
-pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Arc<ServerConfig>) {
+pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Prepared) {
     let proxy_protocol_from: Arc<[_]> = new.proxy_protocol_from.clone().into();
     let wanted: Vec<_> = addresses(new).collect();
     for address in addresses(old) {
@@ -78,9 +78,9 @@ pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Arc<ServerCo
 }
 
 /// What an address is for. Plain-text ones redirect to the port of the first HTTPS address.
-fn role(listen: &Listen, address: SocketAddr, tls: &Arc<ServerConfig>) -> Role {
-    if listen.https.contains(&address) {
-        return Role::Https(Arc::clone(tls));
+fn role(listen: &Listen, address: SocketAddr, tls: &Prepared) -> Role {
+    if let Some(policies) = tls.at(address) {
+        return Role::Https(Arc::clone(policies));
     }
     Role::Redirect {
         port: listen.https.first().map_or(443, SocketAddr::port),

@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
 use crate::telemetry::access::{AccessLog, Prepared};
+use crate::tls;
 
 /// What was prepared.
 struct Plan {
@@ -20,6 +21,7 @@ struct Plan {
     sockets: listeners::Sockets,
     access: Prepared,
     level: Level,
+    tls: tls::Prepared,
     changed: Vec<String>,
 }
 
@@ -62,12 +64,14 @@ impl Server {
         let threads = current.workers.threads.get();
         let sockets = listeners::bind_new(&current.listen, &config.listen, threads)
             .map_err(|error| vec![error.to_string()])?;
+        let tls = (self.tls.prepare(&config)).map_err(|error| vec![error.to_string()])?;
         let changed = differences(current, &config);
         Ok(Plan {
             config,
             sockets,
             access,
             level,
+            tls,
             changed,
         })
     }
@@ -79,6 +83,7 @@ impl Server {
             sockets,
             access,
             level,
+            tls,
             mut changed,
         } = plan;
         // Certificates first: a new site must not be asked for before what it answers with is held.
@@ -106,13 +111,15 @@ impl Server {
             })
             .collect();
         let previous = self.shared.world.load();
-        let world = world(&config, &self.upstream_tls, &previous.upstreams);
+        let world = world(&config, &self.anchors, &previous.upstreams);
         self.shared.world.store(Arc::new(world));
+        self.reloaded.notify_one();
         {
             let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners::update(&workers, &current.listen, &config.listen, &self.tls);
-            listeners::give(&workers, sockets, &config.listen, &self.tls);
+            listeners::update(&workers, &current.listen, &config.listen, &tls);
+            listeners::give(&workers, sockets, &config.listen, &tls);
         }
+        self.tls.commit(tls);
         self.access.commit(access);
         self.telemetry.set_level(level);
         self.alerting.taken(&config);
@@ -137,6 +144,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         old.listen.https != new.listen.https || old.listen.http != new.listen.http,
         "listeners",
     );
+    note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");
     note(old.timeouts != new.timeouts, "timeouts");

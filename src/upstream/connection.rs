@@ -1,166 +1,82 @@
-//! One HTTP/1.1 connection to a server.
+//! A connection to a server, and where its present exchange stands: the same whichever version of
+//! HTTP is spoken.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+pub mod http1;
+pub mod http2;
+pub mod io;
+
+use std::io as std_io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
+use std::task::{Context, Poll};
 
 use super::Server;
-use crate::http::{Framing, Method, ResponseHead, encode, parse};
-use crate::http::{RequestHead, field::Fields};
-use crate::wire::{Body, ReadError, Reader, Writer};
+use crate::http::field::Fields;
+use crate::http::{Method, RequestHead, ResponseHead};
+use crate::wire::{Body, ReadError};
+use http1::Http1;
+use http2::Http2;
 
-/// Bytes of a response's head that are let in.
-const MAX_HEAD: usize = 128 << 10;
-
-/// The byte stream beneath.
+/// See the module.
 #[derive(Debug)]
-pub enum Io {
-    /// Plain TCP.
-    Tcp(TcpStream),
-    /// A unix socket.
-    Unix(UnixStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+pub enum Connection {
+    /// A connection of its own.
+    Http1(Box<Http1>),
+    /// A stream of a connection that others use too.
+    Http2(Box<Http2>),
 }
 
+/// Calls the same method of whichever it is.
 macro_rules! each {
-    ($io:expr, $stream:ident => $call:expr) => {
-        match $io.get_mut() {
-            Io::Tcp($stream) => $call,
-            Io::Unix($stream) => $call,
-            Io::Tls($stream) => $call,
+    ($connection:expr, $one:ident => $call:expr) => {
+        match $connection {
+            Connection::Http1($one) => $call,
+            Connection::Http2($one) => $call,
         }
     };
 }
 
-impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-impl Io {
-    /// Whether the peer has closed, or has sent something unasked, as far as can be told without a
-    /// system call where nothing has happened.
-    fn is_stale(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut byte = [0];
-        let (tcp, unix) = match self {
-            Self::Tcp(stream) => (Some(stream), None),
-            Self::Tls(stream) => (Some(stream.get_ref().0), None),
-            Self::Unix(stream) => (None, Some(stream)),
-        };
-        // The reactor knows of readiness before we ask the kernel; only then is it worth asking.
-        let asked = match (tcp, unix) {
-            (Some(stream), _) if stream.poll_read_ready(&mut cx).is_ready() => {
-                stream.try_read(&mut byte)
-            }
-            (_, Some(stream)) if stream.poll_read_ready(&mut cx).is_ready() => {
-                stream.try_read(&mut byte)
-            }
-            _ => return false,
-        };
-        !matches!(asked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-}
-
-/// A connection, and where its present exchange stands.
-#[derive(Debug)]
-pub struct Connection {
-    io: Io,
-    server: Arc<Server>,
-    reader: Reader,
-    writer: Writer,
-    /// It has carried an exchange before this one.
-    reused: bool,
-    /// The response allows another request after it.
-    keep_alive: bool,
-    request_sent: bool,
-}
-
 impl Connection {
-    /// A connection that was just made.
-    pub fn new(io: Io, server: Arc<Server>) -> Self {
-        Self {
-            io,
-            server,
-            reader: Reader::default(),
-            writer: Writer::default(),
-            reused: false,
-            keep_alive: true,
-            request_sent: false,
-        }
-    }
-
     /// The server at the other end.
-    pub const fn server(&self) -> &Arc<Server> {
-        &self.server
+    pub fn server(&self) -> &Arc<Server> {
+        each!(self, one => one.server())
     }
 
     /// Whether it has carried an exchange before this one.
-    pub const fn is_reused(&self) -> bool {
-        self.reused
+    pub fn is_reused(&self) -> bool {
+        each!(self, one => one.is_reused())
     }
 
     /// Gathers the head of a request. Whether its body is chunked is for the caller to know, since
     /// HTTP/2 needs no framing of its own.
     pub fn send_head(&mut self, head: &RequestHead, upgrade: Option<&[u8]>) {
-        let chunked = head.framing == Framing::Chunked;
-        self.request_sent = false;
-        self.writer
-            .head(|out| encode::request(out, head, chunked, upgrade));
-        self.writer.begin_body(chunked);
+        match self {
+            Self::Http1(one) => one.send_head(head, upgrade),
+            Self::Http2(one) => one.send_head(head),
+        }
+    }
+
+    /// Whether the server may have done anything about the present request.
+    pub fn has_sent(&self) -> bool {
+        each!(self, one => one.has_sent())
     }
 
     /// Takes data of the request's body; how much.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.writer.poll_data(cx, &mut self.io, data)
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<std_io::Result<usize>> {
+        each!(self, one => one.poll_send(cx, data))
     }
 
     /// Gathers the end of the request's body.
     pub fn finish(&mut self, trailers: Option<&Fields>) {
-        self.writer.finish(trailers);
-        self.request_sent = true;
+        each!(self, one => one.finish(trailers));
     }
 
     /// Writes what is gathered.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer.poll_flush(cx, &mut self.io)
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<std_io::Result<()>> {
+        match self {
+            Self::Http1(one) => one.poll_flush(cx),
+            // The connection's own task writes; flow control holds us back, not the socket.
+            Self::Http2(_) => Poll::Ready(Ok(())),
+        }
     }
 
     /// Waits for the head of a response, interim ones included.
@@ -169,77 +85,48 @@ impl Connection {
         cx: &mut Context<'_>,
         to: Method,
     ) -> Poll<Result<ResponseHead, ReadError>> {
-        let head = ready!(
-            self.reader
-                .poll_head(cx, &mut self.io, MAX_HEAD, false, |head| {
-                    parse::response(head, to)
-                })
-        )?;
-        if head.status == 101 {
-            self.keep_alive = false;
-            self.reader.begin_body(Framing::UntilClose);
-        } else if !head.is_interim() {
-            self.keep_alive = head.keep_alive;
-            self.reader.begin_body(head.framing);
-        }
-        Poll::Ready(Ok(head))
+        each!(self, one => one.poll_head(cx, to))
     }
 
     /// Waits for data of the response's body, or its end.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, ReadError>> {
-        self.reader.poll_body(cx, &mut self.io)
+        each!(self, one => one.poll_body(cx))
     }
 
     /// The data that [`poll_body`](Self::poll_body) found.
     pub fn data(&self) -> &[u8] {
-        self.reader.data()
+        each!(self, one => one.data())
     }
 
     /// Drops data from the front.
     pub fn consume(&mut self, count: usize) {
-        self.reader.consume(count);
-    }
-
-    /// Whether the response's body is over.
-    pub fn is_end(&self) -> bool {
-        self.reader.is_end()
+        each!(self, one => one.consume(count));
     }
 
     /// The trailer section, once the body is over.
     pub fn take_trailers(&mut self) -> Option<Box<Fields>> {
-        self.reader.take_trailers()
+        each!(self, one => one.take_trailers())
     }
 
-    /// Makes both directions plain bytes, after a `101`.
+    /// Makes both directions plain bytes, after a `101`, which there is in HTTP/1.1 only.
     pub fn begin_tunnel(&mut self) {
-        self.reader.begin_body(Framing::UntilClose);
-        self.writer.begin_body(false);
+        if let Self::Http1(one) = self {
+            one.begin_tunnel();
+        }
     }
 
     /// Closes the sending side.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.writer.poll_flush(cx, &mut self.io))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<std_io::Result<()>> {
+        match self {
+            Self::Http1(one) => one.poll_shutdown(cx),
+            Self::Http2(_) => Poll::Ready(Ok(())),
+        }
     }
 
-    /// Whether it can carry another exchange: this one is over on both sides, nothing is left over,
-    /// and neither side wants to close.
-    pub fn is_reusable(&self) -> bool {
-        self.keep_alive
-            && self.request_sent
-            && !self.writer.has_pending()
-            && self.reader.is_end()
-            && !self.reader.has_leftover()
-    }
-
-    /// Makes it ready for the pool.
-    pub(super) fn rest(&mut self) {
-        self.reused = true;
-        self.writer.release();
-    }
-
-    /// Whether it died, or said something unasked, while it rested.
-    pub(super) fn is_stale(&self) -> bool {
-        self.io.is_stale()
+    /// Lets nobody begin another exchange on it: this one went wrong.
+    pub fn retire(&mut self) {
+        if let Self::Http2(one) = self {
+            one.retire();
+        }
     }
 }

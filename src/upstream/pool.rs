@@ -4,16 +4,22 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::connection::{Connection, Io};
-use super::{Server, ServerId};
-use crate::config::ServerAddress;
+use super::connection::Connection;
+use super::connection::http1::Http1;
+use super::connection::http2::Shared;
+use super::connection::io::{Io, Stream};
+use super::health::Moment;
+use super::{Open, Server, ServerId, names};
+use crate::config::{Protocol, ServerAddress};
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
 const MAX_RESTING: usize = 512;
@@ -39,7 +45,7 @@ pub enum ConnectError {
 }
 
 struct Resting {
-    connection: Connection,
+    connection: Box<Http1>,
     since: Instant,
 }
 
@@ -48,6 +54,10 @@ struct Resting {
 #[derive(Default)]
 pub struct Pool {
     resting: RefCell<HashMap<ServerId, Vec<Resting>>>,
+    /// Those that carry many exchanges at once.
+    shared: RefCell<HashMap<ServerId, Vec<Rc<Shared>>>>,
+    /// Servers to which one such connection is being made, and who waits for it.
+    coming: RefCell<HashMap<ServerId, Rc<Notify>>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -59,21 +69,32 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A connection that rested, if one is still good.
-    pub fn take(&self, server: &Server) -> Option<Connection> {
+    /// A connection that can carry an exchange at once: one that rested, or one that carries others
+    /// too. `alone`: it must be a connection of its own, because it will become a tunnel.
+    pub fn take(&self, server: &Server, alone: bool) -> Option<Connection> {
+        if !alone
+            && server.protocol != Protocol::Http1
+            && let Some(shared) = self.shared.borrow().get(&server.id)
+            && let Some(shared) = shared.iter().find(|shared| shared.has_room())
+        {
+            return Some(Connection::Http2(Box::new(shared.exchange())));
+        }
         let mut resting = self.resting.borrow_mut();
         let list = resting.get_mut(&server.id)?;
         loop {
             let connection = list.pop()?.connection;
             if !connection.is_stale() {
-                return Some(connection);
+                return Some(Connection::Http1(connection));
             }
         }
     }
 
     /// Takes a connection back; closes it when it is of no more use.
-    pub fn put(&self, mut connection: Connection) {
-        if !connection.is_reusable() {
+    pub fn put(&self, connection: Connection) {
+        let Connection::Http1(mut connection) = connection else {
+            return; // an exchange; its connection is here
+        };
+        if !connection.is_reusable() || connection.server().load.is_over_limit() {
             return;
         }
         connection.rest();
@@ -94,6 +115,10 @@ impl Pool {
             list.retain(|entry| entry.since.elapsed() < keep && !entry.connection.is_stale());
             !list.is_empty()
         });
+        self.shared.borrow_mut().retain(|_, list| {
+            list.retain(|shared| !shared.is_over(keep));
+            !list.is_empty()
+        });
     }
 
     /// How many rest.
@@ -107,53 +132,190 @@ impl Pool {
     }
 }
 
-/// Makes a connection, TLS included, within `limit`.
-pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Connection, ConnectError> {
-    let io = match timeout(limit, connect_io(server)).await {
-        Ok(result) => result?,
-        Err(_) => return Err(ConnectError::Timeout(limit)),
-    };
-    Ok(Connection::new(io, Arc::clone(server)))
+impl Pool {
+    /// Makes a connection, TLS included, within `limit`. For `alone` see [`take`](Self::take).
+    pub async fn connect(
+        &self,
+        server: &Arc<Server>,
+        limit: Duration,
+        alone: bool,
+    ) -> Result<Connection, ConnectError> {
+        match timeout(limit, self.connect_within(server, limit, alone)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Timeout(limit)),
+        }
+    }
+
+    async fn connect_within(
+        &self,
+        server: &Arc<Server>,
+        limit: Duration,
+        alone: bool,
+    ) -> Result<Connection, ConnectError> {
+        if alone || server.protocol != Protocol::Http2 {
+            let io = dial(server, None, limit, alone).await?;
+            return match io.agreed_http2() {
+                true => self.share(io, server).await,
+                false => Ok(own(io, server)),
+            };
+        }
+        // One connection is enough for all who come at once.
+        let coming = self.coming.borrow().get(&server.id).cloned();
+        if let Some(coming) = coming {
+            coming.notified().await;
+            if let Some(connection) = self.take(server, false) {
+                return Ok(connection);
+            }
+        }
+        let _coming = Coming::new(self, server.id);
+        let io = dial(server, None, limit, false).await?;
+        self.share(io, server).await
+    }
+
+    /// Has a connection carry many exchanges, and begins the first.
+    async fn share(&self, io: Io, server: &Arc<Server>) -> Result<Connection, ConnectError> {
+        let shared = Shared::connect(io, Open::new(server))
+            .await
+            .map_err(|error| ConnectError::Connect(io::Error::other(error)))?;
+        let exchange = shared.exchange();
+        let mut all = self.shared.borrow_mut();
+        all.entry(server.id).or_default().push(shared);
+        Ok(Connection::Http2(Box::new(exchange)))
+    }
 }
 
-async fn connect_io(server: &Server) -> Result<Io, ConnectError> {
-    let stream = match &server.address {
-        ServerAddress::Unix(path) => {
-            return Ok(Io::Unix(
-                UnixStream::connect(path).await.map_err(connect_error)?,
-            ));
-        }
-        ServerAddress::Ip(address) => connect_tcp(*address).await?,
-        ServerAddress::Name(name, port) => connect_name(name, *port).await?,
-    };
-    match &server.tls {
-        None => Ok(Io::Tcp(stream)),
-        Some(tls) => {
-            let connector = TlsConnector::from(Arc::clone(&tls.config));
-            let stream = connector
-                .connect(tls.name.clone(), stream)
-                .await
-                .map_err(ConnectError::Tls)?;
-            Ok(Io::Tls(Box::new(stream)))
+fn own(io: Io, server: &Arc<Server>) -> Connection {
+    Connection::Http1(Box::new(Http1::new(io, Open::new(server))))
+}
+
+/// Says that a connection is being made, until it is or cannot be.
+struct Coming<'a> {
+    pool: &'a Pool,
+    server: ServerId,
+    waiting: Rc<Notify>,
+}
+
+impl<'a> Coming<'a> {
+    fn new(pool: &'a Pool, server: ServerId) -> Self {
+        let waiting = Rc::new(Notify::new());
+        let mut coming = pool.coming.borrow_mut();
+        coming.insert(server, Rc::clone(&waiting));
+        drop(coming);
+        Self {
+            pool,
+            server,
+            waiting,
         }
     }
 }
 
-/// Tries the addresses of a name in their order.
-async fn connect_name(name: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let addresses = tokio::net::lookup_host((name, port))
-        .await
-        .map_err(ConnectError::Resolve)?;
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        let mut coming = self.pool.coming.borrow_mut();
+        // Another may have come after it.
+        if coming
+            .get(&self.server)
+            .is_some_and(|other| Rc::ptr_eq(other, &self.waiting))
+        {
+            coming.remove(&self.server);
+        }
+        self.waiting.notify_waiters();
+    }
+}
+
+/// Makes a byte stream, TLS included, within `limit`; to another port than the server's own where
+/// that is said. `alone`: HTTP/2 is not offered.
+pub(super) async fn dial(
+    server: &Server,
+    port: Option<u16>,
+    limit: Duration,
+    alone: bool,
+) -> Result<Io, ConnectError> {
+    match timeout(limit, dial_at(server, port, limit, alone)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout(limit)),
+    }
+}
+
+async fn dial_at(
+    server: &Server,
+    other: Option<u16>,
+    limit: Duration,
+    alone: bool,
+) -> Result<Io, ConnectError> {
+    let stream = match &server.address {
+        ServerAddress::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            return Ok(Io::new(Stream::Unix(stream)));
+        }
+        ServerAddress::Ip(address) => {
+            let port = other.unwrap_or_else(|| address.port());
+            connect_tcp(SocketAddr::new(address.ip(), port)).await?
+        }
+        ServerAddress::Name(name, port) => {
+            connect_name(server, name, *port, other.unwrap_or(*port), limit).await?
+        }
+    };
+    match &server.tls {
+        None => Ok(Io::new(Stream::Tcp(stream))),
+        Some(Err(why)) => Err(ConnectError::Tls(io::Error::other(why.clone()))),
+        Some(Ok(tls)) => {
+            let config = if alone {
+                &tls.trust.http1
+            } else {
+                &tls.trust.config
+            };
+            let connector = TlsConnector::from(Arc::clone(config));
+            let stream = connector
+                .connect(tls.name.clone(), stream)
+                .await
+                .map_err(ConnectError::Tls)?;
+            Ok(Io::new(Stream::Tls(Box::new(stream))))
+        }
+    }
+}
+
+/// Tries the addresses of a name, each for its part of the time.
+async fn connect_name(
+    server: &Server,
+    name: &str,
+    port: u16,
+    to: u16,
+    limit: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let end = Instant::now() + limit;
+    let mut addresses = server.addresses.order(Moment::now());
+    if addresses.is_empty() {
+        // The control plane has not found it yet.
+        let found = names::resolve(name, port)
+            .await
+            .map_err(ConnectError::Resolve)?;
+        server.addresses.set(found);
+        addresses = server.addresses.order(Moment::now());
+    }
     let mut last = ConnectError::Resolve(io::ErrorKind::NotFound.into());
-    for address in addresses {
-        match connect_tcp(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let count = addresses.len();
+    for (at, address) in addresses.into_iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let part = left / u32::try_from(count - at).unwrap_or(u32::MAX);
+        match timeout(part, connect_tcp(SocketAddr::new(address.ip(), to))).await {
+            Ok(Ok(stream)) => {
+                if to == port {
+                    server.addresses.note(address, None);
+                }
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = ConnectError::Timeout(limit),
+        }
+        if to == port {
+            server.addresses.note(address, Some(Moment::now()));
         }
     }
     Err(last)
 }
 
+/// Makes a TCP connection.
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
     // A head and a body must not wait for each other's acknowledgement.

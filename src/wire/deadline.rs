@@ -14,6 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Default)]
 pub struct Deadline {
     at: Option<Instant>,
+    /// No deadline is later than this one.
+    bound: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -21,6 +23,7 @@ impl Deadline {
     /// Moves it to this long from now.
     pub fn set(&mut self, after: Duration) {
         let at = Instant::now() + after;
+        let at = self.bound.map_or(at, |bound| at.min(bound));
         self.at = Some(at);
         if let Some(timer) = &mut self.timer
             && timer.deadline() > at
@@ -29,9 +32,25 @@ impl Deadline {
         }
     }
 
-    /// Turns it off.
+    /// Lets no deadline from now on be later than this long from now.
+    pub fn bound(&mut self, after: Duration) {
+        self.bound = Some(Instant::now() + after);
+    }
+
+    /// Takes the bound away.
+    pub const fn unbound(&mut self) {
+        self.bound = None;
+    }
+
+    /// What is left until the bound, if there is one.
+    pub fn left(&self) -> Option<Duration> {
+        let bound = self.bound?;
+        Some(bound.saturating_duration_since(Instant::now()))
+    }
+
+    /// Turns it off, but for the bound.
     pub const fn clear(&mut self) {
-        self.at = None;
+        self.at = self.bound;
     }
 
     /// Whether it has passed, by the clock: for loops that would never get to

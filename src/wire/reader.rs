@@ -31,6 +31,24 @@ pub enum ReadError {
     Body(#[from] BodyError),
 }
 
+/// What a head is expected to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A client's: each line must end with CR LF; see [`Scanner::find`].
+    Request,
+    /// A server's, for whom a bare LF is let pass. What does not even begin like a response is
+    /// refused at once, rather than waited for until it is whole.
+    Response,
+}
+
+impl Message {
+    fn begins_like(self, data: &[u8]) -> bool {
+        const VERSION: &[u8] = b"HTTP/";
+        let count = data.len().min(VERSION.len());
+        self == Self::Request || data[..count] == VERSION[..count]
+    }
+}
+
 /// What [`Reader::poll_body`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -80,13 +98,13 @@ impl Reader {
     }
 
     /// Waits until a head is whole, and hands its bytes to `parse`. Empty lines before it are
-    /// skipped (RFC 9112, section 2.2). For `strict` see [`Scanner::find`].
+    /// skipped (RFC 9112, section 2.2).
     pub fn poll_head<I: AsyncRead + Unpin, T>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut I,
         limit: usize,
-        strict: bool,
+        message: Message,
         parse: impl FnOnce(&[u8]) -> Result<T, HeadError>,
     ) -> Poll<Result<T, ReadError>> {
         loop {
@@ -95,6 +113,11 @@ impl Reader {
                 self.scanner.reset();
             }
             let data = self.buffer.data();
+            if !message.begins_like(data) {
+                let error = HeadError::Malformed("it does not begin with HTTP/");
+                return Poll::Ready(Err(error.into()));
+            }
+            let strict = message == Message::Request;
             if let Some(length) = self.scanner.find(data, strict)? {
                 if length > limit {
                     return Poll::Ready(Err(HeadError::TooLong.into()));

@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::http::Framing;
-    use crate::wire::reader::{Body, Reader};
+    use crate::wire::reader::{Body, Message, Reader};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
@@ -184,7 +184,7 @@ mod tests {
                 };
                 let read = async {
                     let mut reader = Reader::default();
-                    let head = poll_fn(|cx| reader.poll_head(cx, &mut far, 100, true, |head| Ok(head.to_vec()))).await;
+                    let head = poll_fn(|cx| reader.poll_head(cx, &mut far, 100, Message::Request, |head| Ok(head.to_vec()))).await;
                     assert_eq!(head.unwrap(), b"head\r\n\r\n");
                     reader.begin_body(if chunked { Framing::Chunked } else { Framing::UntilClose });
                     let mut got = Vec::new();

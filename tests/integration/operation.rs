@@ -104,7 +104,7 @@ fn the_inventory_says_what_is_held() {
     let origin = Origin::echo();
     let leaf = ca.leaf(&["Example.test", "*.example.test"]).issue();
     let proxy = Staunch::build().leaf(&leaf).site(HOST, &origin).start();
-    let entry = &proxy.certificates()[0];
+    let entry = proxy.certificate_for(&leaf);
     assert_eq!(entry["fingerprint_sha256"], leaf.fingerprint.as_str());
     let mut names: Vec<_> = entry["names"].as_array().unwrap().clone();
     names.sort_by_key(ToString::to_string);

@@ -40,13 +40,33 @@ fn flags_alone_are_enough() {
 }
 
 #[test]
+fn where_all_is_well_nothing_is_complained_of() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let proxy = Staunch::build()
+        .trusting(&ca)
+        .leaf(&ca.issue(HOST))
+        .site(HOST, &origin)
+        .start();
+    proxy.get("/").expect(200);
+    let rejections = proxy.count("staunch_certificate_rejections_total", &[]);
+    proxy.term();
+    assert_eq!(proxy.wait_exit().code(), Some(0));
+    let log = proxy.log();
+    for level in ["ERROR", "WARN"] {
+        assert!(!log.contains(level), "{log}");
+    }
+    assert!(rejections == 0.0, "{rejections} rejections are counted");
+}
+
+#[test]
 fn an_expired_certificate_is_served_and_told() {
     let origin = Origin::echo();
     let leaf = TestCa::new().leaf(&[HOST]).expired().issue();
     let proxy = Staunch::build().leaf(&leaf).site(HOST, &origin).start();
     assert_eq!(proxy.tls(HOST).leaf(), leaf.fingerprint);
     proxy.get("/").expect(200);
-    let entry = &proxy.certificates()[0];
+    let entry = proxy.certificate_for(&leaf);
     assert_eq!(entry["stage"], "expired");
     assert_eq!(entry["serving"], true);
     proxy.wait_log("expired");
@@ -58,7 +78,7 @@ fn a_certificate_from_the_future_is_served_and_told() {
     let leaf = TestCa::new().leaf(&[HOST]).days(2, 90).issue();
     let proxy = Staunch::build().leaf(&leaf).site(HOST, &origin).start();
     assert_eq!(proxy.tls(HOST).leaf(), leaf.fingerprint);
-    assert_eq!(proxy.certificates()[0]["stage"], "not-yet-valid");
+    assert_eq!(proxy.certificate_for(&leaf)["stage"], "not-yet-valid");
 }
 
 #[test]
@@ -256,11 +276,13 @@ fn check_is_content_with_what_is_well() {
 fn check_tells_what_would_be_served_badly() {
     let ca = TestCa::new();
     let origin = Origin::echo();
-    let builder = Staunch::build().trusting(&ca).site(HOST, &origin);
-    let expired = builder.clone().leaf(&ca.leaf(&[HOST]).expired().issue());
-    let other = builder.clone().leaf(&ca.issue("other.test"));
-    let missing = builder.path("missing.pem");
-    let missing = builder.pair(&missing, &missing);
+    // Each in a folder of its own.
+    let build = || Staunch::build().trusting(&ca).site(HOST, &origin);
+    let expired = build().leaf(&ca.leaf(&[HOST]).expired().issue());
+    let other = build().leaf(&ca.issue("other.test"));
+    let missing = build();
+    let path = missing.path("missing.pem");
+    let missing = missing.pair(&path, &path);
     for (builder, word) in [(expired, "expired"), (other, HOST), (missing, "missing")] {
         let ran = builder.run("check", &[]);
         assert_eq!(ran.status.code(), Some(2), "{ran:#?}");

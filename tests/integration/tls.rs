@@ -73,7 +73,7 @@ fn every_kind_of_key_serves() {
         let tls = proxy.tls(HOST).trusting(ca.root());
         assert_eq!(tls.leaf(), leaf.fingerprint);
         assert_eq!(tls.version(&TLS12).leaf(), leaf.fingerprint);
-        assert_eq!(proxy.certificates()[0]["key_type"], name);
+        assert_eq!(proxy.certificate_for(&leaf)["key_type"], name);
     }
 }
 

@@ -40,6 +40,16 @@ pub struct Record<'a> {
     pub upstream_duration: Option<Duration>,
     /// `1.2` or `1.3`; absent for plain text.
     pub tls: Option<&'a str>,
+    /// The name that the TLS handshake asked for.
+    pub sni: Option<&'a str>,
+    /// The cipher suite, as IANA has it.
+    pub cipher: Option<&'a str>,
+    /// The group that keys were agreed on with.
+    pub group: Option<&'a str>,
+    /// Whether a session was resumed.
+    pub resumed: bool,
+    /// SHA-256 of the client's certificate, where that is good.
+    pub client_certificate: Option<&'a str>,
     /// The header field of that name.
     pub referer: Option<&'a [u8]>,
     /// The header field of that name.
@@ -67,6 +77,11 @@ impl Record<'_> {
         upstream: None,
         upstream_duration: None,
         tls: None,
+        sni: None,
+        cipher: None,
+        group: None,
+        resumed: false,
+        client_certificate: None,
         referer: None,
         user_agent: None,
         request_id: None,
@@ -117,6 +132,14 @@ impl Formatter {
             number(line, ",\"upstream_us\":", micros(took));
         }
         optional(line, ",\"tls\":", record.tls.map(str::as_bytes));
+        optional(line, ",\"sni\":", record.sni.map(str::as_bytes));
+        optional(line, ",\"cipher\":", record.cipher.map(str::as_bytes));
+        optional(line, ",\"group\":", record.group.map(str::as_bytes));
+        if record.resumed {
+            line.extend_from_slice(b",\"resumed\":true");
+        }
+        let shown = record.client_certificate.map(str::as_bytes);
+        optional(line, ",\"client_certificate\":", shown);
         optional(line, ",\"referer\":", record.referer);
         optional(line, ",\"user_agent\":", record.user_agent);
         optional(line, ",\"request_id\":", record.request_id);
@@ -319,6 +342,11 @@ mod tests {
             upstream: Some("http://127.0.0.1:8080"),
             upstream_duration: Some(Duration::from_micros(900)),
             tls: Some("1.3"),
+            sni: Some("a.test"),
+            cipher: Some("TLS_AES_128_GCM_SHA256"),
+            group: Some("X25519MLKEM768"),
+            resumed: true,
+            client_certificate: None,
             referer: None,
             user_agent: Some(b"curl/8"),
             request_id: None,
@@ -338,6 +366,8 @@ mod tests {
             r#""target":"/a?b=c","protocol":"HTTP/2.0","host":"a.test","site":"a.test","#,
             r#""status":502,"received":0,"sent":1234,"duration_us":2003400,"#,
             r#""upstream":"http://127.0.0.1:8080","upstream_us":900,"tls":"1.3","#,
+            r#""sni":"a.test","cipher":"TLS_AES_128_GCM_SHA256","group":"X25519MLKEM768","#,
+            r#""resumed":true,"#,
             r#""user_agent":"curl/8","error":"upstream_connect: refused"}"#,
             "\n"
         );

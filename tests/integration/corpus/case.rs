@@ -136,7 +136,7 @@ fn fields(lines: &[&str]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let split = |line: &&str| {
         let colon = line[1..].find(':').unwrap() + 1;
         let (name, value) = line.split_at(colon);
-        let value = value.strip_prefix(": ").unwrap_or(&value[1..]);
+        let value = value[1..].strip_prefix(' ').unwrap_or_else(|| &value[1..]);
         (unescape(name), unescape(value))
     };
     lines.iter().map(split).collect()

@@ -18,6 +18,9 @@ const PRIORITY: u8 = 0x20;
 
 type Field = (Vec<u8>, Vec<u8>);
 
+/// Kind, flags, stream, payload.
+type Frame = (u8, u8, u32, Vec<u8>);
+
 pub fn run(case: &Case, proxy: SocketAddr) -> Result<(), String> {
     let mut wire = Wire::connect(proxy, "h2")?;
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -91,7 +94,7 @@ fn answer(wire: &mut Wire, stream: u32) -> Result<String, String> {
 }
 
 /// The next frame; `None` at the end.
-fn next(wire: &mut Wire) -> Result<Option<(u8, u8, u32, Vec<u8>)>, String> {
+fn next(wire: &mut Wire) -> Result<Option<Frame>, String> {
     loop {
         let read = wire.buffered();
         if let [a, b, c, kind, flags, d, e, f, g, rest @ ..] = &read[..] {

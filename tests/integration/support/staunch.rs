@@ -41,6 +41,12 @@ impl Site {
         self
     }
 
+    /// With further lines of the file.
+    pub fn also(mut self, text: &str) -> Self {
+        self.0.push_str(text);
+        self
+    }
+
     /// With a path that goes elsewhere.
     pub fn route(mut self, path: &str, upstream: &str) -> Self {
         write!(
@@ -412,6 +418,17 @@ impl Staunch {
             .unwrap_or_else(|| panic!("no certificate from {path} in {certificates:#?}"))
     }
 
+    /// The inventory's entry for this certificate.
+    #[track_caller]
+    pub fn certificate_for(&self, leaf: &Leaf) -> Value {
+        let certificates = self.certificates();
+        let fingerprint = leaf.fingerprint.as_str();
+        let found = (certificates.iter()).find(|c| c["fingerprint_sha256"] == fingerprint);
+        found
+            .cloned()
+            .unwrap_or_else(|| panic!("no {fingerprint} in {certificates:#?}"))
+    }
+
     /// `POST /api/reload`
     #[track_caller]
     pub fn reload(&self) -> Response {
@@ -481,14 +498,10 @@ impl Staunch {
         });
     }
 
-    /// Resident memory now, in bytes.
+    /// Memory of its own that is resident now, in bytes: without the program's code, of which more
+    /// is resident the more of it has run.
     pub fn memory(&self) -> u64 {
-        self.status("VmRSS:")
-    }
-
-    /// The most resident memory ever, in bytes.
-    pub fn peak_memory(&self) -> u64 {
-        self.status("VmHWM:")
+        self.status("RssAnon:")
     }
 
     fn status(&self, field: &str) -> u64 {

@@ -1,0 +1,46 @@
+//! What a site asks of the connection that a request comes on, and what its upstream is told of the
+//! client.
+//!
+//! A connection is accepted under the policy of the name that its client asked for. A request on it
+//! may name another site; where that site has settings of its own, it must be the same ones, or the
+//! client is sent to make a connection for it (RFC 9110, section 7.4). So no request reaches a site
+//! that wants client certificates on a connection that was never asked for one; nor on one whose
+//! client has been revoked since.
+
+use smallvec::SmallVec;
+
+use super::Peer;
+use super::error::Refusal;
+use super::route::Site;
+use crate::http::field::Fields;
+use crate::tls::identity::is_claim;
+
+/// Whether a site is served on this connection.
+pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
+    let satisfied = match &peer.policy {
+        Some(policy) => {
+            policy.satisfies(&site.tls)
+                && (site.tls.client.is_none() || policy.still_believes(peer.identity.as_deref()))
+        }
+        None => site.tls.is_default(),
+    };
+    satisfied.then_some(()).ok_or(Refusal::Misdirected)
+}
+
+/// Removes what a client says of its certificate, whoever it is, and adds what it has shown where
+/// the site asked for that.
+pub(super) fn replace(fields: &mut Fields, peer: &Peer, site: Option<&Site>) {
+    let claims: SmallVec<[Vec<u8>; 2]> = (fields.iter())
+        .filter(|(_, name, _)| is_claim(name))
+        .map(|(_, name, _)| name.to_vec())
+        .collect();
+    for name in claims {
+        fields.remove_named(&name);
+    }
+    let asked = site.is_some_and(|site| site.tls.client.is_some());
+    if let (Some(identity), true) = (&peer.identity, asked) {
+        for (name, value) in identity.fields() {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+    }
+}

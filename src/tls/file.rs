@@ -1,0 +1,114 @@
+//! Files that TLS goes by, read within bounds and only when they stand still.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A revocation list of a large authority has some ten million bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// How long files must not change to be believed whole, and how often that is waited for.
+const STILL: Duration = Duration::from_millis(40);
+const LOOKS: usize = 25;
+
+/// What is wrong with one file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {what}; {help}", path.display())]
+pub struct Fault {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Fault {
+    pub(super) fn new(path: &Path, what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            what: what.into(),
+            help: help.into(),
+        }
+    }
+}
+
+/// A file and what is in it.
+pub(super) type Content = (PathBuf, Vec<u8>);
+
+/// Reads all of these files, again until two looks show the same: whoever writes one in place must
+/// not be caught in the middle.
+pub(super) fn read_still(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
+    let mut last = read(paths);
+    for _ in 0..LOOKS {
+        std::thread::sleep(STILL);
+        let again = read(paths);
+        if again == last {
+            break;
+        }
+        last = again;
+    }
+    last
+}
+
+/// Reads all of these files.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
+    paths
+        .iter()
+        .map(|path| match read_one(path) {
+            Ok(bytes) => Ok((path.clone(), bytes)),
+            Err(error) => Err(in_words(path, &error)),
+        })
+        .collect()
+}
+
+fn read_one(path: &Path) -> io::Result<Vec<u8>> {
+    // Without waiting, so that a pipe that nobody writes to is found out.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)?;
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if !about.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+fn in_words(path: &Path, error: &io::Error) -> Fault {
+    let (what, help) = match error.kind() {
+        ErrorKind::NotFound => ("there is no such file".to_owned(), "check the path"),
+        ErrorKind::PermissionDenied => (
+            format!(
+                "user {} may not read it",
+                rustix::process::geteuid().as_raw()
+            ),
+            "give the right with setfacl, or see which part of the path forbids it with namei -l",
+        ),
+        ErrorKind::IsADirectory => (
+            "it is a folder".to_owned(),
+            "name the files in it, one by one",
+        ),
+        ErrorKind::InvalidInput => (
+            "it is a device, a pipe or a socket".to_owned(),
+            "name a file",
+        ),
+        ErrorKind::FileTooLarge => (
+            format!("it is larger than {} MiB", LARGEST >> 20),
+            "see what it is",
+        ),
+        _ => (format!("reading it failed: {error}"), "see why"),
+    };
+    Fault::new(path, what, help)
+}
