@@ -104,7 +104,13 @@ pub trait Client {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Breaks the response off so that the client cannot take it for whole.
     fn abort(&mut self);
+    /// Lets the connection end with this exchange, where it carries one at a time. Before
+    /// [`start`](Self::start).
+    fn last(&mut self);
 }
+
+/// The methods that are told to whoever asks; others pass too.
+const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
 
 /// What a request was, for metrics and the access log.
 #[derive(Debug, Default)]
@@ -169,6 +175,9 @@ async fn serve<C: Client>(
 ) -> Result<(), Failure> {
     admissible(head)?;
     let upstream = route(world, peer, head, account)?;
+    if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
+        return last_hop(local, client, account).await;
+    }
     let limit = world.limits().request_body;
     if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
         && length > limit
@@ -178,7 +187,7 @@ async fn serve<C: Client>(
     let upgrade = headers::to_upstream(head, hop(world, peer));
     let site = account.site.map(|site| world.table().site(site));
     identity::replace(&mut head.fields, peer, site);
-    let mut upload = Upload::new(limit);
+    let mut upload = Upload::new(head.framing, limit);
     let mut deadline = Deadline::default();
 
     let forward = Forward {
@@ -253,6 +262,20 @@ fn admissible(head: &RequestHead) -> Result<(), Refusal> {
     }
 }
 
+/// Answers a request that may be forwarded no further (RFC 9110, section 7.6.2).
+async fn last_hop<C: Client>(
+    local: &Local,
+    client: &mut C,
+    account: &mut Account,
+) -> Result<(), Failure> {
+    account.status = 204;
+    let mut fields = Fields::with_capacity(128);
+    fields.push(b"Allow", ALLOW);
+    fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
+    let response = ResponseHead::own(204, phrase(204), Framing::None, fields);
+    deliver(local, client, response, &[]).await
+}
+
 /// Finds the site, then the upstream.
 fn route(
     world: &Snapshot,
@@ -298,6 +321,12 @@ async fn fail<C: Client>(
     }
     report(peer, head, account, failure);
     if account.started {
+        // What has come is passed on all the same: the client may have use for it.
+        poll_fn(|cx| {
+            let _ = client.poll_flush(cx);
+            Poll::Ready(())
+        })
+        .await;
         client.abort();
         return;
     }
@@ -305,6 +334,11 @@ async fn fail<C: Client>(
     if account.status == 499 {
         client.abort();
         return;
+    }
+    if matches!(account.status, 400 | 413) {
+        // What the client meant is not certain, and so is not what follows; or more would follow
+        // than is worth reading.
+        client.last();
     }
     let (response, body) = page(
         account.status,
@@ -356,7 +390,7 @@ fn page(status: u16, date: &[u8], head_only: bool) -> (ResponseHead, Vec<u8>) {
     fields.push(b"Content-Length", body.len().to_string().as_bytes());
     fields.push_with(Id::Date, |out| out.extend_from_slice(date));
     match status {
-        405 => fields.push(b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+        405 => fields.push(b"Allow", ALLOW),
         503 => fields.push(b"Retry-After", b"1"),
         _ => {}
     }

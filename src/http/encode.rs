@@ -36,6 +36,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, chunked: bool, upgrade: Op
     if let Some(protocol) = upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         field(out, b"Upgrade", protocol);
+    } else if head.accepts_trailers {
+        // For this hop, as we pass trailers on (RFC 9110, section 10.1.4).
+        out.extend_from_slice(b"TE: trailers\r\nConnection: te\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -87,6 +87,8 @@ ids! {
     Cookie = "Cookie",
     Referer = "Referer",
     UserAgent = "User-Agent",
+    MaxForwards = "Max-Forwards",
+    Proxy = "Proxy",
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -276,6 +278,22 @@ impl Fields {
         });
     }
 
+    /// Removes what only looks unlike a recognised field: `X_Forwarded_For`. Gateway interfaces
+    /// (RFC 3875, section 4.1.18) make an underscore of each hyphen, and with that one field of
+    /// two, of which the client wrote one.
+    pub fn remove_disguised(&mut self) {
+        for index in 0..self.entries.len() {
+            let Entry { id, name, .. } = self.entries[index];
+            if id == Id::Other && memchr::memchr(b'_', self.slice(name)).is_some() {
+                let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+                let plain: SmallVec<[u8; 32]> = self.slice(name).iter().map(plain).collect();
+                if Id::of(&plain) != Id::Other {
+                    self.entries[index].id = Id::Removed;
+                }
+            }
+        }
+    }
+
     /// The non-empty items of a comma-separated value (RFC 9110, section 5.6.1).
     #[allow(clippy::cast_possible_truncation)]
     fn list_items(&self, value: Span) -> impl Iterator<Item = Span> {
@@ -351,6 +369,18 @@ mod tests {
         ]);
         fields.remove_hop_by_hop();
         assert_eq!(names(&fields), ["Host", "Content-Length"]);
+    }
+
+    #[test]
+    fn a_recognised_field_cannot_be_disguised() {
+        let mut fields = fields(&[
+            ("X_Forwarded_For", "1"),
+            ("x-forwarded_proto", "2"),
+            ("Content_Length", "3"),
+            ("X_Own", "4"),
+        ]);
+        fields.remove_disguised();
+        assert_eq!(names(&fields), ["X_Own"]);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum BodyError {
     /// The peer closed before the body was whole.
     #[error("the body ended before its announced length")]
     Truncated,
+    /// More came than was announced.
+    #[error("the body is longer than its announced length")]
+    TooLong,
 }
 
 /// What stands at the front of the input.

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig, Status};
 
 use super::field::{Fields, Id, Span, is_token_byte, list};
+use super::host::Host;
 use super::{Framing, Method, RequestHead, ResponseHead, Version};
 
 /// Fields that are parsed on the stack; more need a heap allocation.
@@ -115,8 +116,9 @@ fn parse_request<'h>(
     headers: &mut [MaybeUninit<Header<'h>>],
 ) -> Result<RequestHead, HeadError> {
     let mut parsed = httparse::Request::new(&mut []);
-    if let Status::Partial =
-        ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, headers)?
+    if let Status::Partial = ParserConfig::default()
+        .parse_request_with_uninit_headers(&mut parsed, head, headers)
+        .map_err(|error| of_request(error, head))?
     {
         return Err(PARTIAL);
     }
@@ -159,6 +161,24 @@ fn parse_request<'h>(
         accepts_trailers: found.accepts_trailers,
         fields: out.fields,
     })
+}
+
+/// A version that we do not speak is told apart from a request line with something else in the
+/// version's place (RFC 9112, section 3): the client of the former can do something about it.
+fn of_request(error: httparse::Error, head: &[u8]) -> HeadError {
+    let end = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    let mut parts = head[..end].split(|&byte| byte == b' ').skip(2);
+    let is_version = |text: &[u8]| {
+        matches!(text, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit())
+    };
+    match (parts.next(), parts.next()) {
+        (Some(version), None) if is_version(version) => error.into(),
+        _ if error == httparse::Error::Version => {
+            HeadError::Malformed("the first line is malformed")
+        }
+        _ => error.into(),
+    }
 }
 
 fn parse_response<'h>(
@@ -205,14 +225,18 @@ fn parse_response<'h>(
     };
     let reason = out.span(parsed.reason.unwrap_or_default().as_bytes());
     let mut fields = out.fields;
-    if status < 200 || status == 204 {
+    let bodiless = status < 200 || status == 204;
+    if bodiless {
         fields.remove(Id::ContentLength); // RFC 9110, section 8.6: must not be there
     }
+    // A server that announces a body where there is none may send it all the same, and what comes
+    // then must not be taken for the next response.
+    let announced = bodiless && delimited != Framing::None;
     Ok(ResponseHead {
         status,
         reason,
         framing,
-        keep_alive: found.keep_alive(version) && framing != Framing::UntilClose,
+        keep_alive: found.keep_alive(version) && framing != Framing::UntilClose && !announced,
         fields,
     })
 }
@@ -267,6 +291,10 @@ impl Importer {
             Span::at(start, host.len())
         });
         let host = host.unwrap_or_default();
+        // RFC 9112, section 3.2: whatever the target says, a Host that is none is refused.
+        if !host.is_empty() && Host::parse(self.fields.slice(host)).is_none() {
+            return Err(HeadError::Malformed("Host is malformed"));
+        }
         match (method, target) {
             (Method::Connect, _) => {
                 // Refused later, with the right status; here only the form is read.

@@ -260,6 +260,7 @@ pub struct Progress {
 /// The reason phrase of a status that the proxy makes itself.
 pub const fn phrase(status: u16) -> &'static str {
     match status {
+        204 => "No Content",
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",

@@ -9,7 +9,8 @@ use super::Client;
 use super::error::Failure;
 use crate::config::Timeouts;
 use crate::http::field::Fields;
-use crate::http::{Method, RequestHead, ResponseHead};
+use crate::http::framing::BodyError;
+use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::connection::Connection;
 use crate::wire::{Body, Deadline, ReadError};
 
@@ -30,6 +31,8 @@ pub struct Upload {
     pub taken: u64,
     /// Bytes it may have.
     limit: u64,
+    /// Bytes it said it has.
+    announced: Option<u64>,
     /// What was taken is kept, to be sent again.
     keeps: bool,
     kept: Vec<u8>,
@@ -42,16 +45,22 @@ pub struct Upload {
 
 impl Upload {
     /// Nothing yet, of at most `limit` bytes.
-    pub const fn new(limit: Option<u64>) -> Self {
+    pub const fn new(framing: Framing, limit: Option<u64>) -> Self {
         let limit = match limit {
             Some(limit) => limit,
             None => u64::MAX,
+        };
+        let announced = match framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
         };
         Self {
             done: false,
             refused: false,
             taken: 0,
             limit,
+            announced,
             keeps: false,
             kept: Vec::new(),
             resent: 0,
@@ -137,8 +146,20 @@ impl Upload {
                     break;
                 }
                 Poll::Ready(Body::End) => {
+                    // The client's side sees to that; a mistake there must not become two
+                    // requests here.
+                    if self.announced.is_some_and(|length| length != self.taken) {
+                        return Err(Failure::ClientBody(BodyError::Truncated));
+                    }
                     self.trailers = client.take_trailers();
                     self.ended = true;
+                }
+                Poll::Ready(Body::Data)
+                    if self.announced.is_some_and(|length| {
+                        length.saturating_sub(self.taken) < client.data().len() as u64
+                    }) =>
+                {
+                    return Err(Failure::ClientBody(BodyError::TooLong));
                 }
                 Poll::Ready(Body::Data) => match server.poll_send(cx, client.data()) {
                     Poll::Pending => break,

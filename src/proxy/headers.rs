@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::http::field::{Id, list};
-use crate::http::{Framing, RequestHead, ResponseHead, Version};
+use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 
 /// What is known of the hop from the client.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,12 @@ pub struct Hop {
 pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
     let upgrade = upgrade(head);
     head.fields.remove_hop_by_hop();
+    head.fields.remove_disguised();
+    // RFC 9110, section 10.1.1: HTTP/1.0 has no expectations. `Proxy` is no field at all, and
+    // becomes a setting of its own behind a gateway interface (CVE-2016-5385).
+    let is_old = head.version == Version::Http10;
+    head.fields
+        .remove_where(|id| id == Id::Proxy || is_old && id == Id::Expect);
     if !hop.trusted {
         head.fields.remove_where(|id| {
             matches!(
@@ -48,7 +54,21 @@ pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
     }
     let version = head.version;
     extend(head, Id::Via, |out| via(out, version));
+    if head.method == Method::Options
+        && let Some(hops @ 1..) = max_forwards(head)
+    {
+        head.fields.remove(Id::MaxForwards);
+        head.fields.push_with(Id::MaxForwards, |out| {
+            let _ = write!(out, "{}", hops - 1);
+        });
+    }
     upgrade
+}
+
+/// How often a request may be forwarded (RFC 9110, section 7.6.2), where it says so well.
+pub fn max_forwards(head: &RequestHead) -> Option<u32> {
+    let text = head.fields.get(Id::MaxForwards)?;
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Edits a response for its client. `date` is an HTTP date (RFC 9110, section 5.6.7).

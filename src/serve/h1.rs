@@ -351,4 +351,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
     fn abort(&mut self) {
         self.aborted = true;
     }
+
+    fn last(&mut self) {
+        self.keep = false;
+    }
 }

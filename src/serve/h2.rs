@@ -188,13 +188,21 @@ fn import(
         return Err(HeadError::Malformed(":path is malformed").into());
     }
     head.target = head.fields.store(target.as_bytes());
+    // RFC 9113, section 8.3.1: it could be any scheme, and this is a gateway to one kind.
+    if (parts.uri.scheme_str()).is_some_and(|scheme| scheme != "https" && scheme != "http") {
+        return Err(HeadError::Malformed(":scheme is neither https nor http").into());
+    }
     let authority = authority(parts)?;
     head.authority = head.fields.store(authority);
 
     let mut length = None;
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
-        let value = value.as_bytes().trim_ascii();
+        let value = value.as_bytes();
+        // RFC 9113, section 8.2.1. The other characters that a value must not have, `h2` refuses.
+        if value.trim_ascii().len() != value.len() {
+            return Err(HeadError::Malformed("a field value begins or ends with a space").into());
+        }
         match Id::of(name.as_str().as_bytes()) {
             Id::Host => continue,
             // RFC 9113, section 8.2.3: what was split for compression is one field elsewhere.
@@ -230,6 +238,11 @@ fn import(
         head.fields.push(b"Cookie", &cookies);
     }
     head.framing = match (ended, length) {
+        // RFC 9113, section 8.1.1. `h2` refuses it too; what came through would be a request that
+        // its upstream waits to read the rest of.
+        (true, Some(1..)) => {
+            return Err(HeadError::Malformed("content-length without a body").into());
+        }
         (true, _) | (false, Some(0)) => Framing::None,
         (false, Some(length)) => Framing::Length(length),
         (false, None) => Framing::Chunked,
@@ -387,6 +400,8 @@ impl Client for Http2Client {
             None => self.respond.send_reset(Reason::INTERNAL_ERROR),
         }
     }
+
+    fn last(&mut self) {}
 }
 
 fn import_trailers(map: &HeaderMap) -> Option<Box<Fields>> {

@@ -53,6 +53,12 @@ impl Deadline {
         self.at = self.bound;
     }
 
+    /// Whether it has passed, by the clock: for loops that would never get to
+    /// [`poll`](Self::poll) it.
+    pub fn has_passed(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() >= at)
+    }
+
     /// Ready once it has passed. While it is off, never.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {

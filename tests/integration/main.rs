@@ -11,6 +11,7 @@
 mod support;
 
 mod bodies;
+mod corpus;
 mod demo;
 mod http1;
 mod http2;
