@@ -356,7 +356,7 @@ impl Loaded {
     }
 }
 
-/// One of [`file`]'s ways to read.
+/// One of [`mod@file`]'s ways to read.
 type Read = fn(&[PathBuf]) -> Result<Vec<Content>, Fault>;
 
 /// Reads what these files hold.
