@@ -2,7 +2,7 @@
 //!
 //! A [`Trust`] is made of files that were read whole, or not at all: an authority too few would
 //! turn clients away, one too many would let them in. Where there has never been a good set, the
-//! site's door stays shut ([`Trust::none`]): whoever asked for client certificates would rather
+//! site's door stays shut (`Trust::none`): whoever asked for client certificates would rather
 //! have nobody in than everybody.
 
 use std::path::Path;
