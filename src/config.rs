@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ mod check;
 mod default;
 mod diagnostic;
 mod flags;
+mod limits;
 mod load;
 mod read;
 mod reference;
@@ -172,6 +173,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// What it asks of TLS.
     pub tls: Arc<SiteTls>,
+    /// Requests of all clients.
+    pub rate: Option<Rate>,
 }
 
 /// One `[[site.route]]`.
@@ -262,6 +265,23 @@ pub struct Limits {
     pub request_body: Option<u64>,
     /// Concurrent HTTP/2 streams of a connection.
     pub streams: u32,
+    /// Connections that one client has open at once.
+    pub connections_per_client: Option<NonZeroUsize>,
+    /// Handshakes in flight at once.
+    pub handshakes: Option<NonZeroUsize>,
+    /// Requests that a connection carries.
+    pub requests_per_connection: u64,
+    /// Requests of one client.
+    pub client_rate: Option<Rate>,
+}
+
+/// How many requests are answered in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// On average.
+    pub per_second: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
 }
 
 /// `[drain]`

@@ -10,6 +10,7 @@ pub mod exchange;
 mod forward;
 pub mod headers;
 mod identity;
+pub mod limit;
 pub mod local;
 mod redirect;
 pub mod route;
@@ -38,6 +39,7 @@ use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
 use forward::{Answer, Forward};
 use headers::Hop;
+use limit::{Bucket, Buckets};
 pub use local::{Local, Snapshot};
 pub use redirect::redirect;
 use route::{SiteIndex, Table};
@@ -53,6 +55,8 @@ pub struct World {
     pub timeouts: Timeouts,
     /// Bounds.
     pub limits: Limits,
+    /// What each client may still ask for, where that is limited.
+    pub client_rate: Option<Buckets>,
     /// Clients whose word on those before them is believed.
     pub forwarded_from: Vec<ipnet::IpNet>,
 }
@@ -174,7 +178,7 @@ async fn serve<C: Client>(
     account: &mut Account,
 ) -> Result<(), Failure> {
     admissible(head)?;
-    let upstream = route(world, peer, head, account)?;
+    let upstream = route(local, world, peer, head, account)?;
     if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
         return last_hop(local, client, account).await;
     }
@@ -278,6 +282,7 @@ async fn last_hop<C: Client>(
 
 /// Finds the site, then the upstream.
 fn route(
+    local: &Local,
     world: &Snapshot,
     peer: &Peer,
     head: &RequestHead,
@@ -285,14 +290,43 @@ fn route(
 ) -> Result<Arc<Upstream>, Refusal> {
     let site = match head.authority() {
         [] => world.table().nameless(),
-        authority => world
-            .table()
-            .find(Host::parse(authority).ok_or(Refusal::Host)?.as_str()),
+        authority => {
+            let host = Host::parse(authority).ok_or(Refusal::Host)?;
+            if let Some(name) = &peer.sni
+                && !is_same_host(name, host.as_str())
+                && !local.serves_both(name, host.as_str())
+            {
+                return Err(Refusal::Misdirected);
+            }
+            world.table().find(host.as_str())
+        }
     };
     let site = site.ok_or(Refusal::Misdirected)?;
     account.site = Some(site);
     identity::admit(peer, world.table().site(site))?;
+    within_rates(world, peer, account.site)?;
     world.table().site(site).upstream(head.path()).cloned()
+}
+
+/// Whether the name that the handshake asked for is this host, which is in lower case.
+fn is_same_host(name: &str, host: &str) -> bool {
+    name.strip_suffix('.')
+        .unwrap_or(name)
+        .eq_ignore_ascii_case(host)
+}
+
+/// Takes the request from what its client and its site may still have.
+fn within_rates(world: &Snapshot, peer: &Peer, site: Option<SiteIndex>) -> Result<(), Refusal> {
+    let seconds = |wait: Duration| u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
+    if let Some(clients) = world.client_rate() {
+        let taken = clients.take(peer.client.ip());
+        taken.map_err(|wait| Refusal::ClientRate(seconds(wait)))?;
+    }
+    let site = site.and_then(|site| world.table().site(site).rate.as_ref());
+    match site.map(Bucket::take) {
+        Some(Err(wait)) => Err(Refusal::SiteRate(seconds(wait))),
+        _ => Ok(()),
+    }
 }
 
 fn hop(world: &Snapshot, peer: &Peer) -> Hop {
@@ -319,6 +353,9 @@ async fn fail<C: Client>(
     if let Some(timeout) = failure.timeout() {
         local.edge().timeout(timeout);
     }
+    if let Some(limit) = failure.limit() {
+        local.edge().limit(limit);
+    }
     report(peer, head, account, failure);
     if account.started {
         // What has come is passed on all the same: the client may have use for it.
@@ -342,6 +379,7 @@ async fn fail<C: Client>(
     }
     let (response, body) = page(
         account.status,
+        failure.retry_after(),
         &local.date()[..],
         head.method == Method::Head,
     );
@@ -382,17 +420,23 @@ async fn deliver<C: Client>(
 }
 
 /// The response that the proxy makes itself: small, and without a word on what is behind.
-fn page(status: u16, date: &[u8], head_only: bool) -> (ResponseHead, Vec<u8>) {
+fn page(
+    status: u16,
+    retry_after: Option<u32>,
+    date: &[u8],
+    head_only: bool,
+) -> (ResponseHead, Vec<u8>) {
     let reason = phrase(status);
     let body = format!("{status} {reason}\n").into_bytes();
     let mut fields = Fields::with_capacity(256);
     fields.push(b"Content-Type", b"text/plain; charset=utf-8");
     fields.push(b"Content-Length", body.len().to_string().as_bytes());
     fields.push_with(Id::Date, |out| out.extend_from_slice(date));
-    match status {
-        405 => fields.push(b"Allow", ALLOW),
-        503 => fields.push(b"Retry-After", b"1"),
-        _ => {}
+    if status == 405 {
+        fields.push(b"Allow", ALLOW);
+    }
+    if let Some(seconds) = retry_after {
+        fields.push(b"Retry-After", seconds.to_string().as_bytes());
     }
     let length = body.len() as u64;
     let response = ResponseHead::own(status, reason, Framing::Length(length), fields);

@@ -1,10 +1,12 @@
 //! One connection, from accept to close: PROXY header and handshake under one deadline, then
 //! HTTP/1.1 or HTTP/2 by what was agreed on.
 
+pub mod doors;
 pub mod h1;
 pub mod h2;
 mod handshake;
 mod linger;
+mod meter;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -20,9 +22,10 @@ use crate::config;
 use crate::drain::Guard;
 use crate::http::RequestHead;
 use crate::listen::proxy_header;
-use crate::metrics::{HandshakeFailure, OpenConnection, Protocol, Timeout};
+use crate::metrics::{HandshakeFailure, Limit, OpenConnection, Protocol, Timeout};
 use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
+use doors::{Doors, Permit};
 use handshake::{Failed, Listening};
 
 /// What a listener is for.
@@ -71,6 +74,10 @@ pub struct Accepted {
     pub guard: Guard,
     /// In the metrics.
     pub open: OpenConnection,
+    /// Counts it as a handshake, until that is over.
+    pub greeted: Permit,
+    /// Counts connections.
+    pub doors: Arc<Doors>,
 }
 
 /// Serves a connection to its end.
@@ -80,6 +87,8 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
         from,
         guard,
         mut open,
+        greeted,
+        doors,
     } = accepted;
     let begin = Instant::now();
     let limit = service.local.world().timeouts().tls_handshake;
@@ -87,8 +96,13 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
     let Some(client) = client_address(&service, &stream, from, deadline).await else {
         return;
     };
+    let Some(_known) = doors.know(client.ip(), service.local.world().limits()) else {
+        service.local.edge().limit(Limit::ConnectionsPerClient);
+        return;
+    };
     match &service.role {
         Role::Redirect { .. } => {
+            drop(greeted);
             open.becomes(Protocol::Http1);
             let peer = Peer {
                 client,
@@ -128,6 +142,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 }
             };
             local.edge().handshake(outcome, took);
+            drop(greeted);
             let is_h2 = handshake::is_h2(&done.stream);
             let stream = Listening::new(done.stream, Rc::clone(local), client);
             if is_h2 {

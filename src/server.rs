@@ -12,7 +12,6 @@ mod upstreams;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,10 +25,12 @@ use crate::admin::logs;
 use crate::alert::canary;
 use crate::cert::keeper::{self, Keeper};
 use crate::cert::load::Roots;
+use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::{Registry, Reloads, describe_process};
 use crate::proxy::World;
+use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
 use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
@@ -178,8 +179,9 @@ impl Server {
             roots: Arc::new(roots),
             timing: keeper::Timing::default(),
         });
+        let resolver = Arc::new(keeper.resolver());
         let tls = tls::Keep::start(tls::Options {
-            resolver: Arc::new(keeper.resolver()),
+            resolver: Arc::<Resolver>::clone(&resolver),
             clock: clock.clone(),
             registry: registry.clone(),
             key_log: debugging.key_log()?,
@@ -191,7 +193,8 @@ impl Server {
             registry: registry.clone(),
             clock,
             access: access.clone(),
-            open: Arc::new(AtomicUsize::new(0)),
+            doors: Arc::default(),
+            certificates: resolver,
         };
         let workers = (0..threads)
             .map(|index| worker::spawn(index, shared.clone()))
@@ -225,6 +228,7 @@ fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,
+        client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
     }
 }

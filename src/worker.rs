@@ -10,7 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,11 +21,13 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
+use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::drain::Draining;
 use crate::listen;
 use crate::metrics::{ListenerSeries, Protocol, Registry};
 use crate::proxy::{Local, World};
+use crate::serve::doors::Doors;
 use crate::serve::{self, Accepted, Role, Service};
 use crate::telemetry::access::AccessLog;
 
@@ -49,7 +50,9 @@ pub struct Shared {
     /// Where requests are logged.
     pub access: AccessLog,
     /// Connections open at all workers together.
-    pub open: Arc<AtomicUsize>,
+    pub doors: Arc<Doors>,
+    /// Which certificate a connection was made with.
+    pub certificates: Arc<Resolver>,
 }
 
 /// A listening socket of one worker.
@@ -146,6 +149,7 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
         shared.clock.clone(),
         &shared.access,
         Rc::clone(&draining),
+        Arc::clone(&shared.certificates),
     ));
     tokio::task::spawn_local(sweep(Rc::clone(&local)));
     let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
@@ -214,7 +218,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
         socket,
         Rc::clone(&service),
         Rc::clone(local),
-        Arc::clone(&shared.open),
+        Arc::clone(&shared.doors),
         series,
         stopped,
     ));
@@ -230,7 +234,7 @@ async fn accept(
     socket: TcpListener,
     service: Rc<RefCell<Rc<Service>>>,
     local: Rc<Local>,
-    open: Arc<AtomicUsize>,
+    doors: Arc<Doors>,
     series: Arc<ListenerSeries>,
     mut stopped: watch::Receiver<()>,
 ) {
@@ -240,8 +244,10 @@ async fn accept(
             from,
             guard: local.draining().guard(),
             open: series.accepted(Protocol::Handshake),
+            greeted: doors.greet(),
+            doors: Arc::clone(&doors),
         };
-        let permit = Permit::new(&open);
+        let permit = doors.enter();
         let service = Rc::clone(&service.borrow());
         tokio::task::spawn_local(async move {
             serve::connection(service, accepted).await;
@@ -249,9 +255,8 @@ async fn accept(
         });
     };
     loop {
-        let limit = local.world().limits().connections;
-        if limit.is_some_and(|limit| open.load(Ordering::Relaxed) >= limit.get()) {
-            local.edge().limit(crate::metrics::Limit::Connections);
+        if let Some(limit) = doors.closed_by(local.world().limits()) {
+            local.edge().limit(limit);
             tokio::time::sleep(FULL).await;
             if stopped.has_changed().is_err() {
                 break;
@@ -281,20 +286,4 @@ async fn accept(
         Poll::Ready(())
     })
     .await;
-}
-
-/// Counts a connection against the limit of all workers.
-struct Permit(Arc<AtomicUsize>);
-
-impl Permit {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(open))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

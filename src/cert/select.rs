@@ -77,6 +77,16 @@ impl Resolver {
         inventory.choice(host, self.clock.now())
     }
 
+    /// Whether what is served for `name` covers `host` too, so that a client may use its connection
+    /// for the one for the other (RFC 9110, section 4.3.3; RFC 9113, section 9.1.1).
+    pub fn serves_both(&self, name: &str, host: &str) -> bool {
+        let inventory = self.inventory.load();
+        let now = self.clock.now();
+        with_canonical(name, |name| inventory.best(name, Client::Any, now))
+            .or_else(|| inventory.fallback(Client::Any, now))
+            .is_some_and(|best| best.certificate.covers(host))
+    }
+
     /// The key for a client with this name and these abilities.
     fn choose(&self, name: Option<&str>, client: Client<'_>) -> Option<Arc<CertifiedKey>> {
         let inventory = self.inventory.load();

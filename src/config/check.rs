@@ -10,7 +10,7 @@ use super::read::{At, Context};
 use super::section::File;
 use super::tls::{self, RawSiteTls};
 use super::value::{RoutePath, Target};
-use super::{Config, Listen, Route, Server, Site, SiteName, Upstream};
+use super::{Config, Listen, Rate, Route, Server, Site, SiteName, Upstream};
 
 /// One `[[site]]`, as it was read.
 pub(super) struct RawSite {
@@ -19,6 +19,7 @@ pub(super) struct RawSite {
     pub(super) default: At<bool>,
     pub(super) routes: Vec<RawRoute>,
     pub(super) tls: RawSiteTls,
+    pub(super) rate: Option<Rate>,
 }
 
 /// One `[[site.route]]`, or the `upstream` of a site.
@@ -110,6 +111,7 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         default: site.default.value,
         routes,
         tls: Arc::new(site.tls.value),
+        rate: site.rate,
     }
 }
 

@@ -87,6 +87,16 @@ pub(super) const TUNNEL: Duration = Duration::from_secs(3600);
 /// Some 500 MB at 20 to 25 KiB for an idle connection: a small machine survives being full.
 pub(super) const CONNECTIONS: usize = 20_000;
 
+/// Half of all: nobody can shut the door alone, and a large company behind one address is served.
+pub(super) const CONNECTIONS_PER_CLIENT: usize = 10_000;
+
+/// A handshake takes some 20 KiB and, from an honest client, a fraction of a second: this many are a
+/// storm, and 100 MB.
+pub(super) const HANDSHAKES: usize = 5_000;
+
+/// Against clients that would stay for ever on one worker; far above what load generators send.
+pub(super) const REQUESTS_PER_CONNECTION: u32 = 1_000_000;
+
 /// Room for large cookies and tokens; eight times what the strictest upstreams take.
 pub(super) const REQUEST_HEAD_SIZE: Size = Size(64 * 1024);
 

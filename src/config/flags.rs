@@ -63,6 +63,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
                 upstream,
             }],
             tls: Arc::default(),
+            rate: None,
         }],
         upstreams,
         warnings: Report::default(),

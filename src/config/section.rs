@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::check::{RawRoute, RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
-use super::read::{At, Size, Table};
+use super::read::{At, Table};
 use super::tls::RawTls;
 use super::upstream::upstream;
 use super::value::{Address, LogLevel, RoutePath, Target};
@@ -100,7 +100,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         sites: t.each("site", "site", |t, _| Some(site(t))),
         upstreams: t.named("upstream", "upstream.NAME", upstream),
         timeouts: t.section("timeouts", "timeouts", timeouts),
-        limits: t.section("limits", "limits", limits),
+        limits: t.section("limits", "limits", super::limits::limits),
         drain: t.section("drain", "drain", drain),
         alerts: t.section("alerts", "alerts", alerts),
         log: t.section("log", "log", log),
@@ -253,6 +253,13 @@ fn site(t: &mut Table<'_>) -> RawSite {
         "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
     );
     let tls = super::tls::site(t);
+    let rate = super::limits::rate(
+        t,
+        "rate",
+        "Requests per second of all its clients together, over all workers; 0: no limit. More are \
+         answered with 429.",
+        "burst",
+    );
     let mut routes = t.each("route", "site.route", route);
     routes.extend(upstream.map(|upstream| RawRoute {
         path: At {
@@ -279,6 +286,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         default,
         routes,
         tls,
+        rate,
     }
 }
 
@@ -350,45 +358,6 @@ fn timeouts(t: &mut Table<'_>) -> Timeouts {
             "tunnel",
             default::TUNNEL,
             "How long a tunnel (WebSocket and other upgrades) may be silent.",
-        ),
-    }
-}
-
-fn limits(t: &mut Table<'_>) -> Limits {
-    // hyper wants a buffer of 8 KiB at least. One head may not become a burden by itself.
-    const HEAD: (Size, Size) = (Size(8 * 1024), Size(1024 * 1024));
-    let connections = t.or_within(
-        "connections",
-        default::CONNECTIONS,
-        0..=100_000_000,
-        "Connections open at once, over all listeners; 0: no limit.",
-    );
-    let request_head = t.or_within(
-        "request_head",
-        default::REQUEST_HEAD_SIZE,
-        HEAD.0..=HEAD.1,
-        "Size of a request's head: request line and fields.",
-    );
-    let request_body = t.or(
-        "request_body",
-        default::REQUEST_BODY_SIZE,
-        "Size of a request's body; `\"0\"`: no limit.",
-    );
-    Limits {
-        connections: NonZeroUsize::new(connections),
-        request_head: usize::try_from(request_head.0).unwrap_or(usize::MAX),
-        request_fields: t.or_within(
-            "request_fields",
-            default::REQUEST_FIELDS,
-            10..=10_000,
-            "Header fields of a request.",
-        ),
-        request_body: Some(request_body.0).filter(|bytes| *bytes > 0),
-        streams: t.or_within(
-            "streams",
-            default::STREAMS,
-            1..=10_000,
-            "Concurrent HTTP/2 streams of a connection.",
         ),
     }
 }

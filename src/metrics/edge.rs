@@ -64,6 +64,18 @@ label! {
         RequestBody = "request_body",
         /// `limits.streams`, or a rate of resets that no honest client has.
         Streams = "streams",
+        /// `limits.connections_per_client`
+        ConnectionsPerClient = "connections_per_client",
+        /// `limits.handshakes`
+        Handshakes = "handshakes",
+        /// `limits.requests_per_connection`
+        RequestsPerConnection = "requests_per_connection",
+        /// `limits.client_rate`
+        ClientRate = "client_rate",
+        /// `site.rate`
+        SiteRate = "site_rate",
+        /// Frames of HTTP/2 that carry nothing, more than an honest client sends.
+        Http2Frames = "http2_frames",
     }
 }
 
@@ -100,6 +112,8 @@ label! {
         Misdirected = "misdirected",
         /// No route of the site matches (404).
         NoRoute = "no_route",
+        /// A rate is exceeded (429).
+        TooManyRequests = "too_many_requests",
         /// The head is too large (431).
         HeadTooLarge = "head_too_large",
         /// The body is too large (413).

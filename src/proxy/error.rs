@@ -5,7 +5,7 @@ use std::io;
 
 use crate::http::framing::BodyError;
 use crate::http::parse::HeadError;
-use crate::metrics::{ErrorKind, Timeout, UpstreamOutcome};
+use crate::metrics::{ErrorKind, Limit, Timeout, UpstreamOutcome};
 use crate::upstream::gate::Full;
 use crate::upstream::pool::ConnectError;
 use crate::wire::ReadError;
@@ -98,6 +98,12 @@ pub enum Refusal {
     /// An expectation other than `100-continue`.
     #[error("the expectation cannot be met")]
     Expectation,
+    /// The client asks for more than it may; for how many seconds.
+    #[error("the client asks too often")]
+    ClientRate(u32),
+    /// The site is asked for more than it may be; for how many seconds.
+    #[error("the site is asked too often")]
+    SiteRate(u32),
 }
 
 impl Refusal {
@@ -114,6 +120,7 @@ impl Refusal {
             Self::TooLarge => 413,
             Self::HeadTimeout => 408,
             Self::Expectation => 417,
+            Self::ClientRate(_) | Self::SiteRate(_) => 429,
         }
     }
 }
@@ -136,6 +143,33 @@ impl Failure {
             | Self::BadHead(_)
             | Self::UnaskedUpgrade
             | Self::BrokenBody(_) => 502,
+        }
+    }
+
+    /// The limit that acted, where one did.
+    pub const fn limit(&self) -> Option<Limit> {
+        let Self::Refused(refusal) = self else {
+            return None;
+        };
+        Some(match refusal {
+            Refusal::Head(HeadError::TooLong) => Limit::RequestHead,
+            Refusal::Head(HeadError::TooManyFields) => Limit::RequestFields,
+            Refusal::TooLarge => Limit::RequestBody,
+            Refusal::ClientRate(_) => Limit::ClientRate,
+            Refusal::SiteRate(_) => Limit::SiteRate,
+            _ => return None,
+        })
+    }
+
+    /// Seconds after which it is worth asking again (RFC 9110, section 10.2.3), where that is
+    /// known.
+    pub const fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Refused(Refusal::ClientRate(seconds) | Refusal::SiteRate(seconds)) => {
+                Some(*seconds)
+            }
+            _ if self.status() == 503 => Some(1),
+            _ => None,
         }
     }
 
@@ -162,6 +196,7 @@ impl Failure {
                 408 => ErrorKind::RequestTimeout,
                 413 => ErrorKind::BodyTooLarge,
                 421 => ErrorKind::Misdirected,
+                429 => ErrorKind::TooManyRequests,
                 431 => ErrorKind::HeadTooLarge,
                 _ => ErrorKind::BadRequest,
             },

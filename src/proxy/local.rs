@@ -9,7 +9,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::World;
+use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
+use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
 use crate::drain::Draining;
@@ -33,6 +35,7 @@ pub struct Local {
     edge: Edge,
     access: RefCell<Writer>,
     draining: Rc<Draining>,
+    certificates: Arc<Resolver>,
 }
 
 impl Local {
@@ -43,6 +46,7 @@ impl Local {
         clock: Clock,
         access: &AccessLog,
         draining: Rc<Draining>,
+        certificates: Arc<Resolver>,
     ) -> Self {
         let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
         let edge = Edge::new(&registry);
@@ -59,7 +63,13 @@ impl Local {
             edge,
             access,
             draining,
+            certificates,
         }
+    }
+
+    /// Whether the certificate of a connection for `name` covers `host` too.
+    pub fn serves_both(&self, name: &str, host: &str) -> bool {
+        self.certificates.serves_both(name, host)
     }
 
     /// The world as it is now; a request takes it once and keeps it.
@@ -150,6 +160,11 @@ impl Snapshot {
     /// Bounds.
     pub fn limits(&self) -> &Limits {
         &self.world.limits
+    }
+
+    /// What each client may still ask for, where that is limited.
+    pub fn client_rate(&self) -> Option<&Buckets> {
+        self.world.client_rate.as_ref()
     }
 
     /// Whether this client is believed what it says of those before it.

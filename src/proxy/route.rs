@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::Refusal;
+use super::limit::Bucket;
 use crate::config::{self, SiteName, SiteTls};
 use crate::upstream::{Upstream, Upstreams};
 
@@ -26,6 +27,8 @@ pub struct Site {
     pub label: Arc<str>,
     /// What it asks of the connection that its requests come on.
     pub tls: Arc<SiteTls>,
+    /// What it may still be asked for, where that is limited.
+    pub rate: Option<Bucket>,
     /// The longest path first.
     routes: Vec<Route>,
 }
@@ -122,6 +125,7 @@ impl Site {
         Self {
             label,
             tls: Arc::clone(&site.tls),
+            rate: site.rate.map(Bucket::new),
             routes,
         }
     }
@@ -256,6 +260,7 @@ mod tests {
             .map(|names| config::Site {
                 names: names.to_vec(),
                 default: false,
+                rate: None,
                 routes: vec![],
                 tls: Arc::default(),
             })

@@ -13,7 +13,7 @@ use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
 use crate::http::framing::BodyError;
 use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
-use crate::metrics::Timeout;
+use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
 use crate::wire::{Body, Deadline, Message, ReadError, Reader, Writer};
@@ -43,14 +43,19 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         writer: Writer::default(),
         deadline: Deadline::default(),
     };
-    let mut fresh = true;
+    let mut requests = 0;
     let end = loop {
+        let fresh = requests == 0;
         if let Some(end) = connection.idle(service, guard, fresh).await {
             break end;
         }
-        fresh = false;
+        requests += 1;
+        let last = requests >= service.local.world().limits().requests_per_connection;
+        if last {
+            service.local.edge().limit(Limit::RequestsPerConnection);
+        }
         // Boxed: a connection idles most of its life, and need not carry this with it.
-        if let Some(end) = Box::pin(connection.exchange(service, peer, guard)).await {
+        if let Some(end) = Box::pin(connection.exchange(service, peer, guard, last)).await {
             break end;
         }
     };
@@ -106,7 +111,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
     }
 
     /// One request and its response; how the connection ends, if it does.
-    async fn exchange(&mut self, service: &Service, peer: &Peer, guard: &Guard) -> Option<End> {
+    async fn exchange(
+        &mut self,
+        service: &Service,
+        peer: &Peer,
+        guard: &Guard,
+        last: bool,
+    ) -> Option<End> {
         let head = match self.head(service).await {
             Ok(head) => head,
             Err(ReadError::Head(error)) => return self.refuse(service, peer, error.into()).await,
@@ -118,7 +129,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
         self.reader.begin_body(head.framing);
         let mut client = Http1Client {
             version: head.version,
-            keep: head.keep_alive,
+            keep: head.keep_alive && !last,
             awaits_continue: head.expects_continue && head.framing != Framing::None,
             guard: Some(guard),
             aborted: false,

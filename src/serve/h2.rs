@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::Service;
 use super::linger::{self, Shared};
+use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
 use crate::http::field::{Fields, Id};
 use crate::http::framing::may_be_trailer;
@@ -43,7 +44,9 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let local = &service.local;
     let timeouts = *local.world().timeouts();
     let limits = *local.world().limits();
-    let mut io = Shared::new(io);
+    let meter = Meter::new(io, timeouts.send);
+    let tokens = meter.tokens();
+    let mut io = Shared::new(meter);
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -71,18 +74,22 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let mut idle = Deadline::default();
     idle.set(timeouts.idle);
     let mut ending = false;
+    let mut overdone = false;
     let mut was_idle = true;
+    let mut requests = 0;
     let end = poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    requests += 1;
                     tokio::task::spawn_local(stream(
                         request,
                         respond,
                         Rc::clone(service),
                         Rc::clone(peer),
+                        tokens.clone(),
                     ));
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -93,6 +100,24 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(End::Broken);
                 }
             }
+        }
+        if tokens.are_spent() && !overdone {
+            overdone = true;
+            local.edge().limit(Limit::Http2Frames);
+            debug!(client = %peer.client, "HTTP/2 frames without end");
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            idle.set(linger::LINGER);
+            cx.waker().wake_by_ref();
+        }
+        if overdone {
+            // What was said may not get through to whoever overdid it.
+            return idle.poll(cx).map(|()| End::Broken);
+        }
+        if !ending && requests >= limits.requests_per_connection {
+            ending = true;
+            local.edge().limit(Limit::RequestsPerConnection);
+            connection.graceful_shutdown();
+            cx.waker().wake_by_ref();
         }
         if !ending && guard.poll_draining(cx).is_ready() {
             ending = true;
@@ -138,6 +163,7 @@ async fn stream(
     respond: SendResponse<Bytes>,
     service: Rc<Service>,
     peer: Rc<Peer>,
+    tokens: Tokens,
 ) {
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
@@ -148,6 +174,7 @@ async fn stream(
         respond,
         send: None,
         held: Bytes::new(),
+        tokens,
     };
     match import(&parts, ended, service.local.world().limits().request_fields) {
         Ok(head) => service.handle(&peer, head, &mut client).await,
@@ -279,6 +306,8 @@ struct Http2Client {
     send: Option<SendStream<Bytes>>,
     /// The last data, held back so that the end of the stream can go with it.
     held: Bytes,
+    /// A response that is delivered pays for frames that carry nothing.
+    tokens: Tokens,
 }
 
 impl Http2Client {
@@ -376,6 +405,7 @@ impl Client for Http2Client {
     }
 
     fn finish(&mut self, trailers: Option<Box<Fields>>) {
+        self.tokens.responded();
         let _ = self.release(trailers.is_none());
         if let (Some(trailers), Some(send)) = (trailers, &mut self.send) {
             let _ = send.send_trailers(export_fields(&trailers));

@@ -6,9 +6,9 @@
 //! read in two ways shows.
 
 mod case;
-mod frames;
+pub mod frames;
 mod origin;
-mod wire;
+pub mod wire;
 
 use std::fs;
 use std::net::SocketAddr;

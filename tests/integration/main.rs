@@ -16,6 +16,7 @@ mod demo;
 mod http1;
 mod http2;
 mod layering;
+mod limits;
 mod load;
 mod operation;
 mod pools;

@@ -102,7 +102,7 @@ fn a_host_that_no_site_answers_to_is_misdirected() {
 fn a_site_for_any_name_takes_the_rest() {
     let (one, any) = (Origin::named("one"), Origin::named("any"));
     let proxy = Staunch::build()
-        .leaf(&TestCa::new().issue(HOST))
+        .leaf(&TestCa::new().leaf(&[HOST, "other.test"]).issue())
         .site(HOST, &one)
         .site("*", &any)
         .start();

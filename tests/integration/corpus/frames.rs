@@ -5,21 +5,21 @@ use std::net::SocketAddr;
 use super::case::{Case, Step};
 use super::wire::Wire;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const GOAWAY: u8 = 7;
+pub const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
-type Field = (Vec<u8>, Vec<u8>);
+pub type Field = (Vec<u8>, Vec<u8>);
 
 /// Kind, flags, stream, payload.
-type Frame = (u8, u8, u32, Vec<u8>);
+pub type Frame = (u8, u8, u32, Vec<u8>);
 
 pub fn run(case: &Case, proxy: SocketAddr) -> Result<(), String> {
     let mut wire = Wire::connect(proxy, "h2")?;
@@ -94,7 +94,7 @@ fn answer(wire: &mut Wire, stream: u32) -> Result<String, String> {
 }
 
 /// The next frame; `None` at the end.
-fn next(wire: &mut Wire) -> Result<Option<Frame>, String> {
+pub fn next(wire: &mut Wire) -> Result<Option<Frame>, String> {
     loop {
         let read = wire.buffered();
         if let [a, b, c, kind, flags, d, e, f, g, rest @ ..] = &read[..] {
@@ -112,7 +112,7 @@ fn next(wire: &mut Wire) -> Result<Option<Frame>, String> {
     }
 }
 
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+pub fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     out.extend_from_slice(&length[1..]);
     out.extend_from_slice(&[kind, flags]);
@@ -121,7 +121,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
 }
 
 /// Fields as literals that are never indexed (RFC 7541, section 6.2.3).
-fn block(fields: &[Field]) -> Vec<u8> {
+pub fn block(fields: &[Field]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in fields {
         out.push(0x10);
