@@ -285,7 +285,8 @@ fn listeners_come_and_go_while_it_runs() {
 #[test]
 fn reloads_under_load_go_unnoticed() {
     let origin = Origin::echo();
-    let mut proxy = Staunch::serving(&origin).start();
+    let leaf = TestCa::new().leaf(&[HOST, "*.test"]).issue();
+    let mut proxy = Staunch::build().leaf(&leaf).site(HOST, &origin).start();
     let traffic = Traffic::start(&proxy);
     for number in 0..10 {
         let url = origin.url();
