@@ -15,6 +15,7 @@
 //!
 //! Only the control plane comes here. Nothing that serves a request may wait for an alert.
 
+pub mod backends;
 pub mod board;
 pub mod canary;
 pub mod clockwatch;

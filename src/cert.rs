@@ -363,6 +363,8 @@ pub struct Facts {
     pub must_staple: bool,
     /// OCSP responder named by the certificate.
     pub ocsp_responder: Option<String>,
+    /// When its issuer revoked it, where a staple says that it did.
+    pub revoked: Option<Timestamp>,
     /// What was repaired, left out or ignored on the way, as sentences; empty when nothing was.
     pub notes: Vec<String>,
 }
@@ -480,6 +482,9 @@ pub struct ReportedCertificate {
     pub chain_complete: bool,
     /// Certificates sent, leaf included.
     pub chain_length: usize,
+    /// When its issuer revoked it, where a staple says that it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
 }
 
 /// Something that happened to a certificate. Log, metrics, ledger and alerts listen; nobody acts

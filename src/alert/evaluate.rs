@@ -159,6 +159,7 @@ fn of_source(world: &World<'_>, source: &str, reports: &[&Report], found: &mut V
         };
         found.extend(subject.lifetime(world));
         found.extend(subject.chain());
+        found.extend(subject.revoked());
     }
     let held = best.map(|(_, held)| held);
     found.extend(
@@ -301,6 +302,28 @@ impl Subject<'_> {
         condition.next_step = format!(
             "{step} Look: `openssl crl2pkcs7 -nocrl -certfile {} | openssl pkcs7 -print_certs -noout`.",
             words::shell(self.source)
+        );
+        Some(condition)
+    }
+
+    /// What its issuer says of it.
+    fn revoked(self) -> Option<Condition> {
+        let at = self.held.revoked?;
+        let names = names(self.held);
+        let summary = format!(
+            "The certificate for {names} was revoked by its issuer {} on {}, so says the staple beside \
+             it: clients that look refuse it.",
+            words::clean(&self.held.issuer),
+            words::moment(at)
+        );
+        let mut condition = self
+            .condition(Code::Revoked, Severity::Critical, summary)
+            .since(at);
+        condition.deadline = None;
+        condition.next_step = format!(
+            "Have a new certificate issued, with a new key if the old one may have leaked. Look: \
+             `openssl ocsp -respin {} -text -noverify`.",
+            words::shell(&format!("{}.ocsp", self.source))
         );
         Some(condition)
     }

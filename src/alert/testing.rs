@@ -54,6 +54,7 @@ pub(crate) fn facts(not_before: Timestamp, not_after: Timestamp) -> Facts {
         path: std::path::Path::new("/a.pem").into(),
         chain_shortcoming: None,
         first_to_expire: "www.example.com".into(),
+        revoked: None,
         notes: Vec::new(),
     }
 }
@@ -83,6 +84,7 @@ pub(crate) fn report(
             trusted: true,
             chain_complete: true,
             chain_length: 2,
+            revoked: None,
         }),
         serving: true,
         origin: Origin::Disk,

@@ -295,6 +295,7 @@ impl Inventory {
             trusted: facts.trusted,
             chain_complete: facts.chain_complete,
             chain_length: facts.chain_length,
+            revoked: facts.revoked,
         }
     }
 

@@ -32,7 +32,7 @@ use super::select::Resolver;
 use crate::clock::Clock;
 use conductor::Conductor;
 pub use gather::Work;
-pub use terms::{AcceptError, Accepted, LoadReport, Options, Refusal, Timing, Wanted};
+pub use terms::{AcceptError, Accepted, Degraded, LoadReport, Options, Refusal, Timing, Wanted};
 use terms::{Message, Shared};
 
 /// What a keeper would begin with: everything read once, at the time that the clock tells. Nothing
@@ -135,8 +135,8 @@ impl Keeper {
         beginning.unwrap_or_else(|| self.shared.events.subscribe())
     }
 
-    /// What does not work as it should, in words: watching, or the state directory.
-    pub fn degraded(&self) -> Vec<String> {
+    /// What does not work as it should.
+    pub fn degraded(&self) -> Vec<Degraded> {
         self.shared.degraded.load().to_vec()
     }
 

@@ -411,7 +411,9 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
             "repeat",
             default::REPEAT,
             REPEAT.0..=REPEAT.1,
-            "How often an alert is told again while it lasts.",
+            "How often a critical alert is told again while it lasts: more often as the expiry nears, \
+             down to a sixth; less often, up to four times, while that is far or when it has lasted \
+             long. Warnings are told again after four to twenty-eight times as long.",
         ),
         sinks: super::sink::all(t),
     }

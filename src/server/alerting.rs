@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Server;
+use crate::alert::backends::Backends;
 use crate::alert::board::Board;
 use crate::alert::canary::{self, Canary};
 use crate::alert::condition::{Code, Condition};
@@ -150,10 +152,14 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
     let (stop, stopped) = oneshot::channel::<()>();
     let observe = {
         let server = Arc::clone(server);
+        let backends = Mutex::new(Backends::default());
         Arc::new(move |now| {
             let degraded = server.keeper.degraded();
             let mut all = world::observe(&inventory.load(), &view.load().sites, &degraded, now);
             (all.degraded).extend(server.tls.troubles().into_iter().map(trouble));
+            let world = server.shared.world.load();
+            let mut backends = backends.lock().unwrap_or_else(PoisonError::into_inner);
+            (all.degraded).extend(backends.look(&world.upstreams, Instant::now()));
             all
         })
     };

@@ -21,7 +21,7 @@ use super::gather::{Gathered, Gatherer, Job, in_parallel};
 use super::memory::Memory;
 use super::standing::{Standing, Verdict};
 use super::terms::{
-    AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
+    AcceptError, Accepted, Degraded, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
 };
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
@@ -410,23 +410,18 @@ impl Conductor {
 
     /// Removes the copies of what may not be copied, or no longer.
     fn drop_copies(&self) {
-        for tracked in self.tracked.iter().flatten() {
-            let files = &tracked.source.files;
-            if !tracked.source.keep && !self.memory.recall(files).is_empty() {
-                self.memory.forget(files);
-            }
-        }
+        let all = self.tracked.iter().flatten();
+        let not_kept = all.filter(|tracked| !tracked.source.keep);
+        // Asked for whether or not there are any: one may be on its way to the disk.
+        let files = not_kept.map(|tracked| tracked.source.files.clone());
+        self.memory.forget(files.collect());
     }
 
     fn tell_degraded(&self) {
-        let failed = self.failed.then(|| {
-            "the keeper of certificates failed once; restart staunch, and please report it"
-                .to_owned()
-        });
-        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded(), failed]
-            .into_iter()
-            .flatten()
-            .collect();
+        let watch = self.watch.degraded().map(Degraded::Watch);
+        let state = self.memory.degraded().map(Degraded::State);
+        let failed = self.failed.then_some(Degraded::Failed);
+        let now: Vec<_> = [watch, state, failed].into_iter().flatten().collect();
         if **self.shared.degraded.load() != now {
             self.shared.degraded.store(Arc::new(now));
         }

@@ -38,7 +38,7 @@ enum Task {
         input: Box<Input>,
         is: Fingerprint,
     },
-    Forget(Files),
+    Forget(Vec<Files>),
     Note(Entry),
 }
 
@@ -135,9 +135,9 @@ impl Memory {
         !matches!(writer.try_send(task), Err(TrySendError::Full(_)))
     }
 
-    /// Has every copy of a source removed.
-    pub(super) fn forget(&self, files: &Files) {
-        self.send(Task::Forget(files.clone()));
+    /// Has every copy of these sources removed, those included that are still to be written.
+    pub(super) fn forget(&self, all: Vec<Files>) {
+        self.send(Task::Forget(all));
     }
 
     /// Has a line written.
@@ -186,7 +186,9 @@ impl Scribe {
     fn write(&mut self, task: Task) {
         let written = match task {
             Task::Save { source, input, is } => self.last_good.save(&source, &input, is),
-            Task::Forget(files) => self.last_good.forget(&files),
+            Task::Forget(all) => all
+                .iter()
+                .try_for_each(|files| self.last_good.forget(files)),
             Task::Note(entry) => self.ledger.write(&entry),
         };
         report(&self.problem, &written);

@@ -175,12 +175,23 @@ pub(super) enum Message {
     Stop,
 }
 
+/// What of a keeper's own work does not go as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// Changes are found by polling, or late; why, in words.
+    Watch(String),
+    /// Last-good certificates or the ledger cannot be written; why, in words.
+    State(String),
+    /// It failed once in a way that was not foreseen, and goes on.
+    Failed,
+}
+
 /// What the conductor and its keeper both see.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) inventory: Arc<ArcSwap<Inventory>>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
-    pub(super) degraded: ArcSwap<Vec<String>>,
+    pub(super) degraded: ArcSwap<Vec<Degraded>>,
     pub(super) work: Arc<Work>,
 }
 

@@ -95,7 +95,7 @@ impl Conductor {
         let Some(tracked) = self.untrack(slot) else {
             return;
         };
-        self.memory.forget(&tracked.source.files);
+        self.memory.forget(vec![tracked.source.files.clone()]);
         let source = Arc::clone(&tracked.source.label);
         self.report.removed.push(source.to_string());
         if tracked.standing.current().is_some() || tracked.told.is_some() {
