@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::announce::announce;
 use super::folders::{Folders, Found, Key};
@@ -89,6 +89,8 @@ pub(super) struct Conductor {
     unpublished: BTreeMap<u32, Change>,
     unsaved: VecDeque<u32>,
     save_pause: Duration,
+    /// When copies that nobody names are forgotten, unless that is done.
+    forget_at: Option<Instant>,
     failed: bool,
     round: Round,
     unwatched_round: Round,
@@ -137,6 +139,7 @@ impl Conductor {
             unpublished: BTreeMap::new(),
             unsaved: VecDeque::new(),
             save_pause: Duration::ZERO,
+            forget_at: Some(now + timing.forget),
             failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
             unwatched_round: round(timing.poll_unwatched, UNWATCHED_PER_SECOND),
@@ -172,6 +175,7 @@ impl Conductor {
         self.publish();
         self.memory.begin();
         self.drop_copies();
+        self.count_exposed_keys();
         let inventory = self.shared.inventory.load();
         info!(
             sources = self.by_files.len(),
@@ -179,6 +183,21 @@ impl Conductor {
             took = ?started.elapsed(),
             "certificates loaded"
         );
+    }
+
+    /// Keys that everybody may read, once for all of them.
+    fn count_exposed_keys(&self) {
+        let all = self.tracked.iter().flatten().map(|it| &it.source);
+        let own = all.filter(|source| !source.routine);
+        let exposed: Vec<_> = own.filter_map(|source| source.exposed_key()).collect();
+        if let Some(first) = exposed.first() {
+            warn!(
+                keys = exposed.len(),
+                first = %first.display(),
+                help = "take the permission from others: chmod o-r",
+                "private keys are readable by everyone on this machine"
+            );
+        }
     }
 
     /// Keeps what was loaded until told to stop.
@@ -243,6 +262,7 @@ impl Conductor {
         self.poll();
         self.check_timers();
         self.check_clock();
+        self.forget_strangers();
         self.look(Mode::Watching);
         self.save_some();
         self.tell_degraded();

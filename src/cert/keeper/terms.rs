@@ -92,6 +92,9 @@ pub struct Timing {
     pub tell_half: Duration,
     /// How long an entry must be gone from a folder until it is let go.
     pub grace: Duration,
+    /// How long after a start the copies of sources that the configuration does not name are kept: a
+    /// start with a wrong configuration must not cost them.
+    pub forget: Duration,
     /// How often everything is read although nothing was heard of it.
     pub poll: Duration,
     /// The same where nothing can be heard.
@@ -105,6 +108,7 @@ impl Default for Timing {
             tell: Duration::from_secs(10),
             tell_half: Duration::from_secs(300),
             grace: Duration::from_secs(10),
+            forget: Duration::from_secs(24 * 3600),
             poll: Duration::from_secs(30),
             poll_unwatched: Duration::from_millis(700),
         }

@@ -51,6 +51,7 @@ impl Bench {
                 tell: Duration::from_millis(400),
                 tell_half: Duration::from_secs(3600),
                 grace: Duration::from_millis(300),
+                forget: Duration::from_secs(3600),
                 poll: Duration::from_secs(3600),
                 poll_unwatched: Duration::from_millis(100),
             },
@@ -542,6 +543,29 @@ fn copies_go_when_they_are_no_longer_wanted() {
             .unwrap()
             .next()
             .is_none()
+    });
+}
+
+#[test]
+fn copies_of_what_is_no_longer_configured_outlast_a_start_by_a_while() {
+    let mut bench = Bench::new();
+    let good = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &good);
+    bench.write("b", &bench.issue(&["b.test"], -30, 60));
+    let running = bench.start(vec![bench.pair("a")]);
+    bench.wait_for_copy(print(&good));
+    drop(running);
+    let copies = || fs::read_dir(bench.path("state/last-good")).unwrap().count();
+    drop(bench.start(vec![bench.pair("b")]));
+    assert!(copies() >= 1, "a mistake may be mended");
+    bench.timing.forget = Duration::from_millis(100);
+    let _running = bench.start(vec![bench.pair("b")]);
+    let kept = format!("{}", print(&good));
+    until("the copy is gone", || {
+        let names = fs::read_dir(bench.path("state/last-good")).unwrap();
+        names
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().contains(&kept))
     });
 }
 

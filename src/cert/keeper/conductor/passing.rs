@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::tracked::What;
 use super::{Conductor, Mode, Verdict};
@@ -89,6 +89,32 @@ impl Conductor {
             };
             !current.covers(&host) || inventory.is_covered_without(slot, &host, now)
         })
+    }
+
+    /// Removes the copies of what is no longer configured. What the configuration before this start
+    /// named may only be missing by mistake, so that takes a while.
+    pub(super) fn forget_strangers(&mut self) {
+        let now = Instant::now();
+        if self.forget_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let strangers = self.memory.strangers(self.by_files.keys()).into_iter();
+        let unknown: Vec<_> = strangers
+            .filter(|(files, folder)| {
+                let wanted = folder
+                    .as_deref()
+                    .and_then(|at| self.folders.earlier(files, at));
+                wanted.is_none()
+            })
+            .map(|(files, _)| files)
+            .collect();
+        if !unknown.is_empty() {
+            info!(
+                sources = unknown.len(),
+                "copies of certificates that are no longer configured are removed"
+            );
+            self.memory.forget(unknown);
+        }
     }
 
     pub(super) fn let_go(&mut self, slot: u32) {
