@@ -24,6 +24,7 @@ pub mod delivery;
 pub mod drill;
 pub mod engine;
 pub mod evaluate;
+pub mod exercise;
 pub mod http;
 pub mod judge;
 pub mod memory;

@@ -302,6 +302,8 @@ pub struct Alerts {
     pub expiring: f64,
     /// How often a firing alert is told again.
     pub repeat: Duration,
+    /// Where clients reach this machine, besides where it listens; probed too.
+    pub probe: Vec<SocketAddr>,
     /// Whom to tell.
     pub sinks: Vec<Sink>,
 }
@@ -317,6 +319,8 @@ pub struct Sink {
     pub minimum: Severity,
     /// For one attempt.
     pub timeout: Duration,
+    /// How often it is sent a test alert, if at all.
+    pub test_every: Option<Duration>,
 }
 
 /// What a sink is.

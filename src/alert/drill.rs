@@ -297,6 +297,7 @@ mod tests {
             },
             minimum: Severity::Critical,
             timeout: Duration::from_secs(5),
+            test_every: None,
         };
         let config = Alerts {
             sinks: vec![sink("good", &good.url), sink("bad", &bad.url)],

@@ -27,6 +27,7 @@ pub(crate) fn alerts() -> Alerts {
         overdue: 0.25,
         expiring: 0.10,
         repeat: Duration::from_secs(6 * 3600),
+        probe: Vec::new(),
         sinks: Vec::new(),
     }
 }

@@ -415,6 +415,13 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
              down to a sixth; less often, up to four times, while that is far or when it has lasted \
              long. Warnings are told again after four to twenty-eight times as long.",
         ),
+        probe: t.or_described(
+            "probe",
+            Vec::new,
+            "none",
+            "Further addresses on which clients reach this machine, such as its public one: the \
+             probe asks them too for what is served. Not for one that is shared with other machines.",
+        ),
         sinks: super::sink::all(t),
     }
 }

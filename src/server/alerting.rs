@@ -34,6 +34,8 @@ const CONFIGURATION: &str = "configuration";
 struct View {
     sites: Vec<SiteName>,
     listeners: Vec<Listener>,
+    /// Where clients come in besides.
+    elsewhere: Vec<Listener>,
 }
 
 impl View {
@@ -48,6 +50,13 @@ impl View {
         Self {
             sites: Wanted::of(config).sites,
             listeners: config.listen.https.iter().map(listener).collect(),
+            // Whatever stands before it speaks for itself.
+            elsewhere: (config.alerts.probe.iter())
+                .map(|address| Listener {
+                    address: *address,
+                    proxy_header: false,
+                })
+                .collect(),
         }
     }
 }
@@ -130,7 +139,8 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         let (inventory, view, clock) = (inventory.clone(), view.clone(), clock.clone());
         Arc::new(move || {
             let view = view.load();
-            world::targets(&view.listeners, &view.sites, &inventory, &clock)
+            let all = [view.listeners.as_slice(), &view.elsewhere].concat();
+            world::targets(&all, &view.sites, &inventory, &clock)
         })
     };
     if let Some(state) = &state {
