@@ -10,9 +10,11 @@
 
 mod support;
 
+mod alerts;
 mod bodies;
 mod corpus;
 mod demo;
+mod hostile;
 mod http1;
 mod http2;
 mod layering;

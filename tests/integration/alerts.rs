@@ -1,0 +1,204 @@
+//! People are told: by the real program, through real receivers.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{
+    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, eventually, require, until,
+};
+
+/// The alert that fires for this condition.
+fn firing(proxy: &Staunch, condition: &str) -> Option<Value> {
+    let all = proxy.admin_get("/api/alerts").expect(200).json();
+    let firing = all["firing"].as_array().cloned().unwrap_or_default();
+    firing.into_iter().find(|it| it["condition"] == condition)
+}
+
+#[test]
+fn a_server_that_is_down_is_told() {
+    let dead = Port::free();
+    let url = format!("http://{}", dead.address());
+    let ca = TestCa::new();
+    let proxy = Staunch::build()
+        .leaf(&ca.issue(HOST))
+        .sites(Site::new(&[HOST], &url))
+        .start();
+    assert_eq!(firing(&proxy, "upstream_down"), None, "nobody asked it yet");
+    for _ in 0..20 {
+        proxy.get("/").expect(502);
+    }
+    let alert = eventually("it is told", || firing(&proxy, "upstream_down"));
+    assert_eq!(alert["severity"], "critical", "there is no other: {alert}");
+    assert_eq!(alert["labels"]["server"], url.as_str());
+    let labels = [("condition", "upstream_down"), ("severity", "critical")];
+    assert_eq!(proxy.count("staunch_alerts_firing", &labels), 1.0);
+}
+
+#[test]
+fn one_server_of_several_is_a_warning_and_a_drained_one_is_none() {
+    let (good, idle) = (Origin::echo(), Origin::echo());
+    let dead = Port::free();
+    let url = format!("http://{}", dead.address());
+    let ca = TestCa::new();
+    let proxy = Staunch::build()
+        .leaf(&ca.issue(HOST))
+        .upstream("api", &[&good.url(), &url, &idle.url()])
+        .set("upstream.api.health.path", "\"/\"")
+        .set("upstream.api.health.every", "\"1s\"")
+        .sites(Site::new(&[HOST], "api"))
+        .start();
+    let body = format!("{{\"upstream\":\"api\",\"server\":\"{}\"}}", idle.url());
+    let mut admin = Connection::plain(proxy.admin()).unwrap();
+    admin
+        .post("localhost", "/api/upstreams/drain", body.as_bytes())
+        .expect(200);
+    let alert = eventually("it is told", || firing(&proxy, "upstream_down"));
+    assert_eq!(alert["severity"], "warning", "{alert}");
+    assert_eq!(alert["subject"], format!("api: {url}"));
+    assert!(
+        alert["summary"].as_str().unwrap().contains("health check"),
+        "{alert}"
+    );
+}
+
+#[test]
+fn a_certificate_that_a_staple_calls_revoked_is_told() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/certificates");
+    let origin = Origin::echo();
+    let builder = Staunch::build();
+    let file = builder.path("site.pem");
+    fs::copy(fixtures.join("ocsp.pem"), &file).unwrap();
+    let proxy = builder.bundle(&file).site("fixture.test", &origin).start();
+    assert_eq!(firing(&proxy, "revoked"), None);
+    // The staple comes later than the certificate, as revocations do.
+    let staple = proxy.config().path("site.pem.ocsp");
+    fs::copy(fixtures.join("ocsp.revoked.der"), &staple).unwrap();
+    let alert = eventually("it is told", || firing(&proxy, "revoked"));
+    assert_eq!(alert["severity"], "critical", "{alert}");
+    assert_eq!(alert["subject"], file.to_str().unwrap());
+    assert!(proxy.certificate(&file)["revoked"].is_string());
+    fs::copy(fixtures.join("ocsp.good.der"), &staple).unwrap();
+    until("it is over", || firing(&proxy, "revoked").is_none());
+}
+
+#[test]
+fn hundreds_that_expire_together_are_a_few_messages_and_a_restart_sends_none_again() {
+    const MANY: usize = 300;
+    let (origin, hook) = (Origin::echo(), Origin::echo());
+    let ca = TestCa::new();
+    let mut builder = Staunch::build().trusting(&ca);
+    let folder = builder.path("certificates");
+    for n in 0..MANY {
+        let leaf = ca.leaf(&[&format!("{n}.many.test")]).days(-89, 1).issue();
+        Placed::pair(&folder.join(n.to_string()), &leaf);
+    }
+    let url = hook.url();
+    builder = builder.folder(&folder).site("1.many.test", &origin).sites(
+        Site::new(&["2.many.test"], &origin.url()).also(&format!(
+            "[[alerts.sink]]\ntype = \"webhook\"\nurl = \"{url}\"\n"
+        )),
+    );
+    let proxy = builder.clone().start();
+    let grouped = eventually("they are told", || {
+        let told = hook.requests();
+        (!told.is_empty()).then_some(told.len())
+    });
+    let all = eventually("all fire", || {
+        let all = proxy.admin_get("/api/alerts").expect(200).json();
+        let firing = all["firing"].as_array().unwrap().clone();
+        let expiring = firing
+            .iter()
+            .filter(|it| it["condition"] == "expiring")
+            .count();
+        (expiring == MANY).then_some(expiring)
+    });
+    assert!(grouped <= 5, "{grouped} messages for {all} alerts");
+    until("it is remembered", || {
+        proxy.term();
+        !proxy.is_running()
+    });
+    let before = hook.requests().len();
+    assert!(before <= 5, "{before} messages");
+    let again = builder.start();
+    eventually("all fire again", || firing(&again, "expiring"));
+    crate::support::continually(
+        "nothing is told again",
+        std::time::Duration::from_secs(3),
+        || hook.requests().len() == before,
+    );
+}
+
+/// A program that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_alertmanager_shows_the_alert_until_it_is_over() {
+    let (origin, ca, port) = (Origin::echo(), TestCa::new(), Port::free());
+    let builder = Staunch::build().trusting(&ca);
+    let folder = builder.path("alertmanager");
+    fs::create_dir(&folder).unwrap();
+    let config = folder.join("config.yml");
+    fs::write(
+        &config,
+        "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n",
+    )
+    .unwrap();
+    let program = Command::new(require("prometheus-alertmanager"))
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.path={}", folder.display()))
+        .arg(format!("--web.listen-address={}", port.address()))
+        .arg("--cluster.listen-address=")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _running = Running(program);
+    let known = || -> Vec<Value> {
+        let asked = Connection::plain(port.address())
+            .and_then(|mut it| it.try_get("localhost", "/api/v2/alerts"));
+        let Ok(answer) = asked else { return Vec::new() };
+        if answer.status != 200 {
+            return Vec::new();
+        }
+        answer.json().as_array().cloned().unwrap_or_default()
+    };
+    let old = ca.leaf(&[HOST]).days(-80, 10).issue();
+    let mut placed = Placed::pair(&builder.path("certificate"), &old);
+    let sink = format!(
+        "[[alerts.sink]]\ntype = \"alertmanager\"\nurl = \"http://{}\"\n",
+        port.address()
+    );
+    let proxy = builder
+        .certificate(&placed)
+        .sites(Site::new(&[HOST], &origin.url()).also(&sink))
+        .start();
+    let alert = eventually("Alertmanager has it", || {
+        known()
+            .into_iter()
+            .find(|it| it["labels"]["condition"] == "renewal_overdue")
+    });
+    assert_eq!(alert["labels"]["severity"], "warning", "{alert}");
+    assert!(
+        alert["annotations"]["summary"]
+            .as_str()
+            .unwrap()
+            .contains(HOST),
+        "{alert}"
+    );
+    placed.write(&ca.issue(HOST));
+    until("Alertmanager knows that it is over", || {
+        let overdue = |it: &Value| it["labels"]["condition"] == "renewal_overdue";
+        !known().iter().any(overdue)
+    });
+    assert!(proxy.is_running());
+}
