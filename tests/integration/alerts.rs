@@ -47,7 +47,7 @@ fn one_server_of_several_is_a_warning_and_a_drained_one_is_none() {
         .leaf(&ca.issue(HOST))
         .upstream("api", &[&good.url(), &url, &idle.url()])
         .set("upstream.api.health.path", "\"/\"")
-        .set("upstream.api.health.every", "\"1s\"")
+        .set("upstream.api.health.interval", "\"1s\"")
         .sites(Site::new(&[HOST], "api"))
         .start();
     let body = format!("{{\"upstream\":\"api\",\"server\":\"{}\"}}", idle.url());
@@ -185,7 +185,7 @@ fn a_real_alertmanager_shows_the_alert_until_it_is_over() {
     let alert = eventually("Alertmanager has it", || {
         known()
             .into_iter()
-            .find(|it| it["labels"]["condition"] == "renewal_overdue")
+            .find(|it| it["labels"]["alertname"] == "renewal_overdue")
     });
     assert_eq!(alert["labels"]["severity"], "warning", "{alert}");
     assert!(
@@ -197,7 +197,7 @@ fn a_real_alertmanager_shows_the_alert_until_it_is_over() {
     );
     placed.write(&ca.issue(HOST));
     until("Alertmanager knows that it is over", || {
-        let overdue = |it: &Value| it["labels"]["condition"] == "renewal_overdue";
+        let overdue = |it: &Value| it["labels"]["alertname"] == "renewal_overdue";
         !known().iter().any(overdue)
     });
     assert!(proxy.is_running());

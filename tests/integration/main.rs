@@ -12,6 +12,7 @@ mod support;
 
 mod alerts;
 mod bodies;
+mod certbot;
 mod corpus;
 mod demo;
 mod hostile;
