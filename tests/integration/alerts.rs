@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, eventually, require, until,
+    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, eventually, python, require,
+    until,
 };
 
 /// The alert that fires for this condition.
@@ -201,4 +202,62 @@ fn a_real_alertmanager_shows_the_alert_until_it_is_over() {
         !known().iter().any(overdue)
     });
     assert!(proxy.is_running());
+}
+
+/// A mail server that takes mail only after STARTTLS and a password, and prints what it took.
+const MAIL_SERVER: &str = r#"
+import asyncio, ssl, sys
+from aiosmtpd.smtp import SMTP, AuthResult
+
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        print("TLS", session.ssl is not None, "AS", session.auth_data.login.decode(), flush=True)
+        print(envelope.content.decode(), flush=True)
+        return "250 taken"
+
+def known(server, session, envelope, mechanism, auth):
+    return AuthResult(success=auth.password == b"open sesame", auth_data=auth)
+
+async def main(port, chain, key):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    make = lambda: SMTP(Handler(), tls_context=context, require_starttls=True,
+                        authenticator=known, auth_required=True, loop=loop)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(make, "127.0.0.1", port)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
+"#;
+
+#[test]
+fn a_test_goes_out_by_mail_with_starttls_and_a_password() {
+    let (origin, ca, port) = (Origin::echo(), TestCa::new(), Port::free());
+    let builder = Staunch::serving(&origin).trusting(&ca);
+    let server = Placed::pair(&builder.path("mail"), &ca.issue("localhost"));
+    let (said, password) = (builder.path("mail/said"), builder.path("mail/password"));
+    fs::write(&password, "open sesame\n").unwrap();
+    let program = python()
+        .args(["-c", MAIL_SERVER, &port.address().port().to_string()])
+        .args([&server.chain, &server.key])
+        .stdout(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let _running = Running(program);
+    let has = |text: &str| fs::read_to_string(&said).unwrap().contains(text);
+    until("the mail server is ready", || has("ready"));
+    let sink = format!(
+        "[[alerts.sink]]\ntype = \"email\"\nserver = \"smtp://localhost:{}\"\n\
+         from = \"staunch@example.test\"\nto = [\"ops@example.test\"]\nusername = \"staunch\"\n\
+         password_file = {password:?}\ntest_every = \"7d\"\nname = \"mail\"\n",
+        port.address().port()
+    );
+    let proxy = builder
+        .sites(Site::new(&["other.test"], &origin.url()).also(&sink))
+        .start();
+    until("the test has arrived", || has("TLS True AS staunch"));
+    until("it is whole", || has("This is a test of the sink mail"));
+    assert!(has("Auto-Submitted: auto-generated") && has("every 7 days"));
+    assert!(!proxy.log().contains("open sesame"), "no secret in a log");
 }
