@@ -65,7 +65,7 @@ struct Verdict {
     /// Sources whose files are not what would be served.
     refused: Vec<Report>,
     /// Keys that everybody on this machine may read: no fault of what is served.
-    exposed: Vec<PathBuf>,
+    exposed: BTreeSet<PathBuf>,
 }
 
 /// What one name of a site would be answered with.
