@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Timestamp;
 
@@ -77,11 +77,13 @@ pub enum Reason {
     WeakKey,
     /// It was issued before the one it would replace.
     Older,
+    /// Clients refused it, and staunch went back to the one before.
+    RefusedByClients,
 }
 
 impl Reason {
     /// Every reason, for metrics that want a complete set of labels.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unreadable,
         Self::Missing,
         Self::NoCertificate,
@@ -98,6 +100,7 @@ impl Reason {
         Self::WrongUsage,
         Self::WeakKey,
         Self::Older,
+        Self::RefusedByClients,
     ];
 
     /// The code, as the interface spells it.
@@ -119,6 +122,7 @@ impl Reason {
             Self::WrongUsage => "wrong_usage",
             Self::WeakKey => "weak_key",
             Self::Older => "older",
+            Self::RefusedByClients => "refused_by_clients",
         }
     }
 }
@@ -186,6 +190,26 @@ impl fmt::Debug for Fingerprint {
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = (text.len() == 64).then_some(text.as_bytes());
+        let byte = |pair: &[u8]| {
+            let digit = |c: u8| {
+                char::from(c)
+                    .to_digit(16)
+                    .and_then(|d| u8::try_from(d).ok())
+            };
+            Some(digit(pair[0])? << 4 | digit(pair[1])?)
+        };
+        let bytes: Option<Vec<u8>> = digits.and_then(|text| text.chunks(2).map(byte).collect());
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or_else(|| de::Error::custom("not a fingerprint of 64 hexadecimal digits"))
     }
 }
 

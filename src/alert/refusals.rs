@@ -148,13 +148,16 @@ impl Suspect {
     }
 }
 
-/// Samples for ever, and pins what it finds to the board.
+/// Samples for ever, and pins what it finds to the board. Where it is an outage, `undo` is called
+/// for each swap that may be the cause, with what is wrong in words.
 pub async fn run(
     handshakes: impl Fn() -> Handshakes,
     mut events: Receiver<Arc<Event>>,
     board: Board,
+    undo: impl Fn(&Event, &str),
 ) {
     let started = Instant::now();
+    let mut swaps: Vec<(Duration, Arc<Event>)> = Vec::new();
     let mut refusals = Refusals::default();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,12 +166,26 @@ pub async fn run(
         let at = started.elapsed();
         loop {
             match events.try_recv() {
-                Ok(event) => note(&mut refusals, at, &event),
+                Ok(event) => {
+                    if note(&mut refusals, at, &event) && swaps.len() < NAMED {
+                        swaps.push((at, event));
+                    }
+                }
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        swaps.retain(|(then, _)| at.saturating_sub(*then) <= WINDOW);
         let found = refusals.sample(at, handshakes());
+        if let Some(outage) = found
+            .as_ref()
+            .filter(|it| it.severity == Severity::Critical)
+        {
+            // Once for each: if that was not it, going back and forth helps nobody.
+            for (_, swap) in swaps.drain(..) {
+                undo(&swap, &outage.summary);
+            }
+        }
         let subject = found.as_ref().map(|it| it.subject.clone());
         board.clear_where(Code::ClientsRefuse, |pinned| {
             Some(pinned) != subject.as_deref()
@@ -179,11 +196,14 @@ pub async fn run(
     }
 }
 
-fn note(refusals: &mut Refusals, at: Duration, event: &Event) {
-    if let Event::Swapped { source, new, .. } = event
-        && !canary::is_its_name(&new.facts().names)
-    {
-        refusals.swapped(at, source);
+/// Takes note of an event, and says whether it is a swap that clients see.
+fn note(refusals: &mut Refusals, at: Duration, event: &Event) -> bool {
+    match event {
+        Event::Swapped { source, new, .. } if !canary::is_its_name(&new.facts().names) => {
+            refusals.swapped(at, source);
+            true
+        }
+        _ => false,
     }
 }
 

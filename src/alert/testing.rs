@@ -24,6 +24,7 @@ pub(crate) fn day(n: i64) -> Timestamp {
 /// The thresholds of a default configuration, and no sinks.
 pub(crate) fn alerts() -> Alerts {
     Alerts {
+        go_back: false,
         overdue: 0.25,
         expiring: 0.10,
         repeat: Duration::from_secs(6 * 3600),

@@ -415,6 +415,14 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
              down to a sixth; less often, up to four times, while that is far or when it has lasted \
              long. Warnings are told again after four to twenty-eight times as long.",
         ),
+        go_back: t.or(
+            "go_back",
+            false,
+            "Whether staunch goes back to the certificate from before a swap by itself, where that \
+             is still valid, when clients refuse the new one in a quarter of the handshakes or more \
+             (and in three times as many as before). Whoever can open many connections can feign \
+             that.",
+        ),
         probe: t.or_described(
             "probe",
             Vec::new,

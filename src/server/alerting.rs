@@ -20,7 +20,8 @@ use crate::alert::probe::{self, Rhythm, Target};
 use crate::alert::refusals::{self, Handshakes};
 use crate::alert::run::{self, Inputs, Listing};
 use crate::alert::world::{self, Listener};
-use crate::cert::keeper::Wanted;
+use crate::cert::Event;
+use crate::cert::keeper::{Setback, Wanted};
 use crate::config::{self, Config, Severity, SiteName};
 use crate::metrics::{HandshakeFailure, Registry, names};
 use crate::state::StateDir;
@@ -128,6 +129,22 @@ impl Running {
     }
 }
 
+/// Has the keeper go back to what was served before a swap, where that is wanted.
+fn undo(server: Arc<Server>) -> impl Fn(&Event, &str) {
+    move |swap, because| {
+        if let Event::Swapped { source, old, new } = swap
+            && server.alerting.config.borrow().go_back
+        {
+            server.keeper.go_back(Setback {
+                source: Arc::clone(source),
+                refused: new.facts().fingerprint,
+                earlier: Arc::clone(old),
+                because: because.to_owned(),
+            });
+        }
+    }
+}
+
 /// Starts to watch and tell, on the control plane's runtime.
 pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
     let alerting = &server.alerting;
@@ -157,6 +174,7 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         move || handshakes(&registry),
         server.keeper.subscribe(),
         alerting.board.clone(),
+        undo(Arc::clone(server)),
     ));
 
     let (stop, stopped) = oneshot::channel::<()>();

@@ -2,6 +2,7 @@
 
 mod asked;
 mod passing;
+mod refused;
 mod taking;
 mod tracked;
 
@@ -21,7 +22,8 @@ use super::gather::{Gathered, Gatherer, Job, in_parallel};
 use super::memory::Memory;
 use super::standing::{Standing, Verdict};
 use super::terms::{
-    AcceptError, Accepted, Degraded, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
+    AcceptError, Accepted, Degraded, LoadReport, Message, Options, Refusal, Setback, Shared,
+    Timing, Wanted,
 };
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
@@ -222,6 +224,7 @@ impl Conductor {
                 }) => {
                     let _gone = reply.send(self.accept(&source, &because));
                 }
+                Ok(Message::GoBack(setback)) => self.go_back(setback),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             // Nothing here is known to panic. If something does, today's certificates must not be
@@ -372,7 +375,8 @@ impl Conductor {
         if !job.source.keep {
             return Vec::new();
         }
-        let generations = self.memory.recall(&job.source.files);
+        let mut generations = self.memory.recall(&job.source.files);
+        generations.retain(|kept| !self.memory.refused().contains(&kept.fingerprint));
         if let Some(Ok(on_disk)) = &gathered.news
             && generations
                 .first()

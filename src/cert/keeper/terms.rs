@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use super::gather::Work;
 use crate::cert::inventory::{Inventory, Settings};
 use crate::cert::load::Roots;
-use crate::cert::{Event, Fingerprint, Reason, Rejection};
+use crate::cert::{Event, Fingerprint, Reason, Rejection, Verified};
 use crate::clock::Clock;
 use crate::config::{CertificateSource, Config, SiteName};
 use crate::state::StateDir;
@@ -176,7 +176,21 @@ pub(super) enum Message {
         because: String,
         reply: Sender<Result<Accepted, AcceptError>>,
     },
+    GoBack(Setback),
     Stop,
+}
+
+/// A swap that clients do not take, and that is to be undone.
+#[derive(Clone, Debug)]
+pub struct Setback {
+    /// The source, for people.
+    pub source: Arc<str>,
+    /// What clients refuse.
+    pub refused: Fingerprint,
+    /// What was served before.
+    pub earlier: Arc<Verified>,
+    /// How often they refuse, in words.
+    pub because: String,
 }
 
 /// What of a keeper's own work does not go as it should.

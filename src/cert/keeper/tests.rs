@@ -1,5 +1,6 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod refused;
 mod scale;
 
 use std::fs;
@@ -209,7 +210,7 @@ impl Running {
         }
     }
 
-    fn expect_event(&mut self, what: &str, is: impl Fn(&Event) -> bool) {
+    fn expect_event(&mut self, what: &str, mut is: impl FnMut(&Event) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.collect();

@@ -158,7 +158,6 @@ impl Conductor {
 
     /// Whether what is held back is still worse.
     pub(super) fn judge_again(&mut self, slot: u32) {
-        let (now, needs) = (self.clock.now(), self.needs.clone());
         let Some(tracked) = self.get(slot) else {
             return;
         };
@@ -166,15 +165,14 @@ impl Conductor {
             return;
         };
         let waiting = Arc::clone(waiting);
-        match tracked.standing.judge(&waiting, &needs, now) {
-            Verdict::Same | Verdict::Take => self.take(slot, waiting, Mode::Watching),
-            Verdict::HoldBack(rejection) => {
-                let reason = tracked.standing.disk().reason;
-                if reason != Some(rejection.reason) {
-                    let what = What::Worse(waiting);
-                    self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
-                }
+        let reason = tracked.standing.disk().reason;
+        match self.verdict(slot, &waiting) {
+            Some(Verdict::Same | Verdict::Take) => self.take(slot, waiting, Mode::Watching),
+            Some(Verdict::HoldBack(rejection)) if reason != Some(rejection.reason) => {
+                let what = What::Worse(waiting);
+                self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
             }
+            Some(Verdict::HoldBack(_)) | None => {}
         }
     }
 }

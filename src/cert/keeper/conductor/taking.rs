@@ -62,15 +62,11 @@ impl Conductor {
 
     /// A source gives a certificate.
     fn offer(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
-        let now = self.clock.now();
-        let needs = self.needs.clone();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        match tracked.standing.judge(&certificate, &needs, now) {
-            Verdict::Same => self.recover(slot),
-            Verdict::Take => self.take(slot, certificate, mode),
-            Verdict::HoldBack(rejection) => {
+        match self.verdict(slot, &certificate) {
+            None => {}
+            Some(Verdict::Same) => self.recover(slot),
+            Some(Verdict::Take) => self.take(slot, certificate, mode),
+            Some(Verdict::HoldBack(rejection)) => {
                 let what = What::Worse(certificate);
                 self.trouble(slot, what, Arc::new(rejection), false, mode);
             }
@@ -234,6 +230,7 @@ impl Conductor {
         let fingerprint = certificate.facts().fingerprint;
         tracked.standing.accept(certificate, now);
         let source = Arc::clone(&tracked.source.label);
+        self.memory.pardon(fingerprint);
         self.announce(
             Event::Accepted {
                 source,
