@@ -34,6 +34,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -399,12 +400,17 @@ pub struct Facts {
 pub struct Verified {
     key: Arc<CertifiedKey>,
     facts: Facts,
+    tally: Tally,
 }
 
 impl Verified {
     /// Only for [`load`], which has done the checking.
-    pub(in crate::cert) const fn new(key: Arc<CertifiedKey>, facts: Facts) -> Self {
-        Self { key, facts }
+    pub(in crate::cert) fn new(key: Arc<CertifiedKey>, facts: Facts) -> Self {
+        Self {
+            key,
+            facts,
+            tally: Tally::default(),
+        }
     }
 
     /// What a handshake uses.
@@ -417,9 +423,67 @@ impl Verified {
         &self.facts
     }
 
+    /// How clients receive it.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Whether one of its names covers `host` (lower case, no trailing dot, or an IP literal).
     pub fn covers(&self, host: &str) -> bool {
         self.facts.names.iter().any(|name| name.covers(host))
+    }
+}
+
+/// Counts the full handshakes that showed a certificate. Resumed ones show none and do not count.
+#[derive(Debug, Default)]
+pub struct Tally {
+    done: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What was counted up to a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Handshakes that were completed.
+    pub done: u64,
+    /// Handshakes that were ended by an alert of the client about the certificate.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// A handshake was completed.
+    pub fn done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client ended the handshake because of the certificate.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            done: self.done.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shown {
+    /// What was counted between then and now.
+    #[must_use]
+    pub const fn since(self, then: Self) -> Self {
+        Self {
+            done: self.done.saturating_sub(then.done),
+            refused: self.refused.saturating_sub(then.refused),
+        }
+    }
+
+    /// The share that was refused, from 0 to 1.
+    #[allow(clippy::cast_precision_loss)] // a share
+    pub fn share_refused(self) -> f64 {
+        self.refused as f64 / (self.done + self.refused).max(1) as f64
     }
 }
 

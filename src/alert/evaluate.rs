@@ -372,6 +372,7 @@ fn disk(
     };
     let patience = match disk.reason {
         Some(Reason::KeyMismatch) => HALVES_SETTLE,
+        Some(Reason::RefusedByClients) => 0,
         _ => SETTLES,
     };
     // Where what is served is about to run out, there is no time to wait.

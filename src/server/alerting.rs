@@ -17,13 +17,12 @@ use crate::alert::condition::{Code, Condition};
 use crate::alert::delivery::Patience;
 use crate::alert::http::Client;
 use crate::alert::probe::{self, Rhythm, Target};
-use crate::alert::refusals::{self, Handshakes};
+use crate::alert::refusals;
 use crate::alert::run::{self, Inputs, Listing};
 use crate::alert::world::{self, Listener};
 use crate::cert::Event;
 use crate::cert::keeper::{Setback, Wanted};
 use crate::config::{self, Config, Severity, SiteName};
-use crate::metrics::{HandshakeFailure, Registry, names};
 use crate::state::StateDir;
 use crate::tls::Trouble;
 
@@ -169,9 +168,7 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         alerting.board.clone(),
         Rhythm::default(),
     ));
-    let registry = server.registry.clone();
     tokio::spawn(refusals::run(
-        move || handshakes(&registry),
         server.keeper.subscribe(),
         alerting.board.clone(),
         undo(Arc::clone(server)),
@@ -272,13 +269,5 @@ fn canary(server: &Server, state: &Path, view: Arc<ArcSwap<View>>) -> Canary {
         patience: canary::PATIENCE,
         clock,
         board: server.alerting.board.clone(),
-    }
-}
-
-fn handshakes(registry: &Registry) -> Handshakes {
-    let with = |outcome| registry.total(names::TLS_HANDSHAKES, ("outcome", outcome));
-    Handshakes {
-        done: with("done"),
-        refused: with(HandshakeFailure::CertificateRefused.code()),
     }
 }

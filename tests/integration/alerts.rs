@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, eventually, python, require,
-    until,
+    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, curl, eventually, python,
+    require, until,
 };
 
 /// The alert that fires for this condition.
@@ -83,6 +83,65 @@ fn a_certificate_that_a_staple_calls_revoked_is_told() {
     assert!(proxy.certificate(&file)["revoked"].is_string());
     fs::copy(fixtures.join("ocsp.good.der"), &staple).unwrap();
     until("it is over", || firing(&proxy, "revoked").is_none());
+}
+
+/// Real clients that know one authority; a renewal from another one passes every check here.
+#[test]
+fn what_clients_refuse_after_a_renewal_is_told_and_taken_back_where_that_is_wanted() {
+    for go_back in [false, true] {
+        let origin = Origin::echo();
+        let (known, unknown) = (TestCa::new(), TestCa::new());
+        let builder = Staunch::build().set("alerts.go_back", go_back);
+        let folder = builder.path("site");
+        let first = known.issue(HOST);
+        let mut placed = Placed::pair(&folder, &first);
+        let other = builder.path("other");
+        let mut bystander = Placed::pair(&other, &known.issue("other.test"));
+        let authority = builder.path("known.pem");
+        fs::write(&authority, &known.root().pem).unwrap();
+        let proxy = builder
+            .certificate(&placed)
+            .certificate(&bystander)
+            .site(HOST, &origin)
+            .site("other.test", &origin)
+            .start();
+        let resolve = format!("{HOST}:{}:127.0.0.1", proxy.https().port());
+        let url = format!("https://{HOST}:{}/", proxy.https().port());
+        let visit = || {
+            let trust = ["--cacert", authority.to_str().unwrap()];
+            curl(&[&trust[..], &["--resolve", &resolve, &url]].concat())
+        };
+        visit().ok();
+
+        let renewed = unknown.issue(HOST);
+        placed.write(&renewed);
+        bystander.write(&known.issue("other.test"));
+        until("it is served", || {
+            proxy.tls(HOST).leaf() == renewed.fingerprint
+        });
+        for _ in 0..25 {
+            assert_eq!(
+                visit().status.code(),
+                Some(60),
+                "it verifies, and does not know the issuer"
+            );
+        }
+        let subject = placed.chain.to_str().unwrap();
+        if go_back {
+            until("the one before is served", || visit().status.success());
+            assert_eq!(proxy.tls(HOST).leaf(), first.fingerprint);
+            let disk = &proxy.certificate(&placed.chain)["disk"];
+            assert_eq!(disk["reason"], "refused_by_clients", "{disk}");
+            assert_eq!(proxy.certificate(&bystander.chain)["disk"]["state"], "same");
+            let alert = eventually("it is told", || firing(&proxy, "renewal_held_back"));
+            assert_eq!(alert["subject"], subject);
+        } else {
+            let alert = eventually("it is told", || firing(&proxy, "clients_refuse"));
+            assert_eq!(alert["severity"], "critical", "{alert}");
+            assert_eq!(alert["subject"], subject);
+            assert_eq!(proxy.tls(HOST).leaf(), renewed.fingerprint);
+        }
+    }
 }
 
 #[test]
