@@ -23,8 +23,8 @@ use crate::tls::{Current, Policies, Session};
 
 /// A handshake that is done.
 pub struct Done {
-    /// The stream of plain bytes.
-    pub stream: TlsStream<TcpStream>,
+    /// The stream of plain bytes. It is large and handed on a few times, hence the box.
+    pub stream: Box<TlsStream<TcpStream>>,
     /// What it was accepted under.
     pub policy: Arc<Current>,
 }
@@ -44,7 +44,7 @@ pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Fail
     if let Some(policy) = policies.only() {
         let policy = policy.current();
         let acceptor = TlsAcceptor::from(Arc::clone(&policy.config));
-        let stream = acceptor.accept(stream).await.map_err(nameless)?;
+        let stream = Box::new(acceptor.accept(stream).await.map_err(nameless)?);
         return Ok(Done { stream, policy });
     }
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
@@ -53,7 +53,10 @@ pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Fail
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let policy = policies.choose(name.as_deref()).current();
     match start.into_stream(Arc::clone(&policy.config)).await {
-        Ok(stream) => Ok(Done { stream, policy }),
+        Ok(stream) => Ok(Done {
+            stream: Box::new(stream),
+            policy,
+        }),
         Err(error) => Err(Failed { error, name }),
     }
 }
@@ -250,14 +253,18 @@ pub fn failed(
 /// A stream that tells of the alert which ends it before the client has said anything: over TLS
 /// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
 pub struct Listening {
-    inner: TlsStream<TcpStream>,
+    inner: Box<TlsStream<TcpStream>>,
     /// Until something came.
     first: Option<(Rc<Local>, SocketAddr)>,
 }
 
 impl Listening {
     /// Listens to this client.
-    pub const fn new(inner: TlsStream<TcpStream>, local: Rc<Local>, client: SocketAddr) -> Self {
+    pub const fn new(
+        inner: Box<TlsStream<TcpStream>>,
+        local: Rc<Local>,
+        client: SocketAddr,
+    ) -> Self {
         Self {
             inner,
             first: Some((local, client)),
