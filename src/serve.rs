@@ -144,7 +144,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
             local.edge().handshake(outcome, took);
             drop(greeted);
             let is_h2 = handshake::is_h2(&done.stream);
-            let stream = Listening::new(done.stream, Rc::clone(local), client);
+            let stream = Listening::new(done, Rc::clone(local), client);
             if is_h2 {
                 open.becomes(Protocol::Http2);
                 Box::pin(h2::serve(stream, &service, &Rc::new(peer), &guard)).await;

@@ -4,6 +4,7 @@
 //! path, allocates nothing. A client that names no host, or one that no certificate covers, gets
 //! the default certificate rather than a refusal, which would tell neither side anything.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -30,6 +31,27 @@ pub struct Counters {
     pub no_sni: AtomicU64,
     /// Nothing is held at all; the handshake failed.
     pub none_held: AtomicU64,
+}
+
+/// What a client was answered with.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The name that it asked for.
+    pub name: Option<Box<str>>,
+    /// The certificate.
+    pub certificate: Arc<Verified>,
+}
+
+thread_local! {
+    /// The resolver's last answer on this thread. `rustls` gives a resolver no way to say more than
+    /// the key, and lets go of the connection, and of the name in it, when a handshake fails.
+    static CHOSEN: Cell<Option<Chosen>> = const { Cell::new(None) };
+}
+
+/// Takes the resolver's answer, if it was asked on this thread since the last call. Who polls a
+/// handshake learns in this way what was chosen in it.
+pub fn take_chosen() -> Option<Chosen> {
+    CHOSEN.take()
 }
 
 /// A certificate that would be served.
@@ -107,6 +129,10 @@ impl Resolver {
             };
             counter.fetch_add(1, Ordering::Relaxed);
         }
+        CHOSEN.set(Some(Chosen {
+            name: name.map(Into::into),
+            certificate: Arc::clone(&best.certificate),
+        }));
         Some(Arc::clone(best.certificate.key()))
     }
 

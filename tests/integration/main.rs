@@ -10,9 +10,12 @@
 
 mod support;
 
+mod alerts;
 mod bodies;
+mod certbot;
 mod corpus;
 mod demo;
+mod hostile;
 mod http1;
 mod http2;
 mod layering;
