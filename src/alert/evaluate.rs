@@ -431,7 +431,7 @@ fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> Str
     };
     match held {
         Some(held) => format!(
-            "{what}; {} go on with the one from before, valid until {}.",
+            "{what}; the one from before is still served for {}, valid until {}.",
             names(held),
             words::moment(held.not_after)
         ),

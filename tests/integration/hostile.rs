@@ -249,6 +249,25 @@ const CASES: &[Case] = &[
         Rejected("unsupported_key"),
     ),
     (
+        "sha-1",
+        |it| {
+            let name = format!("subjectAltName=DNS:{}", it.name);
+            let make = "req -x509 -sha1 -days 90 -subj /CN=a -newkey ec -pkeyopt \
+                        ec_paramgen_curve:P-256 -noenc -addext";
+            let mut arguments: Vec<&OsStr> = make.split(' ').map(OsStr::new).collect();
+            arguments.push(OsStr::new(&name));
+            arguments.extend(
+                ["-out", "-keyout"]
+                    .map(OsStr::new)
+                    .iter()
+                    .zip([&it.chain, &it.key])
+                    .flat_map(|(option, file)| [*option, file.as_os_str()]),
+            );
+            openssl(&arguments);
+        },
+        HeldBack("untrusted_chain"),
+    ),
+    (
         "rsa-1024",
         |it| it.put(fixture("rsa-1024.pem"), fixture("rsa-1024.pem")),
         Rejected("weak_key"),
@@ -672,4 +691,95 @@ fn names_in_a_folder_may_be_no_text() {
     });
     let metrics = proxy.admin_get("/metrics").expect(200).text();
     assert!(metrics.contains("name=\"odd.test\""), "{metrics}");
+}
+
+/// A way to run a program that is bound by the permissions of files, as everybody but root is.
+fn bound_by_permissions(program: &Command) -> Command {
+    let mut command = Command::new(require("setpriv"));
+    if rustix::process::geteuid().is_root() {
+        command.args(["--bounding-set", "-dac_override,-dac_read_search"]);
+    }
+    command.arg(program.get_program()).args(program.get_args());
+    command.current_dir(program.get_current_dir().unwrap());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn start_bound(builder: Builder) -> Staunch {
+    builder.write();
+    let mut command = builder.command();
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(builder.config_path());
+    let command = bound_by_permissions(&command);
+    let proxy = builder.spawn(command);
+    proxy.wait_ready();
+    proxy
+}
+
+#[test]
+fn what_may_not_be_read_costs_itself_only() {
+    let origin = Origin::echo();
+    let ca = TestCa::new();
+    let builder = Staunch::build().trusting(&ca);
+    let (one, other) = (ca.issue("one.test"), ca.issue("other.test"));
+    let place = Placed::pair(&builder.path("one"), &one);
+    let beside = builder.path("beside");
+    Placed::pair(&beside.join("other"), &other);
+    let builder = builder
+        .certificate(&place)
+        .folder(&beside)
+        .site("one.test", &origin)
+        .site("other.test", &origin);
+    let copies = builder.path("state/last-good");
+    let proxy = start_bound(builder.clone());
+    until("both are served", || {
+        proxy.tls("one.test").leaf() == one.fingerprint
+            && proxy.tls("other.test").leaf() == other.fingerprint
+    });
+    until("both are copied", || {
+        fs::read_dir(&copies).is_ok_and(|all| all.count() >= 2)
+    });
+    // The key of one, as a job that runs as somebody else leaves it; the other's whole folder.
+    let allow = |path: &Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(path, mode).unwrap();
+    };
+    put(&place.chain, &ca.issue("one.test").chain);
+    allow(&place.key, 0o000);
+    allow(&beside.join("other"), 0o000);
+    let is_told = |proxy: &Staunch| {
+        let disk = &proxy.certificate(&place.chain)["disk"];
+        disk["state"] == "rejected" && disk["reason"] == "unreadable"
+    };
+    until("it is told", || is_told(&proxy));
+    let disk = proxy.certificate(&place.chain)["disk"].to_string();
+    assert!(disk.contains(place.key.to_str().unwrap()), "{disk}");
+    let both_served = |proxy: &Staunch| {
+        assert_eq!(proxy.tls("one.test").leaf(), one.fingerprint);
+        assert_eq!(proxy.tls("other.test").leaf(), other.fingerprint);
+    };
+    both_served(&proxy);
+    proxy.reload().expect(200);
+    both_served(&proxy);
+    proxy.term();
+    assert!(proxy.wait_exit().success());
+
+    let again = start_bound(builder.clone());
+    both_served(&again);
+    until("it is told again", || is_told(&again));
+    allow(&place.key, 0o600);
+    allow(&beside.join("other"), 0o700);
+    let renewed = ca.issue("one.test");
+    put(&place.key, &renewed.key);
+    put(&place.chain, &renewed.chain);
+    until("it is served", || {
+        again.tls("one.test").leaf() == renewed.fingerprint
+    });
 }
