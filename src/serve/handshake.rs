@@ -27,8 +27,8 @@ use crate::tls::{Current, Policies, Session};
 
 /// A handshake that is done.
 pub struct Done {
-    /// The stream of plain bytes.
-    pub stream: TlsStream<TcpStream>,
+    /// The stream of plain bytes. It is large and handed on a few times, hence the box.
+    pub stream: Box<TlsStream<TcpStream>>,
     /// What the client was answered with.
     pub chosen: Option<Chosen>,
     /// What it was accepted under.
@@ -93,7 +93,7 @@ fn finish(
                 tally.done();
             }
             Ok(Done {
-                stream,
+                stream: Box::new(stream),
                 chosen,
                 policy,
             })
@@ -301,7 +301,7 @@ pub fn failed(
 /// A stream that tells of the alert which ends it before the client has said anything: over TLS
 /// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
 pub struct Listening {
-    inner: TlsStream<TcpStream>,
+    inner: Box<TlsStream<TcpStream>>,
     /// Until something came.
     first: Option<First>,
 }
