@@ -24,8 +24,7 @@ const CLOSED: &str = "not-imported";
 pub fn import(path: &Path) -> Result<Imported, Error> {
     let top = parse::read(path)?;
     let mut import = Import {
-        folder: std::path::absolute(path.parent().unwrap_or_else(|| Path::new("")))
-            .map_or_else(|_| String::new(), |folder| folder.display().to_string()),
+        folder: parse::folder_of(path).display().to_string(),
         ..Import::default()
     };
     // A file of `sites-enabled` alone is taken as if it stood in `http`.

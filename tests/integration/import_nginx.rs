@@ -107,6 +107,19 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
 }
 
 #[test]
+fn relative_paths_are_below_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "server { listen 443 ssl; server_name a.test; ssl_certificate a.pem; }";
+    std::fs::write(folder.path().join("a.conf"), text).unwrap();
+    let mut command = Staunch::build().command();
+    let ran = run(command
+        .current_dir(folder.path())
+        .args(["import", "nginx", "a.conf"]));
+    let chain = format!("chain = \"{}\"", folder.path().join("a.pem").display());
+    assert!(ran.stdout.contains(&chain), "{}", ran.stdout);
+}
+
+#[test]
 fn a_fault_names_its_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let ran = import(

@@ -48,10 +48,15 @@ impl Directive {
     }
 }
 
+/// The folder of a file, from the root.
+pub(super) fn folder_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.parent().map(Path::to_owned).unwrap_or_default()
+}
+
 /// Reads a file and all that it includes.
 pub(super) fn read(path: &Path) -> Result<Vec<Directive>, Error> {
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let folder = folder_of(path);
     let mut reader = Reader {
         folder,
         left: LARGEST,
