@@ -31,7 +31,7 @@ use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
-use crate::tls::{Current, Session};
+use crate::tls::{Current, Ja4, Session};
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
@@ -74,6 +74,8 @@ pub struct Peer {
     pub tls_version: Option<&'static str>,
     /// What was agreed on.
     pub session: Option<Session>,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<Ja4>,
     /// What the connection was accepted under.
     pub policy: Option<Arc<Current>>,
     /// Who the client has shown to be, where that was asked for.
@@ -508,6 +510,7 @@ fn record(
             cipher: peer.session.and_then(|session| session.cipher),
             group: peer.session.and_then(|session| session.group),
             resumed: peer.session.is_some_and(|session| session.resumed),
+            ja4: peer.ja4.as_ref().map(Ja4::as_str),
             client_certificate: (peer.identity.as_ref())
                 .filter(|identity| identity.verified)
                 .map(|identity| identity.fingerprint.as_str()),

@@ -110,6 +110,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 sni: None,
                 tls_version: None,
                 session: None,
+                ja4: None,
                 policy: None,
                 identity: None,
             };
