@@ -10,6 +10,7 @@ pub mod drill;
 pub mod import;
 pub mod probe;
 pub mod run;
+pub mod upgrade;
 pub mod upstreams;
 
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ enum Command {
     Probe(probe::Args),
     /// Show the servers behind, and how they stand
     Upstreams(upstreams::Args),
+    /// Let a new process of the program on disk take over from the running one
+    Upgrade(upgrade::Args),
     /// Play time forward and show the alerts that would be sent
     Drill(drill::Args),
     /// Write the configuration of another program as one of staunch's
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Accept(args) => accept::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Upstreams(args) => upstreams::run(args),
+        Command::Upgrade(args) => upgrade::run(args),
         Command::Drill(args) => drill::run(args),
         Command::Import(args) => import::run(args),
     };

@@ -68,6 +68,8 @@ pub struct Config {
     pub limits: Limits,
     /// How to stop.
     pub drain: Drain,
+    /// How to give way to a new process.
+    pub upgrade: Upgrade,
     /// Whom to tell, and when.
     pub alerts: Alerts,
     /// The program's own log and the access log.
@@ -290,6 +292,15 @@ pub struct Drain {
     /// How long `/readyz` says 503 before the listeners close.
     pub notice: Duration,
     /// How long requests may then still take.
+    pub deadline: Duration,
+}
+
+/// `[upgrade]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// How long a new process may take until it is ready to take over.
+    pub ready: Duration,
+    /// How long the old one may go on with what is open.
     pub deadline: Duration,
 }
 

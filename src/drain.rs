@@ -7,10 +7,22 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// How connections are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// The process is about to go: those that rest are closed.
+    Now,
+    /// There is time. Those that rest over HTTP/1.1 are told with their next response, or left to
+    /// their idle timeout: one that is closed may just be bringing a request, and HTTP/1.1 has no
+    /// way to say that it was not taken.
+    Gently,
+}
+
 /// Whether this worker is stopping, and which connections are still open.
 #[derive(Debug, Default)]
 pub struct Draining {
     begun: Cell<bool>,
+    gently: Cell<bool>,
     open: Cell<usize>,
     slots: RefCell<Slots>,
 }
@@ -25,8 +37,9 @@ struct Slots {
 
 impl Draining {
     /// Tells all connections, now and in future.
-    pub fn begin(&self) {
+    pub fn begin(&self, manner: Manner) {
         self.begun.set(true);
+        self.gently.set(manner == Manner::Gently);
         let wakers: Vec<_> = self
             .slots
             .borrow_mut()
@@ -84,6 +97,14 @@ impl Guard {
         self.draining.begun.get()
     }
 
+    /// Ready once the end has come, for a connection that rests and has no other way to be told.
+    pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_draining(cx) {
+            Poll::Ready(()) if self.draining.gently.get() => Poll::Pending,
+            other => other,
+        }
+    }
+
     /// Ready once the end has come.
     pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.draining.begun.get() {
@@ -134,7 +155,7 @@ mod tests {
             drop(first);
         };
         let stop = async {
-            draining.begin();
+            draining.begin(Manner::Now);
             assert_eq!(draining.open(), 2);
             assert!(second.is_draining());
             drop(second);
@@ -142,5 +163,16 @@ mod tests {
         };
         tokio::join!(connection, stop);
         assert_eq!(draining.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn gently_leaves_those_that_rest() {
+        let draining = Rc::new(Draining::default());
+        let guard = draining.guard();
+        draining.begin(Manner::Gently);
+        assert!(guard.is_draining());
+        poll_fn(|cx| guard.poll_draining(cx)).await;
+        let closing = poll_fn(|cx| Poll::Ready(guard.poll_closing(cx))).await;
+        assert!(closing.is_pending());
     }
 }

@@ -30,7 +30,7 @@ mod scrape;
 mod tls;
 mod upstream;
 
-pub use control::{CertificateCounters, ReloadResult, Reloads};
+pub use control::{CertificateCounters, ReloadResult, Reloads, UpgradeResult, Upgrades};
 pub use edge::{Edge, ErrorKind, Handshake, HandshakeFailure, Limit, Timeout, TlsVersion};
 pub use edge::{ListenerSeries, OpenConnection, Protocol};
 pub use handle::{Counter, Gauge, Histogram};
@@ -76,6 +76,7 @@ mod tests {
         server.outcome(UpstreamOutcome::Response);
         CertificateCounters::new(&registry, ["expired"].into_iter()).rejected("expired");
         Reloads::new(&registry).record(ReloadResult::Refused);
+        Upgrades::new(&registry).record(UpgradeResult::Failed);
         registry
     }
 

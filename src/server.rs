@@ -6,19 +6,22 @@
 mod alerting;
 mod control;
 mod listeners;
+mod predecessor;
 mod reload;
 mod systemd;
+mod upgrade;
 mod upstreams;
 
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::KeyLog;
 use rustls_pki_types::TrustAnchor;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use crate::admin::logs;
@@ -28,7 +31,8 @@ use crate::cert::load::Roots;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::metrics::{Registry, Reloads, describe_process};
+use crate::listen::adopt::Inherited;
+use crate::metrics::{Registry, Reloads, Upgrades, describe_process};
 use crate::proxy::World;
 use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
@@ -36,9 +40,12 @@ use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
-use crate::worker::{self, Handle, Shared};
+use crate::worker::{self, Command, Handle, Shared};
 use crate::{listen, tls};
 use alerting::Alerting;
+use predecessor::Predecessor;
+pub use predecessor::Start;
+use upgrade::Program;
 
 /// How long the last lines of the log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -92,19 +99,36 @@ pub enum Error {
     /// TLS settings that the library does not take.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// The process that was to be replaced.
+    #[error("the process that was to be replaced goes on without us: {0}")]
+    Predecessor(#[from] listen::handover::Error),
     /// No thread, runtime or signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
 /// Serves until told to stop, and drains.
-pub fn run(config: Config, source: Source, debugging: &Debugging) -> Result<(), Error> {
-    let telemetry = Arc::new(telemetry::init(&logs::settings(&config.log))?);
-    let result = start(config, source, &telemetry, debugging);
-    if let Err(error) = &result {
-        tracing::error!(%error, "staunch cannot start");
+pub fn run(
+    config: Config,
+    source: Source,
+    debugging: &Debugging,
+    mut begin: Start,
+) -> Result<(), Error> {
+    let predecessor = begin.predecessor.take();
+    let result = match telemetry::init(&logs::settings(&config.log)).map(Arc::new) {
+        Ok(telemetry) => {
+            let result = start(config, source, &telemetry, debugging, begin, &predecessor);
+            if let Err(error) = &result {
+                tracing::error!(%error, "staunch cannot start");
+            }
+            telemetry.flush(FLUSH);
+            result
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let (Err(error), Some(predecessor)) = (&result, &predecessor) {
+        predecessor.refuse(&error.to_string());
     }
-    telemetry.flush(FLUSH);
     result
 }
 
@@ -113,11 +137,22 @@ fn start(
     source: Source,
     telemetry: &Arc<Telemetry>,
     debugging: &Debugging,
+    begin: Start,
+    predecessor: &Option<Predecessor>,
 ) -> Result<(), Error> {
     info!(version = env!("CARGO_PKG_VERSION"), "staunch starts");
     let telemetry = Arc::clone(telemetry);
-    let server = Arc::new(Server::prepare(config, source, telemetry, debugging)?);
-    control::run(&server)
+    let takes_over = predecessor.is_some();
+    let (server, opening) =
+        Server::prepare(config, source, telemetry, debugging, begin, takes_over)?;
+    control::run(&Arc::new(server), opening, predecessor.as_ref())
+}
+
+/// What is taken into use at the last moment, when nothing can fail any more.
+struct Opening {
+    sockets: listeners::Sockets,
+    admin: Option<TcpListener>,
+    policies: tls::Prepared,
 }
 
 /// The running world.
@@ -125,6 +160,11 @@ struct Server {
     source: Source,
     registry: Registry,
     reloads: Reloads,
+    upgrades: Upgrades,
+    /// What a successor is started from.
+    program: io::Result<Program>,
+    /// Sockets that somebody else opened.
+    inherited: Inherited,
     keeper: Keeper,
     alerting: Alerting,
     /// Where last-good certificates, the ledger and what was told are kept.
@@ -144,13 +184,16 @@ struct Server {
 }
 
 impl Server {
-    /// Builds everything and begins to accept.
+    /// Builds everything that can fail. Nothing is accepted yet.
     fn prepare(
         config: Config,
         source: Source,
         telemetry: Arc<Telemetry>,
         debugging: &Debugging,
-    ) -> Result<Self, Error> {
+        Start { inherited, .. }: Start,
+        takes_over: bool,
+    ) -> Result<(Self, Opening), Error> {
+        let program = Program::find();
         let registry = Registry::new();
         describe_process(&registry);
         let clock = Clock::system();
@@ -164,10 +207,16 @@ impl Server {
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
-        let sockets = listeners::bind_all(&config.listen, threads)?;
+        let sockets = listeners::open_all(&config.listen, threads, &inherited)?;
+        let admin = match config.listen.admin {
+            Some(address) => inherited.listen(address, 1)?.into_iter().next(),
+            None => None,
+        };
+        inherited.settle(|address| listeners::wants(&config.listen, address));
 
         let state = state_dir(&config);
         if let Some(state) = &state
+            && !(takes_over && canary::file(state.path()).exists())
             && let Err(error) = canary::begin(state.path(), &clock)
         {
             warn!(%error, "the canary cannot begin");
@@ -199,11 +248,12 @@ impl Server {
         let workers = (0..threads)
             .map(|index| worker::spawn(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
-        listeners::give(&workers, sockets, &config.listen, &policies);
-        tls.commit(policies);
-        Ok(Self {
+        let server = Self {
             source,
             reloads: Reloads::new(&registry),
+            upgrades: Upgrades::new(&registry),
+            program,
+            inherited,
             registry,
             keeper,
             alerting: Alerting::new(&config),
@@ -216,8 +266,41 @@ impl Server {
             shared,
             workers: Mutex::new(workers),
             config: Mutex::new(config),
-        })
+        };
+        let opening = Opening {
+            sockets,
+            admin,
+            policies,
+        };
+        Ok((server, opening))
     }
+
+    /// Begins to accept.
+    fn open(&self, sockets: listeners::Sockets, policies: tls::Prepared) {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners::give(&workers, sockets, &config.listen, &policies);
+        self.tls.commit(policies);
+    }
+}
+
+/// Tells every worker something that it answers.
+fn tell_all<T>(
+    server: &Server,
+    command: impl Fn(oneshot::Sender<T>) -> Command,
+) -> Vec<oneshot::Receiver<T>> {
+    let workers = server
+        .workers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    workers
+        .iter()
+        .map(|worker| {
+            let (reply, done) = oneshot::channel();
+            worker.tell(command(reply));
+            done
+        })
+        .collect()
 }
 
 /// What requests are served by, under this configuration.

@@ -34,6 +34,7 @@ pub use ja4::Ja4;
 pub use keep::{Keep, Options, Prepared, Trouble};
 pub use policy::{Current, Policies, Policy};
 pub use session::Session;
+pub use tickets::Legacy;
 
 /// Versions spoken with servers behind.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];

@@ -8,14 +8,15 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use rustix::net::{SocketFlags, accept_with};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +24,7 @@ use tracing::{error, warn};
 
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
-use crate::drain::Draining;
+use crate::drain::{Draining, Manner};
 use crate::listen;
 use crate::metrics::{ListenerSeries, Protocol, Registry};
 use crate::proxy::{Local, World};
@@ -55,13 +56,13 @@ pub struct Shared {
     pub certificates: Arc<Resolver>,
 }
 
-/// A listening socket of one worker.
+/// An address that one worker listens on.
 #[derive(Debug)]
 pub struct Listener {
     /// As configured; identifies it.
     pub address: SocketAddr,
-    /// The socket, bound and listening.
-    pub socket: std::net::TcpListener,
+    /// The sockets, bound and listening: one, or several that a process with more workers left.
+    pub sockets: Vec<std::net::TcpListener>,
     /// What it is for.
     pub role: Role,
     /// Peers that must send a PROXY protocol header.
@@ -84,9 +85,15 @@ pub enum Command {
     },
     /// Stop accepting here.
     Close(SocketAddr),
-    /// Stop accepting anywhere, finish what is open, and say how many connections are left when
-    /// all is done.
-    Drain(oneshot::Sender<()>),
+    /// Hand out copies of all listening sockets.
+    Lend(oneshot::Sender<Vec<(SocketAddr, OwnedFd)>>),
+    /// Stop accepting anywhere, finish what is open, and say when all is done.
+    Drain {
+        /// How connections are told.
+        manner: Manner,
+        /// Answered when none is open.
+        done: oneshot::Sender<()>,
+    },
     /// End, whatever is open; say how many connections that cut.
     Stop(oneshot::Sender<usize>),
 }
@@ -134,9 +141,10 @@ pub fn spawn(index: usize, shared: Shared) -> io::Result<Handle> {
     Ok(Handle { commands, thread })
 }
 
-/// A listener that is accepting.
+/// An address where connections are accepted.
 struct Accepting {
     service: Rc<RefCell<Rc<Service>>>,
+    sockets: Vec<Rc<TcpListener>>,
     /// Dropped to end it.
     _stop: watch::Sender<()>,
 }
@@ -176,11 +184,14 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
                 }
             }
             Command::Close(address) => drop(accepting.remove(&address)),
-            Command::Drain(done) => {
+            Command::Lend(reply) => {
+                let _ = reply.send(lend(&accepting));
+            }
+            Command::Drain { manner, done } => {
                 accepting.clear();
                 // Those that waited to be accepted are, before all are told.
                 tokio::task::yield_now().await;
-                draining.begin();
+                draining.begin(manner);
                 let draining = Rc::clone(&draining);
                 tokio::task::spawn_local(async move {
                     poll_fn(|cx| draining.poll_empty(cx)).await;
@@ -204,8 +215,24 @@ async fn sweep(local: Rc<Local>) {
     }
 }
 
+/// Copies of all sockets, for another process.
+fn lend(accepting: &HashMap<SocketAddr, Accepting>) -> Vec<(SocketAddr, OwnedFd)> {
+    let mut lent = Vec::new();
+    for (address, accepting) in accepting {
+        for socket in &accepting.sockets {
+            match socket.as_fd().try_clone_to_owned() {
+                Ok(copy) => lent.push((*address, copy)),
+                Err(error) => warn!(%address, %error, "a socket cannot be handed over"),
+            }
+        }
+    }
+    lent
+}
+
 fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<Accepting> {
-    let socket = TcpListener::from_std(listener.socket)?;
+    let sockets = (listener.sockets.into_iter())
+        .map(|socket| TcpListener::from_std(socket).map(Rc::new))
+        .collect::<io::Result<Vec<_>>>()?;
     let service = Service {
         local: Rc::clone(local),
         role: listener.role,
@@ -214,16 +241,19 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
     let service = Rc::new(RefCell::new(Rc::new(service)));
     let (stop, stopped) = watch::channel(());
     let series = ListenerSeries::new(&shared.registry, &listener.address.to_string());
-    tokio::task::spawn_local(accept(
-        socket,
-        Rc::clone(&service),
-        Rc::clone(local),
-        Arc::clone(&shared.doors),
-        series,
-        stopped,
-    ));
+    for socket in &sockets {
+        tokio::task::spawn_local(accept(
+            Rc::clone(socket),
+            Rc::clone(&service),
+            Rc::clone(local),
+            Arc::clone(&shared.doors),
+            Arc::clone(&series),
+            stopped.clone(),
+        ));
+    }
     Ok(Accepting {
         service,
+        sockets,
         _stop: stop,
     })
 }
@@ -231,7 +261,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
 /// Accepts until told to stop. Nothing is awaited here on behalf of a connection, and no error ends
 /// it.
 async fn accept(
-    socket: TcpListener,
+    socket: Rc<TcpListener>,
     service: Rc<RefCell<Rc<Service>>>,
     local: Rc<Local>,
     doors: Arc<Doors>,
@@ -278,12 +308,29 @@ async fn accept(
             }
         }
     }
-    // Closing the socket would reset those that wait in its queue.
-    poll_fn(|cx| {
-        while let Poll::Ready(Ok((stream, from))) = socket.poll_accept(cx) {
-            take(stream, from);
+    for (stream, from) in waiting(&socket) {
+        take(stream, from);
+    }
+}
+
+/// What waits in the queue of a socket that is about to be closed, which would reset it. The system
+/// is asked and not the runtime, which may not have heard of it yet and gives so many at a time.
+fn waiting(socket: &TcpListener) -> impl Iterator<Item = (tokio::net::TcpStream, SocketAddr)> {
+    let next = move || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        loop {
+            match accept_with(socket, flags).map_err(io::Error::from) {
+                Ok(stream) => return Some(std::net::TcpStream::from(stream)),
+                Err(error) if listen::per_connection(&error) => {}
+                Err(_) => return None,
+            }
         }
-        Poll::Ready(())
-    })
-    .await;
+    };
+    // Where another process has the same socket, there may always be one more.
+    std::iter::from_fn(next)
+        .take(listen::BACKLOG.unsigned_abs() as usize)
+        .filter_map(|stream| {
+            let from = stream.peer_addr().ok()?;
+            Some((tokio::net::TcpStream::from_std(stream).ok()?, from))
+        })
 }

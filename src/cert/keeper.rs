@@ -149,6 +149,12 @@ impl Keeper {
         self.shared.degraded.load().to_vec()
     }
 
+    /// Writes nothing into the state directory from now on, once what is being written is whole; or
+    /// goes on writing, with all that was left. Waits for the disk.
+    pub fn rest(&self, resting: bool) {
+        self.shared.rest.set(resting);
+    }
+
     /// How much was done so far.
     pub fn work(&self) -> &Work {
         &self.shared.work

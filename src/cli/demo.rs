@@ -100,6 +100,7 @@ fn demo(args: Args) -> Result<(), Error> {
         config,
         server::Source::File(path),
         &server::Debugging::default(),
+        server::Start::default(),
     )?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{DEFAULT_CONFIG, Exit};
 use crate::config::{self, Config, Flags, Report};
-use crate::server::{self, Debugging, Source};
+use crate::server::{self, Debugging, Source, Start};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,13 @@ pub struct Args {
 
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
+    let start = match Start::look() {
+        Ok(start) => start,
+        Err(error) => {
+            eprintln!("staunch: the process that was to be replaced is gone: {error}");
+            return Exit::Failed;
+        }
+    };
     let debugging = Debugging {
         keylog: args.keylog.clone(),
     };
@@ -57,13 +64,14 @@ pub fn run(args: Args) -> Exit {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{report}");
+            start.refuse(&report.to_string());
             return Exit::Failed;
         }
     };
     if !config.warnings.is_empty() {
         eprint!("{}", config.warnings);
     }
-    match server::run(config, source, &debugging) {
+    match server::run(config, source, &debugging, start) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             eprintln!("staunch: {error}");

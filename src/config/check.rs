@@ -83,6 +83,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         timeouts: file.timeouts,
         limits: file.limits,
         drain: file.drain,
+        upgrade: file.upgrade,
         alerts: file.alerts,
         log: file.log,
         warnings: Report::default(),

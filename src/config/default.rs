@@ -116,6 +116,13 @@ pub(super) const DRAIN_NOTICE: Duration = Duration::from_secs(5);
 /// shorter one or a longer grace period.
 pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Ten thousand certificates are read in a second or two; on a busy machine with a cold disk it is
+/// a few times that.
+pub(super) const UPGRADE_READY: Duration = Duration::from_secs(60);
+
+/// Downloads and tunnels go on in the old process meanwhile, at the cost of its memory.
+pub(super) const UPGRADE_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
 /// ACME clients renew with a third of the lifetime left; at a quarter, that has failed for a
 /// twelfth of the lifetime: a week for 90 days, half a day for six.
 pub(super) const OVERDUE: f64 = 0.25;

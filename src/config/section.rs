@@ -15,7 +15,7 @@ use super::upstream::upstream;
 use super::value::{Address, LogLevel, RoutePath, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
-    Timeouts, Workers,
+    Timeouts, Upgrade, Workers,
 };
 
 /// The shortest and longest time that a deadline can be set to: none is off by being zero, and
@@ -65,6 +65,7 @@ pub(super) struct File {
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
+    pub(super) upgrade: Upgrade,
     pub(super) alerts: Alerts,
     pub(super) log: Log,
 }
@@ -102,6 +103,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         timeouts: t.section("timeouts", "timeouts", timeouts),
         limits: t.section("limits", "limits", super::limits::limits),
         drain: t.section("drain", "drain", drain),
+        upgrade: t.section("upgrade", "upgrade", upgrade),
         alerts: t.section("alerts", "alerts", alerts),
         log: t.section("log", "log", log),
     }
@@ -375,6 +377,25 @@ fn drain(t: &mut Table<'_>) -> Drain {
             default::DRAIN_DEADLINE,
             Duration::ZERO..=LONGEST,
             "How long requests may then still take; what is open after that is closed.",
+        ),
+    }
+}
+
+fn upgrade(t: &mut Table<'_>) -> Upgrade {
+    Upgrade {
+        ready: t.or_within(
+            "ready",
+            default::UPGRADE_READY,
+            SHORTEST..=LONGEST,
+            "How long a new process may take until it is ready to take over. One that is not ready \
+             by then is ended, and the old one goes on.",
+        ),
+        deadline: t.or_within(
+            "deadline",
+            default::UPGRADE_DEADLINE,
+            Duration::ZERO..=LONGEST,
+            "How long the old process then goes on with the connections that it has; what is open \
+             after that is closed.",
         ),
     }
 }

@@ -55,6 +55,32 @@ label! {
     }
 }
 
+label! {
+    /// How an upgrade ended.
+    pub enum UpgradeResult {
+        /// A new process serves.
+        Done = "done",
+        /// Nothing changed.
+        Failed = "failed",
+    }
+}
+
+/// Attempts to let a new process take over. One owner only.
+#[derive(Debug)]
+pub struct Upgrades(Set<UpgradeResult>);
+
+impl Upgrades {
+    /// None so far.
+    pub fn new(registry: &Registry) -> Self {
+        Self(Set::new(registry, names::UPGRADES, &[], "outcome"))
+    }
+
+    /// Counts one.
+    pub fn record(&self, result: UpgradeResult) {
+        self.0.inc(result);
+    }
+}
+
 /// Reloads of the configuration. One owner only.
 #[derive(Debug)]
 pub struct Reloads {

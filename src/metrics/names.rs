@@ -221,6 +221,11 @@ pub const RELOADS: Metric = metric(
     "staunch_reloads_total",
     "Reloads of the configuration, by outcome",
 );
+/// Labels: outcome.
+pub const UPGRADES: Metric = metric(
+    "staunch_upgrades_total",
+    "Attempts to let a new process take over, by outcome",
+);
 /// Labels: kind, file.
 pub const TLS_FILE_STALE: Metric = metric(
     "staunch_tls_file_stale",

@@ -93,7 +93,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
                     Err(_) => Some(End::Abort),
                 });
             }
-            if !fresh && guard.poll_draining(cx).is_ready() {
+            if !fresh && guard.poll_closing(cx).is_ready() {
                 return Poll::Ready(Some(End::Close));
             }
             if self.deadline.poll(cx).is_ready() {

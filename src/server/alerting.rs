@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Server;
@@ -117,11 +117,14 @@ pub fn wanted(config: &Config, state: bool) -> Wanted {
 pub struct Running {
     stop: oneshot::Sender<()>,
     told: JoinHandle<()>,
+    /// Those that only look.
+    tasks: JoinSet<()>,
 }
 
 impl Running {
     /// Ends them; what was told and what was not delivered is written down.
-    pub async fn end(self) {
+    pub async fn end(mut self) {
+        self.tasks.shutdown().await;
         drop(self.stop);
         // It logged its panic, if there was one.
         let _ = self.told.await;
@@ -159,16 +162,17 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
             world::targets(&all, &view.sites, &inventory, &clock)
         })
     };
+    let mut tasks = JoinSet::new();
     if let Some(state) = &state {
         let canary = canary(server, state.path(), Arc::clone(&view));
-        tokio::spawn(canary.run());
+        tasks.spawn(canary.run());
     }
-    tokio::spawn(probe::run(
+    tasks.spawn(probe::run(
         move || targets(),
         alerting.board.clone(),
         Rhythm::default(),
     ));
-    tokio::spawn(refusals::run(
+    tasks.spawn(refusals::run(
         server.keeper.subscribe(),
         alerting.board.clone(),
         undo(Arc::clone(server)),
@@ -204,7 +208,7 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         // An error is the other end being dropped, which is the signal.
         let _ = stopped.await;
     }));
-    Running { stop, told }
+    Running { stop, told, tasks }
 }
 
 /// What is wrong with a file that TLS goes by.

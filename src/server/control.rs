@@ -2,9 +2,11 @@
 
 use std::io;
 use std::mem::take;
+use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,12 +15,15 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use super::{Error, Server, alerting, systemd, upstreams};
-use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
+use super::predecessor::Predecessor;
+use super::upgrade::{self, Successor};
+use super::{Error, Opening, Server, alerting, systemd, tell_all, upstreams};
+use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome, Reply, Route};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
 use crate::cert::keeper::AcceptError;
-use crate::listen;
+use crate::drain::Manner;
+use crate::listen::adopt::share;
 use crate::metrics::Registry;
 use crate::worker::{Command, Handle};
 
@@ -26,11 +31,16 @@ use crate::worker::{Command, Handle};
 const WAITING_RELOADS: usize = 16;
 
 type ReloadRequest = oneshot::Sender<ReloadOutcome>;
+type UpgradeRequest = oneshot::Sender<Result<Successor, String>>;
 
 /// Runs until the world has stopped.
-pub fn run(server: &Arc<Server>) -> Result<(), Error> {
+pub fn run(
+    server: &Arc<Server>,
+    opening: Opening,
+    predecessor: Option<&Predecessor>,
+) -> Result<(), Error> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(control(server))?;
+    runtime.block_on(control(server, opening, predecessor))?;
     // What still blocks (a slow disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
@@ -39,6 +49,7 @@ pub fn run(server: &Arc<Server>) -> Result<(), Error> {
 struct Signals {
     hup: Signal,
     usr1: Signal,
+    usr2: Signal,
     end: End,
 }
 
@@ -53,6 +64,7 @@ impl Signals {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
             usr1: signal(SignalKind::user_defined1())?,
+            usr2: signal(SignalKind::user_defined2())?,
             end: End {
                 term: signal(SignalKind::terminate())?,
                 int: signal(SignalKind::interrupt())?,
@@ -70,14 +82,38 @@ impl End {
     }
 }
 
-async fn control(server: &Arc<Server>) -> Result<(), Error> {
+async fn control(
+    server: &Arc<Server>,
+    opening: Opening,
+    predecessor: Option<&Predecessor>,
+) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let (readiness, watch) = watch::channel(Readiness::Starting {
         reason: "starting".into(),
     });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(WAITING_RELOADS);
+    let (upgrade, mut upgrades) = mpsc::channel::<UpgradeRequest>(1);
     let (end_admin, admin_ended) = oneshot::channel::<()>();
-    let admin = start_admin(server, watch, reload)?.map(|(listener, state)| {
+    let Opening {
+        sockets,
+        admin,
+        policies,
+    } = opening;
+    let admin = share(admin.into_iter().collect(), 1).into_iter().flatten();
+    let admin = admin.map(TcpListener::from_std).next().transpose()?;
+    let admin_socket = (admin.as_ref())
+        .map(|socket| socket.as_fd().try_clone_to_owned())
+        .transpose()?;
+    upstreams::start(server);
+    if let Some(predecessor) = predecessor {
+        // Nothing else can go on before the other one answers, which takes a moment.
+        let legacy = predecessor.prepared()?;
+        server.tls.inherit(&legacy.tickets);
+        legacy.drain(&server.shared.world.load().upstreams);
+    }
+    server.open(sockets, policies);
+    let admin = admin.map(|listener| {
+        let state = admin_state(server, watch, reload, upgrade);
         tokio::spawn(admin::serve(listener, state, async move {
             let _ = admin_ended.await;
         }))
@@ -86,14 +122,17 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         server.registry.clone(),
         server.keeper.subscribe(),
     ));
-    upstreams::start(server);
-    let alerting = alerting::start(server, server.state.clone());
+    let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
+    if let Some(predecessor) = predecessor {
+        predecessor.serving();
+    }
     systemd::ready();
     info!("ready");
-    let reason = loop {
+    let lend = || (admin_socket.as_ref()).and_then(|socket| socket.try_clone().ok());
+    let end = loop {
         tokio::select! {
-            reason = signals.end.recv() => break reason,
+            reason = signals.end.recv() => break Ending::Told(reason),
             _ = signals.hup.recv() => {
                 reload_now(server).await;
             }
@@ -104,19 +143,63 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
             Some(reply) = reloads.recv() => {
                 let _ = reply.send(reload_now(server).await);
             }
+            reply = asked(&mut signals.usr2, &mut upgrades) => {
+                let given = tokio::select! {
+                    given = upgrade::give_way(server, lend(), &mut alerting) => given,
+                    reason = signals.end.recv() => break Ending::Told(reason),
+                };
+                let replaced = given.is_ok();
+                if let Some(reply) = reply {
+                    let _ = reply.send(given.map_err(|failure| failure.to_string()));
+                }
+                if replaced {
+                    break Ending::Replaced;
+                }
+            }
         }
     };
-    systemd::stopping();
-    readiness.send_replace(Readiness::Draining {
-        reason: reason.into(),
-    });
-    drain(server, &mut signals.end).await;
-    alerting.end().await;
-    drop(end_admin);
+    match end {
+        Ending::Told(reason) => {
+            systemd::stopping();
+            readiness.send_replace(Readiness::Draining {
+                reason: reason.into(),
+            });
+            drain(server, &mut signals.end).await;
+            if let Some(alerting) = alerting {
+                alerting.end().await;
+            }
+            drop(end_admin);
+        }
+        Ending::Replaced => {
+            // The other one answers there now.
+            drop((end_admin, admin_socket));
+            finish(server, &mut signals.end).await;
+        }
+    }
     if let Some(admin) = admin {
         let _ = admin.await;
     }
     Ok(())
+}
+
+/// Why the end has come.
+enum Ending {
+    /// A signal.
+    Told(&'static str),
+    /// Another process serves.
+    Replaced,
+}
+
+/// Waits until a new process is to take over; whom to tell how that went.
+async fn asked(
+    usr2: &mut Signal,
+    upgrades: &mut mpsc::Receiver<UpgradeRequest>,
+) -> Option<UpgradeRequest> {
+    tokio::select! {
+        _ = usr2.recv() => None,
+        // The admin address lives as long as the loop that asks.
+        Some(reply) = upgrades.recv() => Some(reply),
+    }
 }
 
 /// Counts what happens to certificates, for as long as the keeper lives.
@@ -147,23 +230,12 @@ async fn reload_now(server: &Arc<Server>) -> ReloadOutcome {
     })
 }
 
-fn start_admin(
+fn admin_state(
     server: &Arc<Server>,
     readiness: watch::Receiver<Readiness>,
     reload: mpsc::Sender<ReloadRequest>,
-) -> Result<Option<(TcpListener, Arc<admin::State>)>, Error> {
-    let address = server
-        .config
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .listen
-        .admin;
-    let Some(address) = address else {
-        return Ok(None);
-    };
-    let socket = listen::bind(address, 1)?.remove(0);
-    let listener = TcpListener::from_std(socket)?;
-    info!(%address, "admin address");
+    upgrade: mpsc::Sender<UpgradeRequest>,
+) -> Arc<admin::State> {
     let inventory: admin::Inventory = {
         let clock = server.shared.clock.clone();
         let inventory = server.keeper.inventory();
@@ -196,16 +268,41 @@ fn start_admin(
     };
     let listing = server.alerting.listing.clone();
     let alerts = move || serde_json::json!(*listing.load());
-    let state = admin::State {
+    let upgrade = Route::post(
+        "/api/upgrade",
+        "let a new process of the program on disk take over",
+        move |_| upgrade_when_asked(upgrade.clone()),
+    );
+    let mut more = upstreams::routes(server);
+    more.push(upgrade);
+    Arc::new(admin::State {
         registry: server.registry.clone(),
         readiness,
         inventory,
         alerts: Box::new(alerts),
         reload: Box::new(reload),
         accept: Box::new(accept),
-        more: upstreams::routes(server),
-    };
-    Ok(Some((listener, Arc::new(state))))
+        more,
+    })
+}
+
+async fn upgrade_when_asked(upgrade: mpsc::Sender<UpgradeRequest>) -> Reply {
+    let (reply, outcome) = oneshot::channel();
+    if upgrade.try_send(reply).is_err() {
+        let detail = "an upgrade is under way, or staunch is stopping";
+        return Reply::error(StatusCode::CONFLICT, "under_way", detail);
+    }
+    match outcome.await {
+        Ok(Ok(Successor { process, version })) => {
+            let answer = serde_json::json!({ "ok": true, "process": process, "version": version });
+            Reply::json(StatusCode::OK, &answer)
+        }
+        Ok(Err(why)) => Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "upgrade_failed", &why),
+        Err(_) => {
+            let detail = "staunch is stopping";
+            Reply::error(StatusCode::CONFLICT, "stopping", detail)
+        }
+    }
 }
 
 async fn accept(server: Arc<Server>, acceptance: Acceptance) -> AcceptOutcome {
@@ -250,14 +347,32 @@ async fn drain(server: &Server, end: &mut End) {
             return stop(server).await;
         }
     }
-    let drained: Vec<_> = tell_all(server, Command::Drain);
+    wait(server, end, Manner::Now, times.deadline).await;
+}
+
+/// The way down of a process that is replaced: nobody comes any more, and those who are there have
+/// time.
+async fn finish(server: &Server, end: &mut End) {
+    let deadline = server
+        .config
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .upgrade
+        .deadline;
+    info!(?deadline, "finishing what is open");
+    wait(server, end, Manner::Gently, deadline).await;
+}
+
+/// Stops accepting, and waits until nothing is open, or the deadline has passed.
+async fn wait(server: &Server, end: &mut End, manner: Manner, deadline: Duration) {
+    let drained = tell_all(server, |done| Command::Drain { manner, done });
     let all = async {
         for done in drained {
             let _ = done.await;
         }
     };
     tokio::select! {
-        done = timeout_at(Instant::now() + times.deadline, all) => if done.is_err() {
+        done = timeout_at(Instant::now() + deadline, all) => if done.is_err() {
             warn!("the deadline has passed");
         },
         reason = end.recv() => warn!(reason, "told twice: ending at once"),
@@ -282,22 +397,4 @@ async fn stop(server: &Server) {
     } else {
         info!("stopped; every connection was finished");
     }
-}
-
-fn tell_all<T>(
-    server: &Server,
-    command: impl Fn(oneshot::Sender<T>) -> Command,
-) -> Vec<oneshot::Receiver<T>> {
-    let workers = server
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    workers
-        .iter()
-        .map(|worker| {
-            let (reply, done) = oneshot::channel();
-            worker.tell(command(reply));
-            done
-        })
-        .collect()
 }

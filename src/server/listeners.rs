@@ -7,36 +7,54 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::config::Listen;
-use crate::listen::{self, BindError};
+use crate::listen::BindError;
+use crate::listen::adopt::{Inherited, share};
 use crate::serve::Role;
 use crate::tls::Prepared;
 use crate::worker::{Command, Handle, Listener};
 
-/// Sockets by address, one for each worker.
+/// Sockets by address, for all workers together.
 pub type Sockets = BTreeMap<SocketAddr, Vec<TcpListener>>;
 
-/// Binds all addresses, for this many workers. All or none.
-pub fn bind_all(listen: &Listen, workers: usize) -> Result<Sockets, BindError> {
-    bind(addresses(listen), workers)
+/// Opens all addresses, for this many workers. All or none.
+pub fn open_all(
+    listen: &Listen,
+    workers: usize,
+    inherited: &Inherited,
+) -> Result<Sockets, BindError> {
+    open(addresses(listen), workers, inherited)
 }
 
-/// Binds the addresses that `new` has and `old` has not. All or none.
-pub fn bind_new(old: &Listen, new: &Listen, workers: usize) -> Result<Sockets, BindError> {
+/// Opens the addresses that `new` has and `old` has not. All or none.
+pub fn open_new(
+    old: &Listen,
+    new: &Listen,
+    workers: usize,
+    inherited: &Inherited,
+) -> Result<Sockets, BindError> {
     let kept: Vec<_> = addresses(old).collect();
-    bind(
-        addresses(new).filter(|address| !kept.contains(address)),
-        workers,
-    )
+    let new = addresses(new).filter(|address| !kept.contains(address));
+    open(new, workers, inherited)
 }
 
-fn bind(addresses: impl Iterator<Item = SocketAddr>, workers: usize) -> Result<Sockets, BindError> {
+fn open(
+    addresses: impl Iterator<Item = SocketAddr>,
+    workers: usize,
+    inherited: &Inherited,
+) -> Result<Sockets, BindError> {
     addresses
-        .map(|address| Ok((address, listen::bind(address, workers)?)))
+        .map(|address| Ok((address, inherited.listen(address, workers)?)))
         .collect()
 }
 
+/// Where requests come in.
 fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
     listen.https.iter().chain(&listen.http).copied()
+}
+
+/// Whether anything listens on this address.
+pub fn wants(listen: &Listen, address: SocketAddr) -> bool {
+    listen.admin == Some(address) || addresses(listen).any(|wanted| wanted == address)
 }
 
 /// Hands bound sockets to the workers.
@@ -45,10 +63,11 @@ pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Prepare
     for (address, sockets) in sockets {
         let role = role(listen, address, tls);
         info!(%address, https = matches!(role, Role::Https(_)), "listening");
-        for (worker, socket) in workers.iter().zip(sockets) {
+        let shares = share(sockets, workers.len());
+        for (worker, sockets) in workers.iter().zip(shares) {
             worker.tell(Command::Listen(Listener {
                 address,
-                socket,
+                sockets,
                 role: role.clone(),
                 proxy_protocol_from: Arc::clone(&proxy_protocol_from),
             }));

@@ -62,8 +62,9 @@ impl Server {
         let access = AccessLog::prepare(&logs::access_settings(&config.log))
             .map_err(|error| vec![format!("the access log cannot be opened: {error}")])?;
         let threads = current.workers.threads.get();
-        let sockets = listeners::bind_new(&current.listen, &config.listen, threads)
-            .map_err(|error| vec![error.to_string()])?;
+        let sockets =
+            listeners::open_new(&current.listen, &config.listen, threads, &self.inherited)
+                .map_err(|error| vec![error.to_string()])?;
         let tls = (self.tls.prepare(&config)).map_err(|error| vec![error.to_string()])?;
         let changed = differences(current, &config);
         Ok(Plan {
@@ -150,6 +151,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     note(old.timeouts != new.timeouts, "timeouts");
     note(old.limits != new.limits, "limits");
     note(old.drain != new.drain, "drain");
+    note(old.upgrade != new.upgrade, "upgrade");
     note(old.alerts != new.alerts, "alerts");
     note(old.log != new.log, "log");
     note(old.certificates != new.certificates, "certificate sources");

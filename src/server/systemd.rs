@@ -16,6 +16,12 @@ pub fn reloading() {
     }
 }
 
+/// Another process is the service from now on. Only the main process may say so
+/// (`NotifyAccess=main`), so that it is the old one that does.
+pub fn main_process(id: u32) {
+    tell(&[NotifyState::MainPid(id)]);
+}
+
 /// The end has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);

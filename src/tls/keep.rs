@@ -270,6 +270,16 @@ impl Keep {
         units.push((purpose, loaded));
     }
 
+    /// What a successor needs to open the tickets that were given out.
+    pub fn bequeath(&self) -> tickets::Legacy {
+        self.shared.ring.bequeath()
+    }
+
+    /// Opens the tickets that a predecessor gave out.
+    pub fn inherit(&self, legacy: &tickets::Legacy) {
+        self.shared.ring.inherit(legacy);
+    }
+
     /// What is wrong with files now.
     pub fn troubles(&self) -> Vec<Trouble> {
         let state = self.shared.state();

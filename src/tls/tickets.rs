@@ -24,6 +24,7 @@ use aws_lc_rs::hkdf::{self, HKDF_SHA256, Prk, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
 
 use super::digest::sha256;
 use super::file::Fault;
@@ -68,6 +69,25 @@ impl Secret {
         let mut bytes = vec![0; 64];
         aws_lc_rs::rand::fill(&mut bytes).ok()?;
         Some(Self(bytes))
+    }
+}
+
+/// Secrets of a ring of its own, as a successor is told them: never written anywhere.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Legacy {
+    /// Base64, the one that encrypts first.
+    secrets: Vec<Sensitive>,
+    rotated: i64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Sensitive(String);
+
+impl fmt::Debug for Sensitive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sensitive")
     }
 }
 
@@ -124,6 +144,30 @@ impl Ring {
             state.shared = false;
             state.rotated = now;
             state.replace(Secret::random().into_iter().collect());
+        }
+    }
+
+    /// What a successor goes on with; nothing where they come from files, which it reads itself.
+    pub fn bequeath(&self) -> Legacy {
+        let state = self.state();
+        if state.shared {
+            return Legacy::default();
+        }
+        let encode = |secret: &Secret| Sensitive(BASE64.encode(&secret.0));
+        Legacy {
+            secrets: state.secrets.iter().map(encode).collect(),
+            rotated: state.rotated,
+        }
+    }
+
+    /// Goes on with what a predecessor left, unless secrets come from files.
+    pub fn inherit(&self, legacy: &Legacy) {
+        let decode = |secret: &Sensitive| Some(Secret(BASE64.decode(&secret.0).ok()?));
+        let secrets: Vec<_> = legacy.secrets.iter().filter_map(decode).collect();
+        let mut state = self.state();
+        if !state.shared && !secrets.is_empty() {
+            state.rotated = legacy.rotated;
+            state.replace(secrets);
         }
     }
 

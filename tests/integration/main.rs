@@ -31,6 +31,7 @@ mod start;
 mod swap;
 mod tls;
 mod tls_policy;
+mod upgrade;
 mod upstream;
 mod upstream_http2;
 mod websocket;

@@ -24,7 +24,7 @@ pub use nginx::Nginx;
 pub use origin::{Exchange, Gate, Origin};
 pub use port::Port;
 pub use programs::{Ran, curl, promtool, python, require, run};
-pub use staunch::{Builder, Site, Staunch};
+pub use staunch::{BINARY, Builder, Site, Staunch};
 pub use traffic::Traffic;
 pub use wait::{PATIENCE, continually, eventually, until};
 

@@ -115,6 +115,7 @@ impl Conductor {
         } = options;
         let now = Instant::now();
         let round = |period, rate| Round::new(period, rate, now);
+        let memory = Memory::open(state, Arc::clone(&shared.rest));
         Self {
             gatherer: Gatherer {
                 reader: Reader::new(),
@@ -126,7 +127,7 @@ impl Conductor {
             wanted,
             clock,
             timing,
-            memory: Memory::open(state),
+            memory,
             watch: Watch::start(wake),
             folders: Folders::default(),
             tracked: Vec::new(),

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tracing::{error, info, warn};
@@ -31,6 +31,29 @@ pub(super) struct Memory {
     refused: Vec<Fingerprint>,
     state: Option<StateDir>,
     problem: Arc<Mutex<Option<String>>>,
+    rest: Arc<Rest>,
+}
+
+/// Lets another process write in our place for a while, and us no more until it is over.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    resting: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Rest {
+    /// Begins once what is being written is whole; or ends.
+    pub(super) fn set(&self, resting: bool) {
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = resting;
+        self.over.notify_all();
+    }
+
+    /// A turn to write, held while it lasts.
+    fn turn(&self) -> MutexGuard<'_, bool> {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = self.over.wait_while(resting, |resting| *resting);
+        over.unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Something to write.
@@ -52,7 +75,7 @@ const REFUSED: &str = "refused.json";
 const MOST_REFUSED: usize = 100;
 
 impl Memory {
-    pub(super) fn open(state: Option<StateDir>) -> Self {
+    pub(super) fn open(state: Option<StateDir>, rest: Arc<Rest>) -> Self {
         let mut memory = Self {
             last_good: None,
             ledger: None,
@@ -61,6 +84,7 @@ impl Memory {
             refused: Vec::new(),
             state: None,
             problem: Arc::default(),
+            rest,
         };
         let Some(state) = state else {
             return memory;
@@ -113,6 +137,7 @@ impl Memory {
             ledger,
             state,
             problem: Arc::clone(&self.problem),
+            rest: Arc::clone(&self.rest),
         };
         let early = std::mem::take(&mut self.early);
         let spawned = thread::Builder::new()
@@ -209,6 +234,7 @@ struct Scribe {
     ledger: Ledger,
     state: StateDir,
     problem: Arc<Mutex<Option<String>>>,
+    rest: Arc<Rest>,
 }
 
 impl Scribe {
@@ -222,6 +248,8 @@ impl Scribe {
     }
 
     fn write(&mut self, task: Task) {
+        let rest = Arc::clone(&self.rest);
+        let _turn = rest.turn();
         let written = match task {
             Task::Save { source, input, is } => self.last_good.save(&source, &input, is),
             Task::Forget(all) => all

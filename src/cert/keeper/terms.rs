@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::gather::Work;
+use super::memory::Rest;
 use crate::cert::inventory::{Inventory, Settings};
 use crate::cert::load::Roots;
 use crate::cert::{Event, Fingerprint, Reason, Rejection, Verified};
@@ -211,6 +212,7 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<Arc<Event>>,
     pub(super) degraded: ArcSwap<Vec<Degraded>>,
     pub(super) work: Arc<Work>,
+    pub(super) rest: Arc<Rest>,
 }
 
 impl Shared {
@@ -220,6 +222,7 @@ impl Shared {
             events: broadcast::channel(EVENTS).0,
             degraded: ArcSwap::default(),
             work: Arc::default(),
+            rest: Arc::default(),
         }
     }
 }

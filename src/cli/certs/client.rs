@@ -32,15 +32,25 @@ pub(in crate::cli) fn ask(
     path: &str,
     body: Option<&serde_json::Value>,
 ) -> Result<Answer, String> {
+    ask_within(DEADLINE, admin, path, body)
+}
+
+/// The same, with so much time for the whole of it.
+pub(in crate::cli) fn ask_within(
+    deadline: Duration,
+    admin: &str,
+    path: &str,
+    body: Option<&serde_json::Value>,
+) -> Result<Answer, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     let authority = authority(admin)?;
     runtime.block_on(async {
-        match timeout(DEADLINE, exchange(&authority, path, body)).await {
+        match timeout(deadline, exchange(&authority, path, body)).await {
             Ok(answer) => answer.map_err(|error| format!("{authority}: {error}")),
-            Err(_) => Err(format!("{authority}: no answer within {DEADLINE:?}")),
+            Err(_) => Err(format!("{authority}: no answer within {deadline:?}")),
         }
     })
 }

@@ -70,6 +70,7 @@ pub struct Builder {
     sites: Vec<Site>,
     root: Option<Arc<Root>>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
 }
 
 struct Ports {
@@ -163,6 +164,12 @@ impl Builder {
         self
     }
 
+    /// Runs the program that is there, which must be the one under test.
+    pub fn program(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.program);
+        self
+    }
+
     /// A path in the folder that is this program's alone.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
@@ -213,7 +220,7 @@ impl Builder {
 
     /// The program, with this environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(&self.program);
         command
             .current_dir(self.home.path())
             .env_remove("NOTIFY_SOCKET")
@@ -303,6 +310,7 @@ impl Staunch {
             sites: Vec::new(),
             root: None,
             environment: Vec::new(),
+            program: BINARY.into(),
             ports,
         };
         let (https, http, admin) = (builder.https(), builder.http(), builder.admin());
@@ -455,7 +463,12 @@ impl Staunch {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    fn pid(&self) -> Pid {
+    pub fn usr2(&self) {
+        self.signal(Signal::USR2);
+    }
+
+    /// Of the process that was started, not of one that took over from it.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child.lock().unwrap())
     }
 
