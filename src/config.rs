@@ -25,6 +25,7 @@ mod read;
 mod reference;
 mod section;
 mod sink;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -36,11 +37,12 @@ pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use stream::{Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
     SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
-pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
+pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet};
 pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.
@@ -89,6 +91,10 @@ pub struct Listen {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Clients whose own `X-Forwarded-*` and `Forwarded` are believed and extended.
     pub forwarded_from: Vec<IpNet>,
+    /// Connections that are passed on byte by byte, in the order of the file.
+    pub streams: Vec<Stream>,
+    /// Names whose TLS is passed through by the addresses in `https`, and to which upstream.
+    pub passthrough: Vec<(SiteName, Arc<str>)>,
 }
 
 /// `[workers]`
@@ -200,6 +206,14 @@ pub struct Server {
     pub weight: u32,
     /// Used only while no other is up.
     pub backup: bool,
+}
+
+impl Server {
+    /// Whether it speaks anything but HTTP (`tcp://`, `tls://`).
+    pub fn is_raw(&self) -> bool {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case("tcp") || scheme.eq_ignore_ascii_case("tls")
+    }
 }
 
 /// Where a server is.

@@ -12,12 +12,15 @@ pub mod headers;
 mod identity;
 pub mod limit;
 pub mod local;
+mod preamble;
 mod redirect;
 pub mod route;
+pub mod stream;
 pub mod tunnel;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -51,6 +54,8 @@ pub struct World {
     pub table: Table,
     /// Upstreams, for whoever asks about them.
     pub upstreams: crate::upstream::Upstreams,
+    /// Those of them that whole connections are passed on to.
+    pub streams: BTreeSet<Arc<str>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bounds.
@@ -66,10 +71,14 @@ pub struct World {
 pub struct Peer {
     /// Who is at the other end: the peer, or whom the PROXY protocol names.
     pub client: std::net::SocketAddr,
-    /// `https` or `http`.
+    /// Where it connected to, where a server is to be told.
+    pub destination: Option<std::net::SocketAddr>,
+    /// `https` or `http`; of streams `tls` or `tcp`.
     pub scheme: &'static str,
     /// The name that the TLS handshake asked for.
     pub sni: Option<Box<str>>,
+    /// What was agreed on by ALPN.
+    pub alpn: Option<Box<[u8]>>,
     /// The TLS version, for the access log.
     pub tls_version: Option<&'static str>,
     /// What was agreed on.
@@ -197,7 +206,7 @@ async fn serve<C: Client>(
     let forward = Forward {
         local,
         world,
-        client: peer.client.ip(),
+        peer,
         upstream: &upstream,
         head,
         upgrade: upgrade.as_deref(),

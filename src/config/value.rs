@@ -15,7 +15,7 @@ use super::read::Value;
 use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
-    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, Server, Severity, SiteName, StatusSet,
+    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, ProxyProtocol, Server, Severity, SiteName, StatusSet,
     WebhookFormat,
 };
 
@@ -373,6 +373,10 @@ words! {
         "http1" => Protocol::Http1,
         "http2" => Protocol::Http2,
         "auto" => Protocol::Auto,
+    };
+    ProxyProtocol, "\"v1\" or \"v2\"", {
+        "v1" => ProxyProtocol::V1,
+        "v2" => ProxyProtocol::V2,
     };
     TlsMinimum, "\"1.2\" or \"1.3\"", {
         "1.2" => TlsMinimum::Tls12,

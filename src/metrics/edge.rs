@@ -156,6 +156,8 @@ label! {
         Http2 = "http2",
         /// A tunnel, after an upgrade.
         Tunnel = "tunnel",
+        /// Bytes of any protocol, passed on.
+        Stream = "stream",
     }
 }
 

@@ -1,7 +1,6 @@
 //! The way to one of the servers of an upstream, with further tries where they cannot hurt.
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +11,7 @@ use tracing::debug;
 
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
-use super::{Account, Client, Local, Snapshot};
+use super::{Account, Client, Local, Peer, Snapshot, preamble};
 use crate::config::Protocol;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
@@ -27,7 +26,7 @@ use crate::wire::Deadline;
 pub(super) struct Forward<'a> {
     pub(super) local: &'a Local,
     pub(super) world: &'a Snapshot,
-    pub(super) client: IpAddr,
+    pub(super) peer: &'a Peer,
     pub(super) upstream: &'a Upstream,
     pub(super) head: &'a RequestHead,
     pub(super) upgrade: Option<&'a [u8]>,
@@ -71,7 +70,7 @@ impl Forward<'_> {
         if may_return && self.head.framing != Framing::None && upstream.retries > 0 {
             upload.keep();
         }
-        let key = upstream.key(self.client, self.head);
+        let key = upstream.key(self.peer.client.ip(), self.head);
         let mut tried = Tried::new();
         let mut begin = Instant::now();
         let mut server = upstream
@@ -183,9 +182,11 @@ impl Forward<'_> {
         };
         let pool = self.local.pool();
         let alone = upgrade.is_some();
+        let preamble = (self.upstream.proxy_protocol())
+            .map(|version| preamble::of(self.peer, version));
         let rested = match fresh {
             true => None,
-            false => pool.take(server, alone),
+            false => pool.take(server, alone, preamble.as_deref()),
         };
         let mut connection = match rested {
             Some(connection) => {
@@ -197,7 +198,7 @@ impl Forward<'_> {
                 let limit = timeouts.upstream_connect;
                 let limit = deadline.left().map_or(limit, |left| left.min(limit));
                 // Boxed: it is rare, and its state would make every request's larger.
-                let connecting = Box::pin(pool.connect(server, limit, alone));
+                let connecting = Box::pin(pool.connect(server, limit, alone, preamble));
                 self.unless_gone(client, connecting).await??
             }
         };

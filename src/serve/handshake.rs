@@ -29,6 +29,40 @@ pub struct Done {
     pub policy: Arc<Current>,
 }
 
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Who is at the other end.
+    pub client: SocketAddr,
+    /// Where it connected to, where a server is to be told.
+    pub destination: Option<SocketAddr>,
+}
+
+impl Ends {
+    /// What is known of a client that speaks no TLS here.
+    pub fn plain(self, scheme: &'static str) -> Peer {
+        Peer {
+            client: self.client,
+            destination: self.destination,
+            scheme,
+            sni: None,
+            alpn: None,
+            tls_version: None,
+            session: None,
+            policy: None,
+            identity: None,
+        }
+    }
+
+    /// The same, of one whose TLS is passed through.
+    pub fn passed(self, name: Option<Box<str>>) -> Peer {
+        Peer {
+            sni: name,
+            ..self.plain("tls")
+        }
+    }
+}
+
 /// A handshake that failed. `rustls` has sent the alert.
 pub struct Failed {
     /// Why.
@@ -67,7 +101,7 @@ pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
 ///
 /// # Errors
 /// When the certificate that a resumed session was authenticated with is no longer good.
-pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Error> {
+pub fn describe(done: &Done, ends: Ends, scheme: &'static str) -> Result<(Handshake, Peer), Error> {
     let tls = done.stream.get_ref().1;
     let (version, name) = match tls.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "1.2"),
@@ -77,9 +111,11 @@ pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Er
     let resumed = session.resumed;
     let sni = tls.server_name().map(Into::into);
     let peer = Peer {
-        client,
-        scheme: "https",
+        client: ends.client,
+        destination: ends.destination,
+        scheme,
         sni,
+        alpn: tls.alpn_protocol().map(Into::into),
         tls_version: Some(name),
         session: Some(session),
         identity: done.policy.identify(tls)?,

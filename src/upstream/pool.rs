@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -71,7 +72,13 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A connection that can carry an exchange at once: one that rested, or one that carries others
     /// too. `alone`: it must be a connection of its own, because it will become a tunnel.
-    pub fn take(&self, server: &Server, alone: bool) -> Option<Connection> {
+    /// `preamble`: it must have begun with this PROXY header.
+    pub fn take(
+        &self,
+        server: &Server,
+        alone: bool,
+        preamble: Option<&[u8]>,
+    ) -> Option<Connection> {
         if !alone
             && server.protocol != Protocol::Http1
             && let Some(shared) = self.shared.borrow().get(&server.id)
@@ -82,7 +89,13 @@ impl Pool {
         let mut resting = self.resting.borrow_mut();
         let list = resting.get_mut(&server.id)?;
         loop {
-            let connection = list.pop()?.connection;
+            let connection = match preamble {
+                None => list.pop()?.connection,
+                Some(_) => {
+                    let same = |entry: &Resting| entry.connection.preamble() == preamble;
+                    list.remove(list.iter().rposition(same)?).connection
+                }
+            };
             if !connection.is_stale() {
                 return Some(Connection::Http1(connection));
             }
@@ -139,8 +152,9 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
+        preamble: Option<Box<[u8]>>,
     ) -> Result<Connection, ConnectError> {
-        match timeout(limit, self.connect_within(server, limit, alone)).await {
+        match timeout(limit, self.connect_within(server, limit, alone, preamble)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout(limit)),
         }
@@ -151,24 +165,30 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
+        preamble: Option<Box<[u8]>>,
     ) -> Result<Connection, ConnectError> {
         if alone || server.protocol != Protocol::Http2 {
-            let io = dial(server, None, limit, alone).await?;
+            let speak = match alone {
+                true => Speak::Http1,
+                false => Speak::Agreed,
+            };
+            let header = preamble.as_deref().unwrap_or_default();
+            let io = dial(server, None, limit, speak, header).await?;
             return match io.agreed_http2() {
                 true => self.share(io, server).await,
-                false => Ok(own(io, server)),
+                false => Ok(own(io, server, preamble)),
             };
         }
         // One connection is enough for all who come at once.
         let coming = self.coming.borrow().get(&server.id).cloned();
         if let Some(coming) = coming {
             coming.notified().await;
-            if let Some(connection) = self.take(server, false) {
+            if let Some(connection) = self.take(server, false, None) {
                 return Ok(connection);
             }
         }
         let _coming = Coming::new(self, server.id);
-        let io = dial(server, None, limit, false).await?;
+        let io = dial(server, None, limit, Speak::Agreed, &[]).await?;
         self.share(io, server).await
     }
 
@@ -184,8 +204,21 @@ impl Pool {
     }
 }
 
-fn own(io: Io, server: &Arc<Server>) -> Connection {
-    Connection::Http1(Box::new(Http1::new(io, Open::new(server))))
+fn own(io: Io, server: &Arc<Server>, preamble: Option<Box<[u8]>>) -> Connection {
+    Connection::Http1(Box::new(Http1::new(io, Open::new(server), preamble)))
+}
+
+/// What a byte stream is to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speak {
+    /// What is agreed on in TLS, of all that the server may speak.
+    Agreed,
+    /// HTTP/1.1, or nothing that TLS has to agree on.
+    Http1,
+    /// Whatever the client and the server have to say to each other.
+    Raw,
+    /// The same, and it is the client's own TLS: none is spoken here.
+    Passed,
 }
 
 /// Says that a connection is being made, until it is or cannot be.
@@ -224,14 +257,15 @@ impl Drop for Coming<'_> {
 }
 
 /// Makes a byte stream, TLS included, within `limit`; to another port than the server's own where
-/// that is said. `alone`: HTTP/2 is not offered.
-pub(super) async fn dial(
+/// that is said. It begins with `preamble`, before any TLS.
+pub async fn dial(
     server: &Server,
     port: Option<u16>,
     limit: Duration,
-    alone: bool,
+    speak: Speak,
+    preamble: &[u8],
 ) -> Result<Io, ConnectError> {
-    match timeout(limit, dial_at(server, port, limit, alone)).await {
+    match timeout(limit, dial_at(server, port, limit, speak, preamble)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout(limit)),
     }
@@ -241,11 +275,13 @@ async fn dial_at(
     server: &Server,
     other: Option<u16>,
     limit: Duration,
-    alone: bool,
+    speak: Speak,
+    preamble: &[u8],
 ) -> Result<Io, ConnectError> {
-    let stream = match &server.address {
+    let mut stream = match &server.address {
         ServerAddress::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            let mut stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            announce(&mut stream, preamble).await?;
             return Ok(Io::new(Stream::Unix(stream)));
         }
         ServerAddress::Ip(address) => {
@@ -256,22 +292,33 @@ async fn dial_at(
             connect_name(server, name, *port, other.unwrap_or(*port), limit).await?
         }
     };
-    match &server.tls {
-        None => Ok(Io::new(Stream::Tcp(stream))),
-        Some(Err(why)) => Err(ConnectError::Tls(io::Error::other(why.clone()))),
-        Some(Ok(tls)) => {
-            let config = if alone {
-                &tls.trust.http1
-            } else {
-                &tls.trust.config
-            };
-            let connector = TlsConnector::from(Arc::clone(config));
-            let stream = connector
-                .connect(tls.name.clone(), stream)
-                .await
-                .map_err(ConnectError::Tls)?;
-            Ok(Io::new(Stream::Tls(Box::new(stream))))
-        }
+    announce(&mut stream, preamble).await?;
+    let tls = match &server.tls {
+        Some(tls) if speak != Speak::Passed => tls.as_ref(),
+        _ => return Ok(Io::new(Stream::Tcp(stream))),
+    };
+    let tls = tls.map_err(|why| ConnectError::Tls(io::Error::other(why.clone())))?;
+    let config = match speak {
+        Speak::Agreed => &tls.trust.config,
+        Speak::Http1 => &tls.trust.http1,
+        Speak::Raw | Speak::Passed => &tls.trust.raw,
+    };
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector
+        .connect(tls.name.clone(), stream)
+        .await
+        .map_err(ConnectError::Tls)?;
+    Ok(Io::new(Stream::Tls(Box::new(stream))))
+}
+
+/// Says whose connection it is, where that is to be said.
+async fn announce(
+    stream: &mut (impl AsyncWrite + Unpin),
+    preamble: &[u8],
+) -> Result<(), ConnectError> {
+    match preamble {
+        [] => Ok(()),
+        header => (stream.write_all(header).await).map_err(ConnectError::Connect),
     }
 }
 

@@ -24,6 +24,7 @@ mod proxy_protocol;
 mod routing;
 mod slow;
 mod start;
+mod stream;
 mod swap;
 mod tls;
 mod tls_policy;

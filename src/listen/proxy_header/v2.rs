@@ -15,13 +15,13 @@ pub const PROXY: u8 = 0x21;
 pub const TCP4: u8 = 0x11;
 pub const TCP6: u8 = 0x21;
 
-const ALPN: u8 = 0x01;
-const AUTHORITY: u8 = 0x02;
+pub const ALPN: u8 = 0x01;
+pub const AUTHORITY: u8 = 0x02;
 pub const CRC32C: u8 = 0x03;
 const UNIQUE_ID: u8 = 0x05;
-const SSL: u8 = 0x20;
-const SSL_VERSION: u8 = 0x21;
-const SSL_CN: u8 = 0x22;
+pub const SSL: u8 = 0x20;
+pub const SSL_VERSION: u8 = 0x21;
+pub const SSL_CN: u8 = 0x22;
 
 const MAX_UNIQUE_ID: usize = 128;
 

@@ -24,6 +24,8 @@ pub struct Http1 {
     writer: Writer,
     /// It has carried an exchange before this one.
     reused: bool,
+    /// The PROXY header that it began with, where that is asked for.
+    preamble: Option<Box<[u8]>>,
     /// The response allows another request after it.
     keep_alive: bool,
     request_sent: bool,
@@ -31,13 +33,14 @@ pub struct Http1 {
 
 impl Http1 {
     /// A connection that was just made.
-    pub fn new(io: Io, open: Open) -> Self {
+    pub fn new(io: Io, open: Open, preamble: Option<Box<[u8]>>) -> Self {
         Self {
             io,
             open,
             reader: Reader::default(),
             writer: Writer::default(),
             reused: false,
+            preamble,
             keep_alive: true,
             request_sent: false,
         }
@@ -46,6 +49,11 @@ impl Http1 {
     /// The server at the other end.
     pub const fn server(&self) -> &Arc<Server> {
         self.open.server()
+    }
+
+    /// The PROXY header that it began with.
+    pub fn preamble(&self) -> Option<&[u8]> {
+        self.preamble.as_deref()
     }
 
     /// Whether it has carried an exchange before this one.
