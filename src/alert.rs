@@ -15,6 +15,7 @@
 //!
 //! Only the control plane comes here. Nothing that serves a request may wait for an alert.
 
+pub mod backends;
 pub mod board;
 pub mod canary;
 pub mod clockwatch;
@@ -23,6 +24,7 @@ pub mod delivery;
 pub mod drill;
 pub mod engine;
 pub mod evaluate;
+pub mod exercise;
 pub mod http;
 pub mod judge;
 pub mod memory;

@@ -34,9 +34,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::sign::CertifiedKey;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Timestamp;
 
@@ -77,11 +78,13 @@ pub enum Reason {
     WeakKey,
     /// It was issued before the one it would replace.
     Older,
+    /// Clients refused it, and staunch went back to the one before.
+    RefusedByClients,
 }
 
 impl Reason {
     /// Every reason, for metrics that want a complete set of labels.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unreadable,
         Self::Missing,
         Self::NoCertificate,
@@ -98,6 +101,7 @@ impl Reason {
         Self::WrongUsage,
         Self::WeakKey,
         Self::Older,
+        Self::RefusedByClients,
     ];
 
     /// The code, as the interface spells it.
@@ -119,6 +123,7 @@ impl Reason {
             Self::WrongUsage => "wrong_usage",
             Self::WeakKey => "weak_key",
             Self::Older => "older",
+            Self::RefusedByClients => "refused_by_clients",
         }
     }
 }
@@ -186,6 +191,26 @@ impl fmt::Debug for Fingerprint {
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = (text.len() == 64).then_some(text.as_bytes());
+        let byte = |pair: &[u8]| {
+            let digit = |c: u8| {
+                char::from(c)
+                    .to_digit(16)
+                    .and_then(|d| u8::try_from(d).ok())
+            };
+            Some(digit(pair[0])? << 4 | digit(pair[1])?)
+        };
+        let bytes: Option<Vec<u8>> = digits.and_then(|text| text.chunks(2).map(byte).collect());
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or_else(|| de::Error::custom("not a fingerprint of 64 hexadecimal digits"))
     }
 }
 
@@ -363,6 +388,8 @@ pub struct Facts {
     pub must_staple: bool,
     /// OCSP responder named by the certificate.
     pub ocsp_responder: Option<String>,
+    /// When its issuer revoked it, where a staple says that it did.
+    pub revoked: Option<Timestamp>,
     /// What was repaired, left out or ignored on the way, as sentences; empty when nothing was.
     pub notes: Vec<String>,
 }
@@ -373,12 +400,17 @@ pub struct Facts {
 pub struct Verified {
     key: Arc<CertifiedKey>,
     facts: Facts,
+    tally: Tally,
 }
 
 impl Verified {
     /// Only for [`load`], which has done the checking.
-    pub(in crate::cert) const fn new(key: Arc<CertifiedKey>, facts: Facts) -> Self {
-        Self { key, facts }
+    pub(in crate::cert) fn new(key: Arc<CertifiedKey>, facts: Facts) -> Self {
+        Self {
+            key,
+            facts,
+            tally: Tally::default(),
+        }
     }
 
     /// What a handshake uses.
@@ -391,9 +423,67 @@ impl Verified {
         &self.facts
     }
 
+    /// How clients receive it.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Whether one of its names covers `host` (lower case, no trailing dot, or an IP literal).
     pub fn covers(&self, host: &str) -> bool {
         self.facts.names.iter().any(|name| name.covers(host))
+    }
+}
+
+/// Counts the full handshakes that showed a certificate. Resumed ones show none and do not count.
+#[derive(Debug, Default)]
+pub struct Tally {
+    done: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What was counted up to a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Handshakes that were completed.
+    pub done: u64,
+    /// Handshakes that were ended by an alert of the client about the certificate.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// A handshake was completed.
+    pub fn done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client ended the handshake because of the certificate.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            done: self.done.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Shown {
+    /// What was counted between then and now.
+    #[must_use]
+    pub const fn since(self, then: Self) -> Self {
+        Self {
+            done: self.done.saturating_sub(then.done),
+            refused: self.refused.saturating_sub(then.refused),
+        }
+    }
+
+    /// The share that was refused, from 0 to 1.
+    #[allow(clippy::cast_precision_loss)] // a share
+    pub fn share_refused(self) -> f64 {
+        self.refused as f64 / (self.done + self.refused).max(1) as f64
     }
 }
 
@@ -480,6 +570,9 @@ pub struct ReportedCertificate {
     pub chain_complete: bool,
     /// Certificates sent, leaf included.
     pub chain_length: usize,
+    /// When its issuer revoked it, where a staple says that it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
 }
 
 /// Something that happened to a certificate. Log, metrics, ledger and alerts listen; nobody acts

@@ -316,6 +316,10 @@ pub struct Alerts {
     pub expiring: f64,
     /// How often a firing alert is told again.
     pub repeat: Duration,
+    /// Whether to go back to the certificate from before a swap where clients refuse the new one.
+    pub go_back: bool,
+    /// Where clients reach this machine, besides where it listens; probed too.
+    pub probe: Vec<SocketAddr>,
     /// Whom to tell.
     pub sinks: Vec<Sink>,
 }
@@ -331,6 +335,8 @@ pub struct Sink {
     pub minimum: Severity,
     /// For one attempt.
     pub timeout: Duration,
+    /// How often it is sent a test alert, if at all.
+    pub test_every: Option<Duration>,
 }
 
 /// What a sink is.

@@ -18,7 +18,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 use crate::config;
 use crate::drain::Guard;
@@ -29,7 +28,7 @@ use crate::proxy::stream::Kind;
 use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
 use doors::{Doors, Permit};
-use handshake::{Ends, Failed, Listening};
+use handshake::{Done, Ends, Failed, Listening};
 use stream::{Names, Passed, Stream};
 
 /// What a listener is for.
@@ -146,7 +145,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 return;
             };
             drop(greeted);
-            let is_h2 = handshake::is_h2(&done);
+            let is_h2 = handshake::is_h2(&done.stream);
             let stream = Listening::new(done, Rc::clone(&service.local), ends.client);
             if is_h2 {
                 open.becomes(Protocol::Http2);
@@ -207,7 +206,7 @@ impl Greeting<'_> {
         policies: &Policies,
         stream: TcpStream,
         scheme: &'static str,
-    ) -> Option<(TlsStream<TcpStream>, Peer)> {
+    ) -> Option<(Done, Peer)> {
         let accepting = Box::pin(handshake::accept(policies, stream));
         let done = match timeout_at(self.deadline, accepting).await {
             Ok(Ok(done)) => done,
@@ -223,7 +222,7 @@ impl Greeting<'_> {
         match handshake::describe(&done, self.ends, scheme) {
             Ok((outcome, peer)) => {
                 self.local.edge().handshake(outcome, self.begin.elapsed());
-                Some((done.stream, peer))
+                Some((done, peer))
             }
             Err(error) => {
                 let failure = handshake::classify_tls(&error);
@@ -256,7 +255,8 @@ async fn ends(
     {
         return Some(ends(from, here()));
     }
-    match timeout_at(deadline, proxy_header::read(stream)).await {
+    // Boxed: it is over before the connection idles, which need not carry its window.
+    match timeout_at(deadline, Box::pin(proxy_header::read(stream))).await {
         Ok(Ok(header)) => Some(match header.connection {
             proxy_header::Connection::Proxied {
                 source,

@@ -275,6 +275,12 @@ impl Upstream {
         self.ejecting.store(false, Ordering::Release);
     }
 
+    /// Whether so many requests in a row failed that it would be left alone, could it be spared.
+    pub fn is_failing(&self, server: usize) -> bool {
+        let after = self.ejection.after;
+        after != 0 && self.servers[server].health.failures() >= after
+    }
+
     /// Whether one more can be spared.
     #[allow(clippy::cast_precision_loss)]
     fn may_eject(&self, server: &Arc<Server>, now: Moment) -> bool {

@@ -31,6 +31,7 @@ pub(super) fn reports() -> Vec<Report> {
             trusted: true,
             chain_complete: true,
             chain_length: 2,
+            revoked: None,
         }),
         serving: true,
         origin: Origin::Disk,

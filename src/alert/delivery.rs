@@ -262,6 +262,15 @@ impl Delivery {
         }
     }
 
+    /// Puts a test into the queue, however little it takes otherwise.
+    pub fn test(&self, told: Notification) {
+        if self.tells {
+            for _ in 0..self.outbox.put(told) {
+                self.counters.dropped.inc();
+            }
+        }
+    }
+
     /// What has not been delivered.
     pub fn undelivered(&self) -> Vec<Notification> {
         self.outbox.undelivered()

@@ -32,6 +32,8 @@ const GONE_FOR_MOST: Duration = Duration::from_secs(30 * 60);
 const FLAPPING: i64 = 3600;
 /// After a start, detectors need a while to find again what they had found before.
 const SETTLING: Duration = Duration::from_secs(120);
+/// Between two reminders, at least, however short `repeat` is.
+const SOONEST: Duration = Duration::from_secs(60);
 
 /// One alert that fires.
 #[derive(Clone, Debug)]
@@ -104,7 +106,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Nothing fires, nothing was told. `repeat` is the longest interval between reminders.
+    /// Nothing fires, nothing was told. `repeat` is the interval between reminders of what is critical.
     pub const fn new(repeat: Duration) -> Self {
         Self {
             repeat,
@@ -353,7 +355,7 @@ impl Engine {
             let Some(told) = it.told else {
                 continue;
             };
-            let interval = interval(repeat, it.severity, it.condition.deadline, at.wall);
+            let interval = interval(repeat, it.urgency(), at.wall);
             if interval.is_some_and(|it| at.monotonic.saturating_sub(told.at) >= it) {
                 tell(it, Occasion::Repeated, at, out);
             }
@@ -413,16 +415,21 @@ impl Engine {
             .iter()
             .filter(|(key, it)| speaks(key, it, &quiet))
             .filter_map(|(_, it)| {
-                let interval = interval(self.repeat, it.severity, it.condition.deadline, at.wall)?;
+                let interval = interval(self.repeat, it.urgency(), at.wall)?;
                 Some(it.told?.at + interval)
             });
         let groups = self.groups.iter().filter_map(|(code, group)| {
-            let mut members = self.active.iter().filter(|(key, it)| {
+            let members = self.active.iter().filter(|(key, it)| {
                 key.code == *code && it.grouped && it.gone.is_none() && !quiet.contains(key)
             });
-            members.next()?;
-            let deadline = members.filter_map(|(_, it)| it.condition.deadline).min();
-            Some(group.at + interval(self.repeat, group.alert.severity, deadline, at.wall)?)
+            let mut members = members.peekable();
+            members.peek()?;
+            let urgency = Urgency {
+                severity: group.alert.severity,
+                since: group.alert.since,
+                deadline: members.filter_map(|(_, it)| it.condition.deadline).min(),
+            };
+            Some(group.at + interval(self.repeat, urgency, at.wall)?)
         });
         alone.chain(groups).min()
     }
@@ -492,22 +499,39 @@ fn gone_for(it: &Active) -> Duration {
     }
 }
 
-/// How long until it is told again: a twelfth of the time that is left, between a sixth of `repeat`
-/// and the whole of it. What is only worth knowing is told once.
-fn interval(
-    repeat: Duration,
+/// How long until it is told again.
+///
+/// Where there is a deadline, a twelfth of the time to it, or since it: more often as it comes near,
+/// less often when it is long gone. Where there is none, a twelfth of the time that it has lasted:
+/// what nobody mends for weeks is not told hourly. Both within bounds that are multiples of
+/// `repeat`, wider for warnings. What is only worth knowing is told once.
+fn interval(repeat: Duration, it: Urgency, now: Timestamp) -> Option<Duration> {
+    let (least, most) = match (it.severity, it.deadline) {
+        (Severity::Information, _) => return None,
+        (Severity::Critical, Some(_)) => ((repeat / 6).max(SOONEST).min(repeat), repeat * 4),
+        (Severity::Critical, None) => (repeat, repeat * 4),
+        (Severity::Warning, _) => (repeat * 4, repeat * 28),
+    };
+    let span = now.since(it.deadline.unwrap_or(it.since)).unsigned_abs();
+    Some(Duration::from_secs(span / 12).clamp(least, most))
+}
+
+/// What decides how often something is told.
+#[derive(Clone, Copy, Debug)]
+struct Urgency {
     severity: Severity,
+    since: Timestamp,
     deadline: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Duration> {
-    if severity == Severity::Information {
-        return None;
+}
+
+impl Active {
+    const fn urgency(&self) -> Urgency {
+        Urgency {
+            severity: self.severity,
+            since: self.since,
+            deadline: self.condition.deadline,
+        }
     }
-    let least = (repeat / 6).max(Duration::from_secs(60)).min(repeat);
-    Some(deadline.map_or(repeat, |deadline| {
-        let left = u64::try_from(deadline.since(now)).unwrap_or(0);
-        Duration::from_secs(left / 12).clamp(least, repeat)
-    }))
 }
 
 /// Whether a group that was told before is told again, and why.
@@ -528,7 +552,12 @@ fn group_occasion(
     if grown && (now.count >= 2 * known.alert.count || waited >= repeat / 6) {
         return Some(Occasion::Grown);
     }
-    let interval = interval(repeat, now.severity, deadline, wall)?;
+    let urgency = Urgency {
+        severity: now.severity,
+        since: now.since,
+        deadline,
+    };
+    let interval = interval(repeat, urgency, wall)?;
     (waited >= interval).then_some(Occasion::Repeated)
 }
 

@@ -159,6 +159,7 @@ fn of_source(world: &World<'_>, source: &str, reports: &[&Report], found: &mut V
         };
         found.extend(subject.lifetime(world));
         found.extend(subject.chain());
+        found.extend(subject.revoked());
     }
     let held = best.map(|(_, held)| held);
     found.extend(
@@ -305,6 +306,28 @@ impl Subject<'_> {
         Some(condition)
     }
 
+    /// What its issuer says of it.
+    fn revoked(self) -> Option<Condition> {
+        let at = self.held.revoked?;
+        let names = names(self.held);
+        let summary = format!(
+            "The certificate for {names} was revoked by its issuer {} on {}, so says the staple beside \
+             it: clients that look refuse it.",
+            words::clean(&self.held.issuer),
+            words::moment(at)
+        );
+        let mut condition = self
+            .condition(Code::Revoked, Severity::Critical, summary)
+            .since(at);
+        condition.deadline = None;
+        condition.next_step = format!(
+            "Have a new certificate issued, with a new key if the old one may have leaked. Look: \
+             `openssl ocsp -respin {} -text -noverify`.",
+            words::shell(&format!("{}.ocsp", self.source))
+        );
+        Some(condition)
+    }
+
     /// A condition of this certificate. One that no client gets is nobody's emergency.
     fn condition(self, code: Code, severity: Severity, summary: String) -> Condition {
         let severity = if self.report.serving {
@@ -349,6 +372,7 @@ fn disk(
     };
     let patience = match disk.reason {
         Some(Reason::KeyMismatch) => HALVES_SETTLE,
+        Some(Reason::RefusedByClients) => 0,
         _ => SETTLES,
     };
     // Where what is served is about to run out, there is no time to wait.
@@ -407,7 +431,7 @@ fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> Str
     };
     match held {
         Some(held) => format!(
-            "{what}; {} go on with the one from before, valid until {}.",
+            "{what}; the one from before is still served for {}, valid until {}.",
             names(held),
             words::moment(held.not_after)
         ),

@@ -9,11 +9,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::AsyncWriteExt as _;
@@ -259,11 +262,14 @@ async fn handshake(target: &Target) -> Result<CertificateDer<'static>, ProbeErro
             .await
             .map_err(ProbeError::Connect)?;
     }
-    let connector = TlsConnector::from(Arc::new(client(target.protocol)?));
-    let mut tls = connector
-        .connect(name, tcp)
-        .await
-        .map_err(ProbeError::Handshake)?;
+    let witness = Arc::new(Witness::default());
+    let connector = TlsConnector::from(Arc::new(client(target.protocol, &witness)?));
+    let mut tls = match connector.connect(name, tcp).await {
+        Ok(tls) => tls,
+        // Before TLS 1.3 who has no certificate is turned away within the handshake, after the
+        // server has shown its own and signed with its key: all that was asked for.
+        Err(error) => return witness.seen().ok_or(ProbeError::Handshake(error)),
+    };
     let (_, session) = tls.get_ref();
     let agreed = session.alpn_protocol().map(<[u8]>::to_vec);
     let leaf = session.peer_certificates().and_then(<[_]>::first).cloned();
@@ -304,31 +310,79 @@ pub const fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// A client that speaks one protocol, resumes nothing, and takes any certificate: which one it is
 /// is the question, whether it is good is asked elsewhere.
-fn client(protocol: Protocol) -> Result<ClientConfig, rustls::Error> {
+fn client(protocol: Protocol, witness: &Arc<Witness>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let verifier = AnyCertificate {
+        provider: Arc::clone(&provider),
+        witness: Arc::clone(witness),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(NoCertificate(Arc::clone(witness))));
     config.alpn_protocols = vec![protocol.alpn().to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
 }
 
+/// What was seen in a handshake, however it ended.
+#[derive(Debug, Default)]
+struct Witness {
+    leaf: Mutex<Option<CertificateDer<'static>>>,
+    /// Signed for with the leaf's key, as in TLS 1.2.
+    signed: AtomicBool,
+    /// The server asked for a certificate.
+    asked: AtomicBool,
+}
+
+impl Witness {
+    /// The server's certificate, where it was proved and all that failed can be our having none.
+    fn seen(&self) -> Option<CertificateDer<'static>> {
+        let proved = self.signed.load(Ordering::Relaxed) && self.asked.load(Ordering::Relaxed);
+        let leaf = self.leaf.lock().unwrap_or_else(PoisonError::into_inner);
+        leaf.clone().filter(|_| proved)
+    }
+}
+
+/// Has no certificate for a server that asks for one.
+#[derive(Debug)]
+struct NoCertificate(Arc<Witness>);
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.asked.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        // Or it would not be asked.
+        true
+    }
+}
+
 /// Takes any certificate, of which the listener holds the key.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    witness: Arc<Witness>,
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let mut seen = self
+            .witness
+            .leaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(leaf.clone().into_owned());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -338,8 +392,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let valid = rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)?;
+        self.witness.signed.store(true, Ordering::Relaxed);
+        Ok(valid)
     }
 
     fn verify_tls13_signature(
@@ -348,12 +404,14 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 

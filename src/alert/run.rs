@@ -16,6 +16,7 @@ use super::clockwatch::{ClockWatch, Moment};
 use super::condition::{Code, Condition, severity_word};
 use super::delivery::{Delivery, Patience, Surroundings};
 use super::engine::Engine;
+use super::exercise::Exercise;
 use super::http::Client;
 use super::judge::{Judge, Observed};
 use super::message::{Alert, Notification};
@@ -141,6 +142,7 @@ struct Watch {
     around: Surroundings,
     standing: watch::Sender<Arc<Vec<Alert>>>,
     deliveries: Vec<Delivery>,
+    exercise: Exercise,
     pulse: Arc<Pulse>,
     gauges: BTreeMap<(Code, Severity), Gauge>,
     /// What happened since the last look.
@@ -188,6 +190,7 @@ impl Watch {
             around,
             standing,
             deliveries: Vec::new(),
+            exercise: Exercise::new(std::mem::take(&mut state.tested)),
             pulse,
             gauges: gauges(&inputs.metrics),
             happened: Vec::new(),
@@ -224,6 +227,7 @@ impl Watch {
                 self.deliveries.push(delivery);
             }
         }
+        self.exercise.keep(&self.deliveries);
     }
 
     /// Returns when there is a reason to look before the time.
@@ -270,19 +274,42 @@ impl Watch {
             // It panicked, which is told elsewhere; what was known still stands.
             return;
         };
+        self.pulse.beat(self.can_tell(&turn.alerts));
         let told = self.publish(turn);
         self.tell(&told);
-        let muted = self
-            .deliveries
-            .iter()
-            .filter(|it| it.tells())
-            .all(Delivery::is_failing);
-        self.pulse
-            .beat(!muted || self.deliveries.iter().all(|it| !it.tells()));
+        let tested = self.test_sinks(at);
         let settled = self.settled();
-        if !told.is_empty() || settled != self.settled || self.written.elapsed() >= UNWRITTEN {
+        if tested
+            || !told.is_empty()
+            || settled != self.settled
+            || self.written.elapsed() >= UNWRITTEN
+        {
             self.write().await;
         }
+    }
+
+    /// Whether people hear of what is wrong, if anything is. Where no sink tells them, a heartbeat
+    /// that stays out is the only way.
+    fn can_tell(&self, alerts: &Alerts) -> bool {
+        let mut ways = self.deliveries.iter().filter(|it| it.tells()).peekable();
+        match ways.peek() {
+            Some(_) => !ways.all(Delivery::is_failing),
+            None => (alerts.firing.first()).is_none_or(|it| it.severity < Severity::Critical),
+        }
+    }
+
+    /// Sends test alerts where they are due. Whether any was.
+    fn test_sinks(&mut self, at: Moment) -> bool {
+        let mut any = false;
+        for delivery in &self.deliveries {
+            let due = self.exercise.due(delivery.config(), at.wall, at.monotonic);
+            if let Some(mut told) = due {
+                sign(&mut told.alert, &self.instance);
+                delivery.test(told);
+                any = true;
+            }
+        }
+        any
     }
 
     fn settled(&self) -> u64 {
@@ -339,6 +366,7 @@ impl Watch {
         };
         let subject = dir.path().display().to_string();
         let judge = Arc::clone(&self.judge);
+        let tested = self.exercise.save();
         let written = tokio::task::spawn_blocking(move || {
             let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
             let state = State {
@@ -346,6 +374,7 @@ impl Watch {
                 seen: judge.clock.seen(),
                 alerts: judge.engine.save(at.monotonic),
                 memory: judge.memory.clone(),
+                tested,
                 undelivered,
             };
             drop(judge);

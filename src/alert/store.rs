@@ -31,6 +31,8 @@ pub struct State {
     pub alerts: Saved,
     /// Habits and differences.
     pub memory: Memory,
+    /// When each sink was sent a test.
+    pub tested: BTreeMap<String, Timestamp>,
     /// What has not been delivered, by sink.
     pub undelivered: BTreeMap<String, Vec<Notification>>,
 }

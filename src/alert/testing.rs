@@ -24,9 +24,11 @@ pub(crate) fn day(n: i64) -> Timestamp {
 /// The thresholds of a default configuration, and no sinks.
 pub(crate) fn alerts() -> Alerts {
     Alerts {
+        go_back: false,
         overdue: 0.25,
         expiring: 0.10,
         repeat: Duration::from_secs(6 * 3600),
+        probe: Vec::new(),
         sinks: Vec::new(),
     }
 }
@@ -54,6 +56,7 @@ pub(crate) fn facts(not_before: Timestamp, not_after: Timestamp) -> Facts {
         path: std::path::Path::new("/a.pem").into(),
         chain_shortcoming: None,
         first_to_expire: "www.example.com".into(),
+        revoked: None,
         notes: Vec::new(),
     }
 }
@@ -83,6 +86,7 @@ pub(crate) fn report(
             trusted: true,
             chain_complete: true,
             chain_length: 2,
+            revoked: None,
         }),
         serving: true,
         origin: Origin::Disk,

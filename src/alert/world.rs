@@ -13,6 +13,7 @@ use super::probe::{Protocol, Target};
 use super::words;
 use crate::cert::Fingerprint;
 use crate::cert::inventory::Inventory;
+use crate::cert::keeper::Degraded;
 use crate::cert::rank::Client;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Severity, SiteName};
@@ -34,7 +35,7 @@ pub struct Listener {
 pub fn observe(
     inventory: &Inventory,
     sites: &[SiteName],
-    degraded: &[String],
+    degraded: &[Degraded],
     now: Timestamp,
 ) -> Observed {
     let coverage = sites.iter().filter_map(|site| {
@@ -45,31 +46,46 @@ pub fn observe(
     Observed {
         coverage: coverage.collect(),
         reports: inventory.report(now),
-        degraded: degraded.iter().map(|words| degradation(words)).collect(),
+        degraded: degraded.iter().map(degradation).collect(),
     }
 }
 
 /// The condition behind the keeper's words.
-fn degradation(said: &str) -> Condition {
-    let said = words::clean(said);
-    if said.contains("polled") {
-        return Condition::new(
+fn degradation(degraded: &Degraded) -> Condition {
+    let warning = |code, subject: &str, summary: String, step: &str| {
+        Condition::new(code, subject, Severity::Warning, summary, step)
+    };
+    match degraded {
+        Degraded::Watch(why) => warning(
             Code::WatchDegraded,
             "watch",
-            Severity::Warning,
-            format!("Changes of certificates on disk are noticed late: {said}."),
+            format!(
+                "Changes of certificates on disk are noticed late: {}.",
+                words::clean(why)
+            ),
             "See `sysctl fs.inotify`; raise the limit with \
              `sysctl -w fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d.",
-        );
+        ),
+        Degraded::State(why) => warning(
+            Code::StateUnwritable,
+            "last-good certificates",
+            format!(
+                "Last-good certificates and the ledger are not kept: {}.",
+                words::clean(why)
+            ),
+            "See `df -h` and `ls -ld` of the state directory. Until it is mended, a restart with \
+             broken files has nothing to fall back on.",
+        ),
+        Degraded::Failed => warning(
+            Code::WatchDegraded,
+            "keeper",
+            "The keeper of certificates failed once in a way that was not foreseen, and goes on: a \
+             renewal may have been missed."
+                .to_owned(),
+            "See the log for what it says before `the keeper of certificates failed`, restart \
+             staunch at a quiet time, and report it.",
+        ),
     }
-    Condition::new(
-        Code::StateUnwritable,
-        "last-good certificates",
-        Severity::Warning,
-        format!("Last-good certificates and the ledger are not kept: {said}."),
-        "See `df -h` and `ls -ld` of the state directory. Until it is mended, a restart with broken \
-         files has nothing to fall back on.",
-    )
 }
 
 /// What the canary asks.
@@ -219,9 +235,11 @@ mod tests {
         for target in &listeners {
             probe(target).await.unwrap();
         }
-        let degraded = ["max_user_watches is 8; 2 folders are polled".to_owned()];
+        let why = "max_user_watches is 8; 2 folders are polled".to_owned();
+        let degraded = [Degraded::Watch(why), Degraded::State("full".to_owned())];
         let observed = observe(&inventory.load(), &sites, &degraded, clock.now());
         assert_eq!(observed.degraded[0].code, Code::WatchDegraded);
+        assert_eq!(observed.degraded[1].code, Code::StateUnwritable);
         assert_eq!(observed.coverage[0].certificate, now());
         assert!(canary::is_canary(&observed.reports[0]));
     }

@@ -244,6 +244,11 @@ impl Inventory {
             .map(|(until, label)| (until, Arc::clone(label)))
     }
 
+    /// Every source of which something is known.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.all().map(|held| &*held.source)
+    }
+
     /// How many sources' disks do not hold what is held.
     pub fn stale(&self) -> usize {
         let stale = |held: &&Arc<Held>| held.disk.state != DiskState::Same;
@@ -295,6 +300,7 @@ impl Inventory {
             trusted: facts.trusted,
             chain_complete: facts.chain_complete,
             chain_length: facts.chain_length,
+            revoked: facts.revoked,
         }
     }
 

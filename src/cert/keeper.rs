@@ -32,7 +32,9 @@ use super::select::Resolver;
 use crate::clock::Clock;
 use conductor::Conductor;
 pub use gather::Work;
-pub use terms::{AcceptError, Accepted, LoadReport, Options, Refusal, Timing, Wanted};
+pub use terms::{
+    AcceptError, Accepted, Degraded, LoadReport, Options, Refusal, Setback, Timing, Wanted,
+};
 use terms::{Message, Shared};
 
 /// What a keeper would begin with: everything read once, at the time that the clock tells. Nothing
@@ -127,6 +129,13 @@ impl Keeper {
         answer.recv().unwrap_or(Err(AcceptError::Stopped))
     }
 
+    /// Goes back to the certificate from before a swap, where it is still valid and what clients
+    /// refuse is still what is served from that source. It stays so, over restarts too, until the
+    /// disk holds another one or an operator accepts this one.
+    pub fn go_back(&self, setback: Setback) {
+        self.send(Message::GoBack(setback));
+    }
+
     /// Events from now on; the first listener also gets what was wrong at the start. One that is
     /// too slow loses the oldest, and is told how many.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
@@ -135,8 +144,8 @@ impl Keeper {
         beginning.unwrap_or_else(|| self.shared.events.subscribe())
     }
 
-    /// What does not work as it should, in words: watching, or the state directory.
-    pub fn degraded(&self) -> Vec<String> {
+    /// What does not work as it should.
+    pub fn degraded(&self) -> Vec<Degraded> {
         self.shared.degraded.load().to_vec()
     }
 

@@ -95,6 +95,8 @@ pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Re
         },
         None => None,
     };
+    let staple = input.ocsp.as_ref().filter(|_| ocsp.is_none());
+    let revoked = staple.and_then(|it| staple::revoked(&it.bytes, &details.serial_bytes));
     let facts = Facts {
         path: Arc::from(input.chain.path.as_path()),
         names: details.names,
@@ -113,6 +115,7 @@ pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Re
         weaknesses: chain.weaknesses,
         must_staple: details.must_staple,
         ocsp_responder: details.ocsp_responder,
+        revoked,
         notes,
     };
     let mut certified = CertifiedKey::new(chain.sent, key);

@@ -6,6 +6,7 @@
 pub mod folder;
 pub mod read;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -111,6 +112,19 @@ impl Source {
         })
     }
 
+    /// The file with the key, where everybody on this machine may read it.
+    pub fn exposed_key(&self) -> Option<&Path> {
+        const READ: u32 = 0o004;
+        const ENTER: u32 = 0o001;
+        let may = |path: &Path, what: u32| {
+            std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & what != 0)
+        };
+        let key = self.files.key.as_deref().unwrap_or(&self.files.chain);
+        let real = key.canonicalize().ok()?;
+        let exposed = may(&real, READ) && real.ancestors().skip(1).all(|above| may(above, ENTER));
+        exposed.then_some(key)
+    }
+
     /// The files, for people and the inventory.
     pub fn display(&self) -> Vec<String> {
         let key = self.files.key.iter();
@@ -150,6 +164,35 @@ mod tests {
         assert!(source.is_called("/a/chain.pem") && source.is_called("/a/key.pem"));
         assert!(!source.is_called("/a"));
         assert_eq!(source.ocsp_path(), Path::new("/a/chain.pem.ocsp"));
+    }
+
+    #[test]
+    fn a_key_is_exposed_where_everybody_may_read_it_and_reach_it() {
+        use std::fs::{Permissions, create_dir, set_permissions, write};
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, key) = (
+            dir.path().join("private"),
+            dir.path().join("private/key.pem"),
+        );
+        create_dir(&folder).unwrap();
+        write(&key, "x").unwrap();
+        let mut source = Source::configured(&pair(), 0).unwrap();
+        source.files.key = Some(key.clone());
+        for (outer, inner, file, exposed) in [
+            (0o755, 0o755, 0o644, true),
+            (0o755, 0o755, 0o640, false),
+            (0o755, 0o700, 0o644, false),
+            (0o700, 0o755, 0o644, false),
+        ] {
+            set_permissions(dir.path(), Permissions::from_mode(outer)).unwrap();
+            set_permissions(&folder, Permissions::from_mode(inner)).unwrap();
+            set_permissions(&key, Permissions::from_mode(file)).unwrap();
+            assert_eq!(
+                source.exposed_key().is_some(),
+                exposed,
+                "{outer:o} {inner:o} {file:o}"
+            );
+        }
     }
 
     #[test]

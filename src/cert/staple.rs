@@ -38,6 +38,21 @@ pub(super) fn check(der: &[u8], serial: &[u8], now: Timestamp) -> Result<(), Str
     }
 }
 
+/// When the certificate with this serial number was revoked, if the response says that it was. Its
+/// age does not matter: what is revoked stays so.
+pub(super) fn revoked(der: &[u8], serial: &[u8]) -> Option<Timestamp> {
+    const REVOKED: Tag = Tag(1);
+    let response = elements(sequence(der)?.data)?;
+    let singles = singles(response.get(1)?)?;
+    let mut about = singles
+        .iter()
+        .filter_map(|single| Single::read(single.data))
+        .filter(|single| single.serial == serial && single.status == REVOKED);
+    about
+        .next()
+        .map(|single| single.revoked_at.unwrap_or(Timestamp::from_unix(0)))
+}
+
 /// The list of single responses in the response's body (section 4.2.1).
 fn singles<'a>(body: &Any<'a>) -> Option<Vec<Any<'a>>> {
     let bytes = elements(sequence(body.data)?.data)?;
@@ -52,6 +67,8 @@ struct Single<'a> {
     serial: &'a [u8],
     /// 0 good, 1 revoked, 2 unknown.
     status: Tag,
+    /// What is in a status that says `revoked` (RevokedInfo).
+    revoked_at: Option<Timestamp>,
     next_update: Option<Timestamp>,
 }
 
@@ -65,10 +82,13 @@ impl<'a> Single<'a> {
         Some(Self {
             serial: elements(id.data)?.get(3)?.data,
             status: status.tag(),
-            next_update: next.and_then(|next| {
-                let (_, at) = ASN1Time::from_der(next.data).ok()?;
-                Some(Timestamp::from_unix(at.timestamp()))
-            }),
+            revoked_at: time(status.data),
+            next_update: next.and_then(|next| time(next.data)),
         })
     }
+}
+
+fn time(der: &[u8]) -> Option<Timestamp> {
+    let (_, at) = ASN1Time::from_der(der).ok()?;
+    Some(Timestamp::from_unix(at.timestamp()))
 }

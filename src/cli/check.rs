@@ -64,6 +64,8 @@ struct Verdict {
     sites: Vec<Served>,
     /// Sources whose files are not what would be served.
     refused: Vec<Report>,
+    /// Keys that everybody on this machine may read: no fault of what is served.
+    exposed: BTreeSet<PathBuf>,
 }
 
 /// What one name of a site would be answered with.
@@ -89,7 +91,15 @@ impl Verdict {
         let refused = (inventory.report(now).into_iter())
             .filter(|report| report.disk.state != DiskState::Same)
             .collect();
-        Self { sites, refused }
+        let exposed = inventory
+            .sources()
+            .filter_map(|source| source.exposed_key());
+        let exposed = exposed.map(PathBuf::from).collect();
+        Self {
+            sites,
+            refused,
+            exposed,
+        }
     }
 
     fn is_well(&self) -> bool {
@@ -135,6 +145,14 @@ impl Verdict {
                     .detail
                     .as_deref()
                     .unwrap_or("it is not what would be served")
+            );
+        }
+        for key in &self.exposed {
+            let key = key.display();
+            let _ = write!(
+                text,
+                "\n{key}: warning: the private key is readable by everyone on this machine\n  \
+                 do: chmod o-r {key}\n"
             );
         }
         text

@@ -431,7 +431,24 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
             "repeat",
             default::REPEAT,
             REPEAT.0..=REPEAT.1,
-            "How often an alert is told again while it lasts.",
+            "How often a critical alert is told again while it lasts: more often as the expiry nears, \
+             down to a sixth; less often, up to four times, while that is far or when it has lasted \
+             long. Warnings are told again after four to twenty-eight times as long.",
+        ),
+        go_back: t.or(
+            "go_back",
+            false,
+            "Whether staunch goes back to the certificate from before a swap by itself, where that \
+             is still valid, when clients refuse the new one in a quarter of the handshakes or more \
+             (and in three times as many as before). Whoever can open many connections can feign \
+             that.",
+        ),
+        probe: t.or_described(
+            "probe",
+            Vec::new,
+            "none",
+            "Further addresses on which clients reach this machine, such as its public one: the \
+             probe asks them too for what is served. Not for one that is shared with other machines.",
         ),
         sinks: super::sink::all(t),
     }

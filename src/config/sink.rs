@@ -31,6 +31,7 @@ pub(super) fn all(t: &mut Table<'_>) -> Vec<Sink> {
 }
 
 fn sink(t: &mut Table<'_>, index: usize) -> Option<At<Sink>> {
+    const LONGEST_TEST: Duration = Duration::from_secs(400 * 24 * 3600);
     const TIMEOUT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
     let Some(kind) = t.required::<SinkType>("type", "What it is; the keys below depend on it.")
     else {
@@ -52,6 +53,12 @@ fn sink(t: &mut Table<'_>, index: usize) -> Option<At<Sink>> {
         default::SINK_TIMEOUT,
         TIMEOUT.0..=TIMEOUT.1,
         "For one attempt.",
+    );
+    let test_every = t.or_within(
+        "test_every",
+        Duration::ZERO,
+        Duration::ZERO..=LONGEST_TEST,
+        "How often it is sent a test alert, whatever `minimum` says; 0: never.",
     );
     for (key, instead) in [("token", "token_file"), ("password", "password_file")] {
         t.refuse(
@@ -78,6 +85,7 @@ fn sink(t: &mut Table<'_>, index: usize) -> Option<At<Sink>> {
         kind: kind?,
         minimum,
         timeout,
+        test_every: (!test_every.is_zero()).then_some(test_every),
     };
     Some(At { value, span })
 }

@@ -132,23 +132,6 @@ impl Registry {
         scrape.render()
     }
 
-    /// How much the counters of this name with this label have counted together; for those who act
-    /// on what is counted.
-    pub fn total(&self, metric: Metric, label: (&'static str, &str)) -> u64 {
-        let Some(family) = lock(&self.0.families).get(metric.name).cloned() else {
-            return 0;
-        };
-        let wanted = render_labels(&[label]);
-        lock(&family.series)
-            .iter()
-            .filter(|(labels, _)| labels.split(',').any(|one| one == wanted))
-            .map(|(_, series)| match series.sum() {
-                Value::Integer(count) => count,
-                _ => 0,
-            })
-            .fold(0, u64::wrapping_add)
-    }
-
     /// A shard made by `push` in the series of that name and those labels. `None` where the name
     /// is taken by a metric of another kind: a mistake in this program, for which a handle that
     /// counts into the void is better than a panic.

@@ -1,32 +1,40 @@
 //! The TLS handshake with a client, and why it failed, in words.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::server::Acceptor;
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, ProtocolVersion};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::{
+    AlertDescription, CertificateError, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
+};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tracing::{debug, info};
 
+use crate::cert::select::{Chosen, take_chosen};
 use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
-use crate::tls::{Current, Policies, Session};
+use crate::tls::{Current, Ja4, Policies, Session};
 
 /// A handshake that is done.
 pub struct Done {
-    /// The stream of plain bytes.
-    pub stream: TlsStream<TcpStream>,
+    /// The stream of plain bytes. It is large and handed on a few times, hence the box.
+    pub stream: Box<TlsStream<TcpStream>>,
+    /// What the client was answered with.
+    pub chosen: Option<Chosen>,
     /// What it was accepted under.
     pub policy: Arc<Current>,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<Ja4>,
 }
 
 /// The two ends of a client's connection.
@@ -49,6 +57,7 @@ impl Ends {
             alpn: None,
             tls_version: None,
             session: None,
+            ja4: None,
             policy: None,
             identity: None,
         }
@@ -71,24 +80,120 @@ pub struct Failed {
     pub name: Option<Box<str>>,
 }
 
+/// The longest greeting that is kept for its [`Ja4`]: the library takes none of more than 64 KiB, and
+/// a record has a head of five bytes.
+const LONGEST: usize = 128 * 1024;
+
 /// Carries it out. Where there are several policies, the client's greeting is read first, and the
 /// name in it decides; both halves are under the one deadline of whoever waits for this.
 pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Failed> {
     let nameless = |error| Failed { error, name: None };
+    if policies.ja4 {
+        let (start, ja4) = greeting(stream).await.map_err(nameless)?;
+        return choose(policies, start, ja4).await;
+    }
     if let Some(policy) = policies.only() {
         let policy = policy.current();
         let acceptor = TlsAcceptor::from(Arc::clone(&policy.config));
-        let stream = acceptor.accept(stream).await.map_err(nameless)?;
-        return Ok(Done { stream, policy });
+        let (stream, chosen) = watched(acceptor.accept(stream)).await;
+        return finish(stream, policy, None, chosen);
     }
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
-    let start = start.await.map_err(nameless)?;
+    choose(policies, start.await.map_err(nameless)?, None).await
+}
+
+/// Goes on by the policy for the name that the greeting has.
+async fn choose(
+    policies: &Policies,
+    start: StartHandshake<TcpStream>,
+    ja4: Option<Ja4>,
+) -> Result<Done, Failed> {
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let policy = policies.choose(name.as_deref()).current();
-    match start.into_stream(Arc::clone(&policy.config)).await {
-        Ok(stream) => Ok(Done { stream, policy }),
-        Err(error) => Err(Failed { error, name }),
+    let accepting = start.into_stream(Arc::clone(&policy.config));
+    let (stream, chosen) = watched(accepting).await;
+    let done = finish(stream, policy, name, chosen)?;
+    Ok(Done { ja4, ..done })
+}
+
+/// Carries out a handshake and sees what is chosen in it. No other handshake is polled on this
+/// thread while this one is.
+async fn watched<T>(accepting: impl Future<Output = T>) -> (T, Option<Chosen>) {
+    let mut accepting = pin!(accepting);
+    let mut chosen = None;
+    let result = poll_fn(|cx| {
+        let polled = accepting.as_mut().poll(cx);
+        if let Some(now) = take_chosen() {
+            chosen = Some(now);
+        }
+        polled
+    });
+    (result.await, chosen)
+}
+
+/// Counts how the client received the certificate.
+fn finish(
+    stream: io::Result<TlsStream<TcpStream>>,
+    policy: Arc<Current>,
+    name: Option<Box<str>>,
+    chosen: Option<Chosen>,
+) -> Result<Done, Failed> {
+    let tally = chosen.as_ref().map(|it| it.certificate.tally());
+    match stream {
+        Ok(stream) => {
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            if let Some(tally) = tally.filter(|_| !resumed) {
+                tally.done();
+            }
+            Ok(Done {
+                stream: Box::new(stream),
+                chosen,
+                policy,
+                ja4: None,
+            })
+        }
+        Err(error) => {
+            let refused = classify(&error) == HandshakeFailure::CertificateRefused;
+            if let Some(tally) = tally.filter(|_| refused) {
+                tally.refused();
+            }
+            let name = name.or_else(|| chosen.and_then(|it| it.name));
+            Err(Failed { error, name })
+        }
+    }
+}
+
+/// Reads the greeting, and keeps its bytes for as long as it takes to know them again.
+async fn greeting(mut stream: TcpStream) -> io::Result<(StartHandshake<TcpStream>, Option<Ja4>)> {
+    let mut acceptor = Acceptor::default();
+    let mut seen = Vec::with_capacity(2048);
+    loop {
+        let before = seen.len();
+        if before >= LONGEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut fresh = &seen[before..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let ja4 = Ja4::of(&seen);
+                return Ok((StartHandshake::from_parts(accepted, stream), ja4));
+            }
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                alert.write_all(&mut bytes)?;
+                // The handshake has failed, whether the client hears why or not.
+                let _ = stream.write_all(&bytes).await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
     }
 }
 
@@ -118,6 +223,7 @@ pub fn describe(done: &Done, ends: Ends, scheme: &'static str) -> Result<(Handsh
         alpn: tls.alpn_protocol().map(Into::into),
         tls_version: Some(name),
         session: Some(session),
+        ja4: done.ja4,
         identity: done.policy.identify(tls)?,
         policy: Some(Arc::clone(&done.policy)),
     };
@@ -286,17 +392,29 @@ pub fn failed(
 /// A stream that tells of the alert which ends it before the client has said anything: over TLS
 /// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
 pub struct Listening {
-    inner: TlsStream<TcpStream>,
+    inner: Box<TlsStream<TcpStream>>,
     /// Until something came.
-    first: Option<(Rc<Local>, SocketAddr)>,
+    first: Option<First>,
+}
+
+/// Whom an alert tells something.
+struct First {
+    local: Rc<Local>,
+    client: SocketAddr,
+    chosen: Option<Chosen>,
 }
 
 impl Listening {
     /// Listens to this client.
-    pub const fn new(inner: TlsStream<TcpStream>, local: Rc<Local>, client: SocketAddr) -> Self {
+    pub fn new(done: Done, local: Rc<Local>, client: SocketAddr) -> Self {
+        let first = First {
+            local,
+            client,
+            chosen: done.chosen,
+        };
         Self {
-            inner,
-            first: Some((local, client)),
+            inner: done.stream,
+            first: Some(first),
         }
     }
 }
@@ -310,8 +428,8 @@ impl AsyncRead for Listening {
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if let (Poll::Ready(result), Some(_)) = (&read, &self.first) {
             let first = self.first.take();
-            if let (Err(error), Some((local, client))) = (result, first) {
-                told_after(&local, client, error);
+            if let (Err(error), Some(first)) = (result, first) {
+                told_after(&first, error);
             }
         }
         read
@@ -319,16 +437,23 @@ impl AsyncRead for Listening {
 }
 
 /// An alert that came after the handshake.
-fn told_after(local: &Local, client: SocketAddr, error: &io::Error) {
+fn told_after(first: &First, error: &io::Error) {
     let Some(Error::AlertReceived(alert)) = of_tls(error) else {
         return;
     };
-    local.edge().client_alert(client_alert(*alert));
+    first.local.edge().client_alert(client_alert(*alert));
     let failure = classify(error);
+    let chosen = first.chosen.as_ref();
+    let refused = failure == HandshakeFailure::CertificateRefused;
+    if let Some(chosen) = chosen.filter(|_| refused) {
+        chosen.certificate.tally().refused();
+    }
     let throttle = THROTTLES.get(failure as usize);
     if let Some(suppressed) = throttle.and_then(Throttle::allow) {
         let (why, detail) = (words(failure), detail(error));
-        info!(%client, why, detail, suppressed, "a client gave up after the handshake");
+        let client = first.client;
+        let name = chosen.and_then(|it| it.name.as_deref()).unwrap_or_default();
+        info!(%client, name, why, detail, suppressed, "a client gave up after the handshake");
     }
 }
 

@@ -124,11 +124,11 @@ pub(super) async fn serve(
         let peer = ends.plain("tcp");
         return run(local, &peer, stream, Kind::Bytes, upstream, role.idle).await;
     };
-    let Some((stream, peer)) = greeting.accept(policies, stream, "tls").await else {
+    let Some((done, peer)) = greeting.accept(policies, stream, "tls").await else {
         return;
     };
     begun();
-    let stream = Listening::new(stream, Rc::clone(local), ends.client);
+    let stream = Listening::new(done, Rc::clone(local), ends.client);
     run(local, &peer, stream, Kind::Bytes, upstream, role.idle).await;
 }
 

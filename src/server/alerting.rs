@@ -2,25 +2,27 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Server;
+use crate::alert::backends::Backends;
 use crate::alert::board::Board;
 use crate::alert::canary::{self, Canary};
 use crate::alert::condition::{Code, Condition};
 use crate::alert::delivery::Patience;
 use crate::alert::http::Client;
 use crate::alert::probe::{self, Rhythm, Target};
-use crate::alert::refusals::{self, Handshakes};
+use crate::alert::refusals;
 use crate::alert::run::{self, Inputs, Listing};
 use crate::alert::world::{self, Listener};
-use crate::cert::keeper::Wanted;
+use crate::cert::Event;
+use crate::cert::keeper::{Setback, Wanted};
 use crate::config::{self, Config, Severity, SiteName};
-use crate::metrics::{HandshakeFailure, Registry, names};
 use crate::state::StateDir;
 use crate::tls::Trouble;
 
@@ -32,6 +34,8 @@ const CONFIGURATION: &str = "configuration";
 struct View {
     sites: Vec<SiteName>,
     listeners: Vec<Listener>,
+    /// Where clients come in besides.
+    elsewhere: Vec<Listener>,
 }
 
 impl View {
@@ -46,6 +50,13 @@ impl View {
         Self {
             sites: Wanted::of(config).sites,
             listeners: config.listen.https.iter().map(listener).collect(),
+            // Whatever stands before it speaks for itself.
+            elsewhere: (config.alerts.probe.iter())
+                .map(|address| Listener {
+                    address: *address,
+                    proxy_header: false,
+                })
+                .collect(),
         }
     }
 }
@@ -117,6 +128,22 @@ impl Running {
     }
 }
 
+/// Has the keeper go back to what was served before a swap, where that is wanted.
+fn undo(server: Arc<Server>) -> impl Fn(&Event, &str) {
+    move |swap, because| {
+        if let Event::Swapped { source, old, new } = swap
+            && server.alerting.config.borrow().go_back
+        {
+            server.keeper.go_back(Setback {
+                source: Arc::clone(source),
+                refused: new.facts().fingerprint,
+                earlier: Arc::clone(old),
+                because: because.to_owned(),
+            });
+        }
+    }
+}
+
 /// Starts to watch and tell, on the control plane's runtime.
 pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
     let alerting = &server.alerting;
@@ -128,7 +155,8 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         let (inventory, view, clock) = (inventory.clone(), view.clone(), clock.clone());
         Arc::new(move || {
             let view = view.load();
-            world::targets(&view.listeners, &view.sites, &inventory, &clock)
+            let all = [view.listeners.as_slice(), &view.elsewhere].concat();
+            world::targets(&all, &view.sites, &inventory, &clock)
         })
     };
     if let Some(state) = &state {
@@ -140,20 +168,23 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
         alerting.board.clone(),
         Rhythm::default(),
     ));
-    let registry = server.registry.clone();
     tokio::spawn(refusals::run(
-        move || handshakes(&registry),
         server.keeper.subscribe(),
         alerting.board.clone(),
+        undo(Arc::clone(server)),
     ));
 
     let (stop, stopped) = oneshot::channel::<()>();
     let observe = {
         let server = Arc::clone(server);
+        let backends = Mutex::new(Backends::default());
         Arc::new(move |now| {
             let degraded = server.keeper.degraded();
             let mut all = world::observe(&inventory.load(), &view.load().sites, &degraded, now);
             (all.degraded).extend(server.tls.troubles().into_iter().map(trouble));
+            let world = server.shared.world.load();
+            let mut backends = backends.lock().unwrap_or_else(PoisonError::into_inner);
+            (all.degraded).extend(backends.look(&world.upstreams, Instant::now()));
             all
         })
     };
@@ -238,13 +269,5 @@ fn canary(server: &Server, state: &Path, view: Arc<ArcSwap<View>>) -> Canary {
         patience: canary::PATIENCE,
         clock,
         board: server.alerting.board.clone(),
-    }
-}
-
-fn handshakes(registry: &Registry) -> Handshakes {
-    let with = |outcome| registry.total(names::TLS_HANDSHAKES, ("outcome", outcome));
-    Handshakes {
-        done: with("done"),
-        refused: with(HandshakeFailure::CertificateRefused.code()),
     }
 }

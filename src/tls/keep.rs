@@ -218,7 +218,7 @@ impl Keep {
             let sites = (config.sites.iter())
                 .map(|site| Ok((&site.names[..], site.default, policy(&site.tls)?)))
                 .collect::<Result<Vec<_>, rustls::Error>>()?;
-            let all = Policies::new(default, sites.into_iter());
+            let all = Policies::new(default, config.tls.ja4, sites.into_iter());
             listeners.insert(address, Arc::new(all));
         }
         for stream in &config.listen.streams {
@@ -234,7 +234,7 @@ impl Keep {
                     alpn: Some(tls.alpn.clone()),
                 };
                 let policy = self.policy(key, &mut policies, &mut units)?;
-                let all = Policies::new(policy, std::iter::empty());
+                let all = Policies::new(policy, config.tls.ja4, std::iter::empty());
                 listeners.insert(address, Arc::new(all));
             }
         }

@@ -184,6 +184,11 @@ impl Health {
         }
     }
 
+    /// Failures in a row, as far as they count for an ejection.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
+    }
+
     /// Forgets what checks said: there are none any more.
     pub fn unchecked(&self) {
         self.checked.store(UNKNOWN, Relaxed);

@@ -10,11 +10,15 @@
 
 mod support;
 
+mod alerts;
 mod bodies;
+mod certbot;
 mod corpus;
 mod demo;
+mod hostile;
 mod http1;
 mod http2;
+mod import_nginx;
 mod layering;
 mod limits;
 mod load;

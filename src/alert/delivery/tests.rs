@@ -39,6 +39,7 @@ impl Setup {
             name: name.into(),
             minimum: Severity::Warning,
             timeout: Duration::from_millis(300),
+            test_every: None,
             kind,
         };
         let sink = Sink::new(&config.kind, &Client::new());

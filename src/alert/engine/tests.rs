@@ -23,7 +23,7 @@ fn engine() -> Engine {
 }
 
 fn condition(code: Code, subject: impl Into<String>) -> Condition {
-    Condition::new(code, subject, Severity::Warning, "It is so.", "Do this.")
+    Condition::new(code, subject, Severity::Critical, "It is so.", "Do this.")
 }
 
 fn occasions(told: &[Notification]) -> Vec<(Occasion, Code, &str)> {
@@ -58,27 +58,87 @@ fn it_fires_once_repeats_and_resolves_once() {
 
 #[test]
 fn the_interval_shortens_as_the_deadline_nears() {
-    let repeat = Duration::from_secs(6 * HOUR);
-    let of = |left: i64| {
-        interval(
-            repeat,
-            Severity::Critical,
-            Some(day(BASE).plus(left * 3600)),
-            day(BASE),
-        )
-        .unwrap()
+    const DAY: i64 = 24;
+    let hours = |severity, hours_left: i64| {
+        let urgency = Urgency {
+            severity,
+            since: day(BASE - 1),
+            deadline: Some(day(BASE).plus(hours_left * 3600)),
+        };
+        let found = interval(Duration::from_secs(6 * HOUR), urgency, day(BASE)).unwrap();
+        found.as_secs() / HOUR
     };
-    assert_eq!(of(24 * 20), repeat);
-    assert_eq!(of(24), Duration::from_secs(2 * HOUR));
-    assert_eq!(of(1), Duration::from_secs(HOUR));
-    assert_eq!(of(-1), Duration::from_secs(HOUR));
-    assert_eq!(interval(repeat, Severity::Information, None, day(0)), None);
+    let warning = [100, 50, 24, 12, 3].map(|days| hours(Severity::Warning, days * DAY));
+    assert_eq!(warning, [7 * 24, 100, 48, 24, 24]);
+    let critical = [
+        20 * DAY,
+        6 * DAY,
+        3 * DAY,
+        DAY,
+        6,
+        0,
+        -DAY,
+        -3 * DAY,
+        -20 * DAY,
+    ];
+    let critical = critical.map(|left| hours(Severity::Critical, left));
+    assert_eq!(critical, [24, 12, 6, 2, 1, 1, 2, 6, 24]);
+}
+
+#[test]
+fn what_lasts_is_told_less_often_and_information_once() {
+    let hours = |severity, days: i64| {
+        let urgency = Urgency {
+            severity,
+            since: day(BASE - days),
+            deadline: None,
+        };
+        let found = interval(Duration::from_secs(6 * HOUR), urgency, day(BASE));
+        found.map(|it| it.as_secs() / HOUR)
+    };
+    let critical = [0, 6, 100].map(|days| hours(Severity::Critical, days));
+    assert_eq!(critical, [Some(6), Some(12), Some(24)]);
+    let warning = [0, 24, 200].map(|days| hours(Severity::Warning, days));
+    assert_eq!(warning, [Some(24), Some(48), Some(7 * 24)]);
+    assert_eq!(hours(Severity::Information, 1), None);
+}
+
+#[test]
+fn a_certificate_that_nobody_renews_is_told_of_a_hundred_times_at_most() {
+    // Overdue at a quarter, critical at a tenth, looked at every ten minutes until a week after.
+    for lifetime in [6, 47, 90, 200] {
+        let mut engine = engine();
+        let (mut warned, mut alarmed) = (0, 0);
+        let end = lifetime * 24 * 6;
+        for n in end * 3 / 4..end + 7 * 24 * 6 {
+            let at = seconds(u64::try_from(n).unwrap() * 600);
+            let deadline = seconds(u64::try_from(end).unwrap() * 600).wall;
+            let (code, severity) = match n {
+                _ if n < end * 9 / 10 => (Code::RenewalOverdue, Severity::Warning),
+                _ => (Code::Expiring, Severity::Critical),
+            };
+            let it = Condition {
+                severity,
+                ..condition(code, "a")
+            }
+            .deadline(deadline);
+            let told = engine.tick(at, vec![it]).len();
+            *(if severity == Severity::Warning {
+                &mut warned
+            } else {
+                &mut alarmed
+            }) += told;
+        }
+        assert!((1..=12).contains(&warned), "{lifetime} days: {warned}");
+        assert!((50..=105).contains(&alarmed), "{lifetime} days: {alarmed}");
+    }
 }
 
 #[test]
 fn what_gets_graver_is_told_at_once() {
     let mut engine = engine();
     let mut it = condition(Code::ProbeFailed, "a");
+    it.severity = Severity::Warning;
     engine.tick(hour(0), vec![it.clone()]);
     it.severity = Severity::Critical;
     let told = engine.tick(seconds(5), vec![it.clone()]);
@@ -254,7 +314,7 @@ fn a_wall_clock_that_jumps_neither_floods_nor_silences() {
     }
     let back = Moment {
         wall: day(BASE - 1000),
-        monotonic: hour(6).monotonic,
+        monotonic: hour(24).monotonic,
     };
     assert_eq!(engine.tick(back, holds())[0].occasion, Occasion::Repeated);
 }

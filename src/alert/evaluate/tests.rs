@@ -259,7 +259,7 @@ fn what_is_on_disk_is_told_with_its_reason_and_what_goes_on() {
         );
         assert!(
             it.summary
-                .contains("go on with the one from before, valid until 1970-04-01"),
+                .contains("still served for www.example.com, valid until 1970-04-01"),
             "{}",
             it.summary
         );

@@ -1,7 +1,7 @@
 //! The probe against a listener that serves one certificate for HTTP/2 and another for HTTP/1.1.
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -33,11 +33,32 @@ impl ResolvesServerCert for TwoFaced {
 
 async fn listen(resolver: TwoFaced, alpn: &[&[u8]], proxy_header: bool) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));
+    serve(config, alpn, proxy_header).await
+}
+
+/// The same where clients must show a certificate, and TLS is of this version.
+async fn listen_to_clients_it_knows(
+    resolver: TwoFaced,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(resolver.0.cert[0].clone()).unwrap();
+    let known = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(known.build().unwrap())
+        .with_cert_resolver(Arc::new(resolver));
+    serve(config, &[b"h2", b"http/1.1"], false).await
+}
+
+async fn serve(mut config: ServerConfig, alpn: &[&[u8]], proxy_header: bool) -> SocketAddr {
     config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,4 +181,19 @@ fn an_unspecified_address_is_reached_over_loopback() {
     assert_eq!(reached("0.0.0.0:443"), "127.0.0.1:443");
     assert_eq!(reached("[::]:443"), "[::1]:443");
     assert_eq!(reached("192.0.2.1:443"), "192.0.2.1:443");
+}
+
+#[tokio::test]
+async fn a_listener_that_wants_client_certificates_is_probed_without_one() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (new, old) = (certificate(), certificate());
+        let resolver = TwoFaced(Arc::clone(&new), Arc::clone(&old));
+        let address = listen_to_clients_it_knows(resolver, version).await;
+        probe(&target(address, Protocol::H2, &new)).await.unwrap();
+        let error = probe(&target(address, Protocol::Http11, &new)).await;
+        assert!(
+            matches!(error, Err(ProbeError::Different { .. })),
+            "{version:?}: {error:?}"
+        );
+    }
 }

@@ -91,6 +91,7 @@ fn webhook(name: &str, listener: &Listener) -> config::Sink {
         },
         minimum: Severity::Information,
         timeout: Duration::from_secs(5),
+        test_every: None,
     }
 }
 

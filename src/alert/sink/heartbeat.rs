@@ -3,7 +3,8 @@
 //!
 //! "All is well" means the machinery that tells people: the alert loop turns, and not every other
 //! sink fails. A certificate in trouble does not stop it: that is told by name, and a silent
-//! heartbeat would say less.
+//! heartbeat would say less. Only where no other sink is configured does it stop while something
+//! critical fires, since nobody would hear of it otherwise.
 
 use std::fmt;
 use std::sync::Arc;

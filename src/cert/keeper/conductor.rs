@@ -2,6 +2,7 @@
 
 mod asked;
 mod passing;
+mod refused;
 mod taking;
 mod tracked;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::announce::announce;
 use super::folders::{Folders, Found, Key};
@@ -21,7 +22,8 @@ use super::gather::{Gathered, Gatherer, Job, in_parallel};
 use super::memory::Memory;
 use super::standing::{Standing, Verdict};
 use super::terms::{
-    AcceptError, Accepted, LoadReport, Message, Options, Refusal, Shared, Timing, Wanted,
+    AcceptError, Accepted, Degraded, LoadReport, Message, Options, Refusal, Setback, Shared,
+    Timing, Wanted,
 };
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
@@ -89,6 +91,8 @@ pub(super) struct Conductor {
     unpublished: BTreeMap<u32, Change>,
     unsaved: VecDeque<u32>,
     save_pause: Duration,
+    /// When copies that nobody names are forgotten, unless that is done.
+    forget_at: Option<Instant>,
     failed: bool,
     round: Round,
     unwatched_round: Round,
@@ -137,6 +141,7 @@ impl Conductor {
             unpublished: BTreeMap::new(),
             unsaved: VecDeque::new(),
             save_pause: Duration::ZERO,
+            forget_at: Some(now + timing.forget),
             failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
             unwatched_round: round(timing.poll_unwatched, UNWATCHED_PER_SECOND),
@@ -172,6 +177,7 @@ impl Conductor {
         self.publish();
         self.memory.begin();
         self.drop_copies();
+        self.count_exposed_keys();
         let inventory = self.shared.inventory.load();
         info!(
             sources = self.by_files.len(),
@@ -179,6 +185,21 @@ impl Conductor {
             took = ?started.elapsed(),
             "certificates loaded"
         );
+    }
+
+    /// Keys that everybody may read, once for all of them.
+    fn count_exposed_keys(&self) {
+        let all = self.tracked.iter().flatten().map(|it| &it.source);
+        let own = all.filter(|source| !source.routine);
+        let exposed: Vec<_> = own.filter_map(|source| source.exposed_key()).collect();
+        if let Some(first) = exposed.first() {
+            warn!(
+                keys = exposed.len(),
+                first = %first.display(),
+                help = "take the permission from others: chmod o-r",
+                "private keys are readable by everyone on this machine"
+            );
+        }
     }
 
     /// Keeps what was loaded until told to stop.
@@ -203,6 +224,7 @@ impl Conductor {
                 }) => {
                     let _gone = reply.send(self.accept(&source, &because));
                 }
+                Ok(Message::GoBack(setback)) => self.go_back(setback),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             // Nothing here is known to panic. If something does, today's certificates must not be
@@ -243,6 +265,7 @@ impl Conductor {
         self.poll();
         self.check_timers();
         self.check_clock();
+        self.forget_strangers();
         self.look(Mode::Watching);
         self.save_some();
         self.tell_degraded();
@@ -352,7 +375,8 @@ impl Conductor {
         if !job.source.keep {
             return Vec::new();
         }
-        let generations = self.memory.recall(&job.source.files);
+        let mut generations = self.memory.recall(&job.source.files);
+        generations.retain(|kept| !self.memory.refused().contains(&kept.fingerprint));
         if let Some(Ok(on_disk)) = &gathered.news
             && generations
                 .first()
@@ -410,23 +434,18 @@ impl Conductor {
 
     /// Removes the copies of what may not be copied, or no longer.
     fn drop_copies(&self) {
-        for tracked in self.tracked.iter().flatten() {
-            let files = &tracked.source.files;
-            if !tracked.source.keep && !self.memory.recall(files).is_empty() {
-                self.memory.forget(files);
-            }
-        }
+        let all = self.tracked.iter().flatten();
+        let not_kept = all.filter(|tracked| !tracked.source.keep);
+        // Asked for whether or not there are any: one may be on its way to the disk.
+        let files = not_kept.map(|tracked| tracked.source.files.clone());
+        self.memory.forget(files.collect());
     }
 
     fn tell_degraded(&self) {
-        let failed = self.failed.then(|| {
-            "the keeper of certificates failed once; restart staunch, and please report it"
-                .to_owned()
-        });
-        let now: Vec<_> = [self.watch.degraded(), self.memory.degraded(), failed]
-            .into_iter()
-            .flatten()
-            .collect();
+        let watch = self.watch.degraded().map(Degraded::Watch);
+        let state = self.memory.degraded().map(Degraded::State);
+        let failed = self.failed.then_some(Degraded::Failed);
+        let now: Vec<_> = [watch, state, failed].into_iter().flatten().collect();
         if **self.shared.degraded.load() != now {
             self.shared.degraded.store(Arc::new(now));
         }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::cert::Fingerprint;
 use crate::cert::last_good::{Generation, LastGood};
@@ -28,6 +28,8 @@ pub(super) struct Memory {
     /// Lines from before there was a writer.
     early: Vec<Entry>,
     writer: Option<SyncSender<Task>>,
+    refused: Vec<Fingerprint>,
+    state: Option<StateDir>,
     problem: Arc<Mutex<Option<String>>>,
 }
 
@@ -38,9 +40,16 @@ enum Task {
         input: Box<Input>,
         is: Fingerprint,
     },
-    Forget(Files),
+    Forget(Vec<Files>),
     Note(Entry),
+    Refused(Vec<Fingerprint>),
 }
+
+/// The file that says what clients refused: fingerprints, the latest last.
+const REFUSED: &str = "refused.json";
+
+/// Fingerprints kept there.
+const MOST_REFUSED: usize = 100;
 
 impl Memory {
     pub(super) fn open(state: Option<StateDir>) -> Self {
@@ -49,6 +58,8 @@ impl Memory {
             ledger: None,
             early: Vec::new(),
             writer: None,
+            refused: Vec::new(),
+            state: None,
             problem: Arc::default(),
         };
         let Some(state) = state else {
@@ -62,12 +73,37 @@ impl Memory {
             Ok(ledger) => memory.ledger = Some(ledger),
             Err(error) => report(&memory.problem, &Err(error)),
         }
+        memory.refused = refused(&state);
+        memory.state = Some(state);
         memory
+    }
+
+    /// What clients refused when it was served.
+    pub(super) fn refused(&self) -> &[Fingerprint] {
+        &self.refused
+    }
+
+    /// Remembers that clients refuse this one.
+    pub(super) fn refuse(&mut self, certificate: Fingerprint) {
+        self.refused.push(certificate);
+        let too_many = self.refused.len().saturating_sub(MOST_REFUSED);
+        self.refused.drain(..too_many);
+        self.send(Task::Refused(self.refused.clone()));
+    }
+
+    /// Forgets that clients refused this one.
+    pub(super) fn pardon(&mut self, certificate: Fingerprint) {
+        if self.refused.contains(&certificate) {
+            self.refused.retain(|refused| *refused != certificate);
+            self.send(Task::Refused(self.refused.clone()));
+        }
     }
 
     /// Begins to write.
     pub(super) fn begin(&mut self) {
-        let (Some(last_good), Some(ledger)) = (&self.last_good, self.ledger.take()) else {
+        let (Some(last_good), Some(ledger), Some(state)) =
+            (&self.last_good, self.ledger.take(), self.state.take())
+        else {
             self.early.clear();
             return;
         };
@@ -75,6 +111,7 @@ impl Memory {
         let scribe = Scribe {
             last_good: Arc::clone(last_good),
             ledger,
+            state,
             problem: Arc::clone(&self.problem),
         };
         let early = std::mem::take(&mut self.early);
@@ -135,9 +172,9 @@ impl Memory {
         !matches!(writer.try_send(task), Err(TrySendError::Full(_)))
     }
 
-    /// Has every copy of a source removed.
-    pub(super) fn forget(&self, files: &Files) {
-        self.send(Task::Forget(files.clone()));
+    /// Has every copy of these sources removed, those included that are still to be written.
+    pub(super) fn forget(&self, all: Vec<Files>) {
+        self.send(Task::Forget(all));
     }
 
     /// Has a line written.
@@ -170,6 +207,7 @@ impl Memory {
 struct Scribe {
     last_good: Arc<LastGood>,
     ledger: Ledger,
+    state: StateDir,
     problem: Arc<Mutex<Option<String>>>,
 }
 
@@ -186,11 +224,33 @@ impl Scribe {
     fn write(&mut self, task: Task) {
         let written = match task {
             Task::Save { source, input, is } => self.last_good.save(&source, &input, is),
-            Task::Forget(files) => self.last_good.forget(&files),
+            Task::Forget(all) => all
+                .iter()
+                .try_for_each(|files| self.last_good.forget(files)),
             Task::Note(entry) => self.ledger.write(&entry),
+            Task::Refused(refused) => serde_json::to_vec(&refused)
+                .map_err(io::Error::from)
+                .and_then(|json| self.state.write(REFUSED, &[&json])),
         };
         report(&self.problem, &written);
     }
+}
+
+/// What an earlier run remembered. Where it cannot be read, clients may have to refuse once more.
+fn refused(state: &StateDir) -> Vec<Fingerprint> {
+    const LIMIT: u64 = 64 * 1024;
+    let json = match state.read(REFUSED, LIMIT) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            warn!(%error, file = %state.file(REFUSED).display(), "cannot be read: ignored");
+            return Vec::new();
+        }
+    };
+    serde_json::from_slice(&json).unwrap_or_else(|error| {
+        warn!(%error, file = %state.file(REFUSED).display(), "cannot be understood: ignored");
+        Vec::new()
+    })
 }
 
 /// Notes whether writing works; logs when that changes.

@@ -145,6 +145,27 @@ impl Standing {
         old
     }
 
+    /// What is on disk is held back after all, and an earlier one is the current one again.
+    pub(super) fn go_back(
+        &mut self,
+        earlier: Arc<Verified>,
+        rejection: Arc<Rejection>,
+        now: Timestamp,
+    ) {
+        self.kept
+            .retain(|kept| !is_identical(&kept.certificate, &earlier));
+        let refused = self.current.replace(earlier);
+        self.on_disk = false;
+        self.set_aside_waiting();
+        self.set_disk(DiskState::HeldBack, Some(&rejection), now);
+        self.waiting = refused.map(|certificate| Waiting {
+            certificate,
+            rejection,
+            worse: true,
+        });
+        self.prune(now);
+    }
+
     /// What is on disk is the current one again.
     pub(super) fn recover(&mut self, now: Timestamp) {
         self.on_disk = true;
@@ -162,10 +183,10 @@ impl Standing {
         now: Timestamp,
     ) {
         let begins = now.max(new.facts().validity.not_before);
-        let worse = self
-            .current
-            .as_ref()
-            .is_some_and(|current| compare::judge(current, &new, needs, begins).is_err());
+        let is_worse =
+            |current: &Arc<Verified>| compare::judge(current, &new, needs, begins).is_err();
+        let worse = rejection.reason == Reason::RefusedByClients
+            || self.current.as_ref().is_some_and(is_worse);
         self.set_aside_waiting();
         self.on_disk = false;
         self.set_disk(DiskState::HeldBack, Some(&rejection), now);
@@ -299,5 +320,7 @@ impl Standing {
 
 /// The same certificates in the same order, with the same staple: nothing a client could tell apart.
 fn is_identical(one: &Verified, other: &Verified) -> bool {
-    one.key().cert == other.key().cert && one.key().ocsp == other.key().ocsp
+    one.key().cert == other.key().cert
+        && one.key().ocsp == other.key().ocsp
+        && one.facts().revoked == other.facts().revoked
 }

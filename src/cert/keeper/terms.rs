@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use super::gather::Work;
 use crate::cert::inventory::{Inventory, Settings};
 use crate::cert::load::Roots;
-use crate::cert::{Event, Fingerprint, Reason, Rejection};
+use crate::cert::{Event, Fingerprint, Reason, Rejection, Verified};
 use crate::clock::Clock;
 use crate::config::{CertificateSource, Config, SiteName};
 use crate::state::StateDir;
@@ -92,6 +92,9 @@ pub struct Timing {
     pub tell_half: Duration,
     /// How long an entry must be gone from a folder until it is let go.
     pub grace: Duration,
+    /// How long after a start the copies of sources that the configuration does not name are kept: a
+    /// start with a wrong configuration must not cost them.
+    pub forget: Duration,
     /// How often everything is read although nothing was heard of it.
     pub poll: Duration,
     /// The same where nothing can be heard.
@@ -105,6 +108,7 @@ impl Default for Timing {
             tell: Duration::from_secs(10),
             tell_half: Duration::from_secs(300),
             grace: Duration::from_secs(10),
+            forget: Duration::from_secs(24 * 3600),
             poll: Duration::from_secs(30),
             poll_unwatched: Duration::from_millis(700),
         }
@@ -172,7 +176,32 @@ pub(super) enum Message {
         because: String,
         reply: Sender<Result<Accepted, AcceptError>>,
     },
+    GoBack(Setback),
     Stop,
+}
+
+/// A swap that clients do not take, and that is to be undone.
+#[derive(Clone, Debug)]
+pub struct Setback {
+    /// The source, for people.
+    pub source: Arc<str>,
+    /// What clients refuse.
+    pub refused: Fingerprint,
+    /// What was served before.
+    pub earlier: Arc<Verified>,
+    /// How often they refuse, in words.
+    pub because: String,
+}
+
+/// What of a keeper's own work does not go as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// Changes are found by polling, or late; why, in words.
+    Watch(String),
+    /// Last-good certificates or the ledger cannot be written; why, in words.
+    State(String),
+    /// It failed once in a way that was not foreseen, and goes on.
+    Failed,
 }
 
 /// What the conductor and its keeper both see.
@@ -180,7 +209,7 @@ pub(super) enum Message {
 pub(super) struct Shared {
     pub(super) inventory: Arc<ArcSwap<Inventory>>,
     pub(super) events: broadcast::Sender<Arc<Event>>,
-    pub(super) degraded: ArcSwap<Vec<String>>,
+    pub(super) degraded: ArcSwap<Vec<Degraded>>,
     pub(super) work: Arc<Work>,
 }
 

@@ -1,5 +1,6 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod refused;
 mod scale;
 
 use std::fs;
@@ -14,7 +15,7 @@ use rustls::SignatureScheme;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::{AcceptError, Keeper, Options, Timing, Wanted};
+use super::{AcceptError, Degraded, Keeper, Options, Timing, Wanted};
 use crate::cert::inventory::{Inventory, Settings};
 use crate::cert::rank::Client;
 use crate::cert::testing::{Issued, Leaf, NOW, World, day};
@@ -51,6 +52,7 @@ impl Bench {
                 tell: Duration::from_millis(400),
                 tell_half: Duration::from_secs(3600),
                 grace: Duration::from_millis(300),
+                forget: Duration::from_secs(3600),
                 poll: Duration::from_secs(3600),
                 poll_unwatched: Duration::from_millis(100),
             },
@@ -208,7 +210,7 @@ impl Running {
         }
     }
 
-    fn expect_event(&mut self, what: &str, is: impl Fn(&Event) -> bool) {
+    fn expect_event(&mut self, what: &str, mut is: impl FnMut(&Event) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.collect();
@@ -499,7 +501,7 @@ fn an_unwritable_state_folder_is_said_and_stops_nothing() {
     running.expect_served("a.test", &good);
     until("it is said", || {
         let said = running.keeper.degraded();
-        said.iter().any(|said| said.contains("state directory"))
+        said.iter().any(|said| matches!(said, Degraded::State(_)))
     });
 }
 
@@ -542,6 +544,29 @@ fn copies_go_when_they_are_no_longer_wanted() {
             .unwrap()
             .next()
             .is_none()
+    });
+}
+
+#[test]
+fn copies_of_what_is_no_longer_configured_outlast_a_start_by_a_while() {
+    let mut bench = Bench::new();
+    let good = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &good);
+    bench.write("b", &bench.issue(&["b.test"], -30, 60));
+    let running = bench.start(vec![bench.pair("a")]);
+    bench.wait_for_copy(print(&good));
+    drop(running);
+    let copies = || fs::read_dir(bench.path("state/last-good")).unwrap().count();
+    drop(bench.start(vec![bench.pair("b")]));
+    assert!(copies() >= 1, "a mistake may be mended");
+    bench.timing.forget = Duration::from_millis(100);
+    let _running = bench.start(vec![bench.pair("b")]);
+    let kept = format!("{}", print(&good));
+    until("the copy is gone", || {
+        let names = fs::read_dir(bench.path("state/last-good")).unwrap();
+        names
+            .flatten()
+            .all(|entry| !entry.file_name().to_string_lossy().contains(&kept))
     });
 }
 

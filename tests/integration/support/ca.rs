@@ -56,10 +56,13 @@ pub struct Root {
 }
 
 impl TestCa {
-    /// A root of its own.
+    /// A root of its own, with a name of its own: of two that share one, openssl takes the one it
+    /// knows, and sees a bad signature.
     pub fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let key = KeyKind::P256.generate();
-        let params = authority("staunch test root");
+        let params = authority(&format!("staunch test root {number}"));
         let certificate = params.self_signed(&key).unwrap();
         let root = Root {
             pem: certificate.pem(),

@@ -1,7 +1,8 @@
 //! A certificate on disk, and the ways in which tools put a renewed one in its place.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::Leaf;
@@ -79,7 +80,7 @@ impl Placed {
             Way::InPlace => {
                 fs::write(&self.chain, &leaf.chain).unwrap();
                 gap();
-                fs::write(&self.key, &leaf.key).unwrap();
+                write_private(&self.key, &leaf.key);
             }
             Way::Rename | Way::ChainThenKey => {
                 replace(&self.chain, &leaf.chain);
@@ -98,7 +99,7 @@ impl Placed {
                 gap();
                 fs::create_dir_all(&self.folder).unwrap();
                 fs::write(&self.chain, &leaf.chain).unwrap();
-                fs::write(&self.key, &leaf.key).unwrap();
+                write_private(&self.key, &leaf.key);
             }
         }
     }
@@ -106,7 +107,7 @@ impl Placed {
     fn write_like_certbot(&self, leaf: &Leaf, gap: impl FnOnce()) {
         let file = |kind: &str| format!("archive/site/{kind}{}.pem", self.version);
         let (chain, key) = (file("fullchain"), file("privkey"));
-        fs::write(self.folder.join(&key), &leaf.key).unwrap();
+        write_private(&self.folder.join(&key), &leaf.key);
         fs::write(self.folder.join(&chain), &leaf.chain).unwrap();
         // It unlinks and links; it does not rename.
         let link = |link: &Path, target: &str| {
@@ -123,7 +124,7 @@ impl Placed {
         let folder = self.folder.join(&version);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("tls.crt"), &leaf.chain).unwrap();
-        fs::write(folder.join("tls.key"), &leaf.key).unwrap();
+        write_private(&folder.join("tls.key"), &leaf.key);
         gap();
         let data = self.folder.join("..data");
         let old = fs::read_link(&data);
@@ -139,6 +140,16 @@ impl Placed {
 /// Replaces a file by another: readers see the old or the new, never a half.
 pub fn replace(path: &Path, content: &str) {
     let beside = path.with_extension("new");
-    fs::write(&beside, content).unwrap();
+    write_private(&beside, content);
     fs::rename(&beside, path).unwrap();
+}
+
+/// Writes a file that only its owner may read, as those are that hold a key.
+fn write_private(path: &Path, content: &str) {
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .unwrap();
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -307,7 +308,10 @@ pub struct Staunch {
 impl Staunch {
     /// A configuration with listeners on ports of its own, short pauses, and no site.
     pub fn build() -> Builder {
-        let home = Arc::new(tempfile::tempdir().unwrap());
+        // Keys lie in it.
+        let private = fs::Permissions::from_mode(0o700);
+        let home = tempfile::Builder::new().permissions(private).tempdir();
+        let home = Arc::new(home.unwrap());
         let ports = Arc::new(Ports {
             https: Port::free(),
             http: Port::free(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::tracked::What;
 use super::{Conductor, Mode, Verdict};
@@ -91,11 +91,37 @@ impl Conductor {
         })
     }
 
+    /// Removes the copies of what is no longer configured. What the configuration before this start
+    /// named may only be missing by mistake, so that takes a while.
+    pub(super) fn forget_strangers(&mut self) {
+        let now = Instant::now();
+        if self.forget_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let strangers = self.memory.strangers(self.by_files.keys()).into_iter();
+        let unknown: Vec<_> = strangers
+            .filter(|(files, folder)| {
+                let wanted = folder
+                    .as_deref()
+                    .and_then(|at| self.folders.earlier(files, at));
+                wanted.is_none()
+            })
+            .map(|(files, _)| files)
+            .collect();
+        if !unknown.is_empty() {
+            info!(
+                sources = unknown.len(),
+                "copies of certificates that are no longer configured are removed"
+            );
+            self.memory.forget(unknown);
+        }
+    }
+
     pub(super) fn let_go(&mut self, slot: u32) {
         let Some(tracked) = self.untrack(slot) else {
             return;
         };
-        self.memory.forget(&tracked.source.files);
+        self.memory.forget(vec![tracked.source.files.clone()]);
         let source = Arc::clone(&tracked.source.label);
         self.report.removed.push(source.to_string());
         if tracked.standing.current().is_some() || tracked.told.is_some() {
@@ -132,7 +158,6 @@ impl Conductor {
 
     /// Whether what is held back is still worse.
     pub(super) fn judge_again(&mut self, slot: u32) {
-        let (now, needs) = (self.clock.now(), self.needs.clone());
         let Some(tracked) = self.get(slot) else {
             return;
         };
@@ -140,15 +165,14 @@ impl Conductor {
             return;
         };
         let waiting = Arc::clone(waiting);
-        match tracked.standing.judge(&waiting, &needs, now) {
-            Verdict::Same | Verdict::Take => self.take(slot, waiting, Mode::Watching),
-            Verdict::HoldBack(rejection) => {
-                let reason = tracked.standing.disk().reason;
-                if reason != Some(rejection.reason) {
-                    let what = What::Worse(waiting);
-                    self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
-                }
+        let reason = tracked.standing.disk().reason;
+        match self.verdict(slot, &waiting) {
+            Some(Verdict::Same | Verdict::Take) => self.take(slot, waiting, Mode::Watching),
+            Some(Verdict::HoldBack(rejection)) if reason != Some(rejection.reason) => {
+                let what = What::Worse(waiting);
+                self.trouble(slot, what, Arc::new(rejection), false, Mode::Asked);
             }
+            Some(Verdict::HoldBack(_)) | None => {}
         }
     }
 }

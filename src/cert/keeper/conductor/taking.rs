@@ -7,6 +7,8 @@ use tracing::{debug, warn};
 
 use super::tracked::{Trouble, What};
 use super::{AGAIN, Conductor, Gathered, Mode, Verdict};
+use crate::cert::faults::shell;
+use crate::cert::source::Source;
 use crate::cert::{Event, Reason, Rejection, Verified};
 
 impl Conductor {
@@ -60,15 +62,11 @@ impl Conductor {
 
     /// A source gives a certificate.
     fn offer(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
-        let now = self.clock.now();
-        let needs = self.needs.clone();
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        match tracked.standing.judge(&certificate, &needs, now) {
-            Verdict::Same => self.recover(slot),
-            Verdict::Take => self.take(slot, certificate, mode),
-            Verdict::HoldBack(rejection) => {
+        match self.verdict(slot, &certificate) {
+            None => {}
+            Some(Verdict::Same) => self.recover(slot),
+            Some(Verdict::Take) => self.take(slot, certificate, mode),
+            Some(Verdict::HoldBack(rejection)) => {
                 let what = What::Worse(certificate);
                 self.trouble(slot, what, Arc::new(rejection), false, mode);
             }
@@ -99,6 +97,9 @@ impl Conductor {
         let old = tracked.standing.take(Arc::clone(&certificate), now);
         let source = Arc::clone(&tracked.source.label);
         let routine = tracked.source.routine;
+        if !routine && mode != Mode::Starting {
+            warn_of_exposed_key(&tracked.source);
+        }
         match old {
             _ if routine => debug!(%source, "certificate renewed, as a matter of routine"),
             Some(old) if mode != Mode::Starting => {
@@ -229,6 +230,7 @@ impl Conductor {
         let fingerprint = certificate.facts().fingerprint;
         tracked.standing.accept(certificate, now);
         let source = Arc::clone(&tracked.source.label);
+        self.memory.pardon(fingerprint);
         self.announce(
             Event::Accepted {
                 source,
@@ -240,5 +242,18 @@ impl Conductor {
         self.note_changed(slot);
         self.unsaved.push_back(slot);
         self.stage(slot);
+    }
+}
+
+/// A key that everybody on this machine may read is as good as published, but no reason to serve
+/// nothing.
+fn warn_of_exposed_key(source: &Source) {
+    if let Some(key) = source.exposed_key() {
+        warn!(
+            source = %source.label,
+            file = %key.display(),
+            help = format!("chmod o-r {}", shell(key)),
+            "the private key is readable by everyone on this machine"
+        );
     }
 }

@@ -134,6 +134,8 @@ fn a_staple_is_attached_only_when_it_is_good() {
         let notes = loaded.facts().notes.join("\n");
         assert!(notes.contains(why), "{name}: {notes}");
     }
+    assert!(stapled("ocsp.revoked.der").facts().revoked.is_some());
+    assert_eq!(stapled("ocsp.stale.der").facts().revoked, None);
     let whole = fixture("ocsp.good.der");
     let serial = [0x00, 0xc0, 0xff, 0xee];
     for at in 0..whole.len() {
