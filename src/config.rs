@@ -42,7 +42,9 @@ pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
     SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
-pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet};
+pub use upstream::{
+    Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet,
+};
 pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.

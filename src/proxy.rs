@@ -18,9 +18,9 @@ pub mod route;
 pub mod stream;
 pub mod tunnel;
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,6 +37,7 @@ use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
+use crate::upstream::pool::ClientId;
 use crate::wire::{Body, Deadline};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
@@ -69,6 +70,8 @@ pub struct World {
 /// What is known of the connection that a request came on.
 #[derive(Debug)]
 pub struct Peer {
+    /// Tells its connection from all others of this worker.
+    pub id: ClientId,
     /// Who is at the other end: the peer, or whom the PROXY protocol names.
     pub client: std::net::SocketAddr,
     /// Where it connected to, where a server is to be told.

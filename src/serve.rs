@@ -163,6 +163,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
             Box::pin(serving).await;
         }
     }
+    service.local.pool().forget(ends.id);
     // It is open until here, also where nobody asked it whether the end has come.
     drop(guard);
 }
@@ -247,6 +248,7 @@ async fn ends(
         false => None,
     };
     let ends = |client, destination| Ends {
+        id: service.local.pool().client(),
         client,
         destination,
     };

@@ -293,9 +293,9 @@ fn streams(streams: &[RawStream], cx: &Context<'_>) {
             }
             if *value == SiteName::Any && stream.upstream.is_some() {
                 let message = "`*` beside an `upstream`, which takes all other names";
-                cx.report(Diagnostic::error(stream.span.clone(), message).help(
-                    "take one of them out",
-                ));
+                cx.report(
+                    Diagnostic::error(stream.span.clone(), message).help("take one of them out"),
+                );
             }
         }
     }
@@ -309,7 +309,10 @@ fn http_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
 
 /// What connections are passed on to.
 fn raw_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
-    let sites = file.sites.iter().filter_map(|site| site.passthrough.as_ref());
+    let sites = file
+        .sites
+        .iter()
+        .filter_map(|site| site.passthrough.as_ref());
     sites.chain(file.streams.iter().flat_map(RawStream::targets))
 }
 
@@ -318,15 +321,21 @@ fn raw_servers(file: &File, cx: &Context<'_>) {
     let is_raw = |target: &At<Target>| match &target.value {
         Target::Url(server) => server.is_raw(),
         Target::Named(name) => {
-            let named = file.upstreams.iter().filter(|upstream| upstream.name == *name);
+            let named = file
+                .upstreams
+                .iter()
+                .filter(|upstream| upstream.name == *name);
             let mut servers = named.flat_map(|upstream| &upstream.servers);
             servers.any(|server| server.value.is_raw())
         }
     };
     for target in http_targets(file).filter(|target| is_raw(target)) {
         cx.report(
-            Diagnostic::error(target.span.clone(), "requests cannot go to `tcp://` or `tls://`")
-                .help("write the server as `http://host:port` or `https://host:port`"),
+            Diagnostic::error(
+                target.span.clone(),
+                "requests cannot go to `tcp://` or `tls://`",
+            )
+            .help("write the server as `http://host:port` or `https://host:port`"),
         );
     }
 }

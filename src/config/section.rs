@@ -284,14 +284,22 @@ fn site(t: &mut Table<'_>) -> RawSite {
                 .help("write `names = [\"example.com\"]`, or `[\"*\"]` for any name"),
         );
     }
-    let beside = ["upstream", "route", "tls", "client_certificates", "rate", "default"];
+    let beside = [
+        "upstream",
+        "route",
+        "tls",
+        "client_certificates",
+        "rate",
+        "default",
+    ];
     if let Some(passthrough) = &passthrough
         && let Some(key) = beside.iter().find(|key| t.has(key))
     {
         let message = format!("`{key}` beside `passthrough`");
-        t.cx.report(Diagnostic::error(passthrough.span.clone(), message).help(
-            "whoever the connections are passed to sees to it; take one of them out",
-        ));
+        t.cx.report(
+            Diagnostic::error(passthrough.span.clone(), message)
+                .help("whoever the connections are passed to sees to it; take one of them out"),
+        );
     }
     if !t.has("upstream") && !t.has("route") && !t.has("passthrough") {
         t.cx.report_missing(

@@ -114,7 +114,9 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
         );
     }
     if let Some(At { value, span }) = &alpn
-        && (value.iter().any(|protocol| protocol.is_empty() || protocol.len() > 255))
+        && (value
+            .iter()
+            .any(|protocol| protocol.is_empty() || protocol.len() > 255))
     {
         t.cx.report(
             Diagnostic::error(span.clone(), "`stream.alpn`: not a protocol")

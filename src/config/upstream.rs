@@ -85,8 +85,10 @@ pub enum Protocol {
 pub enum ProxyProtocol {
     /// A line of text, with addresses.
     V1,
-    /// Binary, with addresses and what is known of the client's TLS.
+    /// Binary, with addresses.
     V2,
+    /// The same, with what is known of the client's TLS.
+    V2Tls,
 }
 
 /// `[upstream.NAME.tls]`
@@ -438,8 +440,9 @@ fn settings(t: &mut Table<'_>) -> Upstream {
     let health = t.section("health", "upstream.NAME.health", health);
     let proxy_protocol: Option<At<ProxyProtocol>> = t.optional(
         "proxy_protocol",
-        "Tell servers whose connection it is by a PROXY protocol header. A connection then carries \
-         requests of one client's connection only.",
+        "Tell servers whose connection it is by a PROXY protocol header; `v2-tls` also tells the \
+         name, protocol, version and cipher suite of the client's TLS, and the common name of its \
+         certificate. A connection then carries requests of one client's connection only.",
     );
     let protocol = t.or(
         "protocol",

@@ -178,27 +178,30 @@ fn hello(body: &[u8]) -> Option<Option<Box<str>>> {
         return Some(None); // TLS 1.2 and older may have no extensions
     }
     let mut extensions = Cursor(body.long()?);
+    let mut found = None;
     while !extensions.0.is_empty() {
         let (kind, content) = (extensions.u16()?, extensions.long()?);
         if kind == SERVER_NAME {
-            return server_name(content).map(Some);
+            // Twice is forbidden (RFC 8446, section 4.2), and would be read in two ways.
+            let name = server_name(content).filter(|_| found.is_none())?;
+            found = Some(name);
         }
     }
-    Some(None)
+    Some(found)
 }
 
-/// The host name of the extension; others kinds of name have never been assigned.
+/// The host name of the extension. There is one, and other kinds of name have never been assigned
+/// (RFC 6066, section 3).
 fn server_name(content: &[u8]) -> Option<Box<str>> {
-    let mut list = Cursor(Cursor(content).long()?);
-    while !list.0.is_empty() {
-        let (kind, name) = (list.u8()?, list.long()?);
-        if kind == HOST_NAME {
-            let name = std::str::from_utf8(name).ok()?;
-            let name = name.strip_suffix('.').unwrap_or(name);
-            return Some(name.to_ascii_lowercase().into());
-        }
+    let mut content = Cursor(content);
+    let mut list = Cursor(content.long().filter(|_| content.0.is_empty())?);
+    let (kind, name) = (list.u8()?, list.long()?);
+    if kind != HOST_NAME || !list.0.is_empty() {
+        return None;
     }
-    None
+    let name = std::str::from_utf8(name).ok()?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    Some(name.to_ascii_lowercase().into())
 }
 
 #[cfg(test)]
@@ -262,7 +265,11 @@ mod tests {
 
     #[test]
     fn a_greeting_may_have_no_name() {
-        for message in [greeting(None), greeting(Some(&[])), greeting(Some(&[0, 23, 0, 0]))] {
+        for message in [
+            greeting(None),
+            greeting(Some(&[])),
+            greeting(Some(&[0, 23, 0, 0])),
+        ] {
             let parsed = parse(&records(&message, 1000)).unwrap();
             assert_eq!(parsed, Parsed::Complete(None));
         }
@@ -274,8 +281,12 @@ mod tests {
         let at = lies.len() - 2;
         lies[at] = 9;
         let short = records(&lies, 1000);
+        let mut twice = naming("a")[46..].to_vec();
+        twice.extend(twice.clone());
+        let twice = records(&greeting(Some(&twice)), 1000);
         for bytes in [
-            &b"G"[..],
+            &twice[..],
+            b"G",
             b"\x80\x2e\x01\x03\x01",
             b"\x16\x02",
             b"\x16\x03\x01\0\0",

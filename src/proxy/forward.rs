@@ -19,6 +19,7 @@ use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
 use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
+use crate::upstream::pool::Preamble;
 use crate::upstream::{InFlight, Upstream};
 use crate::wire::Deadline;
 
@@ -183,11 +184,10 @@ impl Forward<'_> {
         };
         let pool = self.local.pool();
         let alone = upgrade.is_some();
-        let preamble = (self.upstream.proxy_protocol())
-            .map(|version| preamble::of(self.peer, version));
+        let told = self.upstream.proxy_protocol();
         let rested = match fresh {
             true => None,
-            false => pool.take(server, alone, preamble.as_deref()),
+            false => pool.take(server, alone, told.map(|_| self.peer.id)),
         };
         let mut connection = match rested {
             Some(connection) => {
@@ -198,6 +198,10 @@ impl Forward<'_> {
                 series.connects.inc();
                 let limit = timeouts.upstream_connect;
                 let limit = deadline.left().map_or(limit, |left| left.min(limit));
+                let preamble = told.map(|version| Preamble {
+                    client: self.peer.id,
+                    header: preamble::header(self.peer, version),
+                });
                 // Boxed: it is rare, and its state would make every request's larger.
                 let connecting = Box::pin(pool.connect(server, limit, alone, preamble));
                 self.unless_gone(client, connecting).await??

@@ -15,6 +15,7 @@ use super::error::Failure;
 use super::{Local, Peer, Snapshot, preamble};
 use crate::metrics::{StreamOutcome, StreamSeries, Timeout, UpstreamOutcome};
 use crate::telemetry::access::{self, Record};
+use crate::tls::Ja4;
 use crate::upstream::balance::Tried;
 use crate::upstream::connection::io::Io;
 use crate::upstream::health::Moment;
@@ -69,7 +70,7 @@ pub async fn run<C>(
     let result = match connect(&world, peer, kind, upstream, &mut account).await {
         Err(failure) => Err(Broken::NoServer(failure)),
         Ok((server, in_flight)) => {
-            let silence = silence.unwrap_or(world.timeouts().tunnel);
+            let silence = silence.unwrap_or_else(|| world.timeouts().tunnel);
             let open = Open::new(in_flight.server());
             if let Some(series) = series {
                 series.open.inc();
@@ -107,7 +108,9 @@ async fn connect(
     upstream: &Upstream,
     account: &mut Account,
 ) -> Result<(Io, InFlight), Failure> {
-    let header = upstream.proxy_protocol().map(|version| preamble::of(peer, version));
+    let header = upstream
+        .proxy_protocol()
+        .map(|version| preamble::header(peer, version));
     let header = header.as_deref().unwrap_or_default();
     let key = upstream.key_of(peer.client.ip());
     let mut tried = Tried::new();
@@ -181,6 +184,8 @@ struct Way {
     /// Something was written since the last flush.
     wrote: bool,
     passed: u64,
+    /// Why the other end takes no more.
+    refused: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -193,7 +198,8 @@ enum State {
 }
 
 impl Way {
-    /// Moves what can be moved; how much.
+    /// Moves what can be moved; how much. Fails where the source does. That the other end takes no
+    /// more ends this direction only: what it said before it closed is still to be passed on.
     fn poll<A, B>(&mut self, cx: &mut Context<'_>, from: &mut A, to: &mut B) -> io::Result<u64>
     where
         A: AsyncRead + Unpin,
@@ -201,14 +207,25 @@ impl Way {
     {
         let before = self.passed;
         let _ = self.poll_move(cx, from, to)?;
-        if self.wrote && Pin::new(&mut *to).poll_flush(cx)?.is_ready() {
-            self.wrote = false;
+        if self.wrote {
+            match Pin::new(&mut *to).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.wrote = false,
+                Poll::Ready(Err(error)) => self.refuse(error),
+                Poll::Pending => {}
+            }
         }
         if self.state == State::Ending && Pin::new(to).poll_shutdown(cx).is_ready() {
             // The other end may have closed already, which is no news.
             self.state = State::Closed;
         }
         Ok(self.passed - before)
+    }
+
+    fn refuse(&mut self, error: io::Error) {
+        self.refused = Some(error);
+        self.state = State::Closed;
+        self.buffer = Buffer::default();
+        self.wrote = false;
     }
 
     fn poll_move<A, B>(
@@ -234,13 +251,15 @@ impl Way {
                 }
                 continue;
             }
-            let count = ready!(Pin::new(&mut *to).poll_write(cx, self.buffer.data()))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            match ready!(Pin::new(&mut *to).poll_write(cx, self.buffer.data())) {
+                Ok(0) => self.refuse(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.buffer.consume(count);
+                    self.passed += count as u64;
+                    self.wrote = true;
+                }
+                Err(error) => self.refuse(error),
             }
-            self.buffer.consume(count);
-            self.passed += count as u64;
-            self.wrote = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -270,7 +289,8 @@ where
             deadline.set(silence);
         }
         if up.state == State::Closed && down.state == State::Closed {
-            return Poll::Ready(Ok(End::Closed));
+            let refused = up.refused.take().or_else(|| down.refused.take());
+            return Poll::Ready(refused.map_or(Ok(End::Closed), Err));
         }
         deadline.poll(cx).map(|()| Ok(End::Idle))
     })
@@ -335,6 +355,7 @@ fn record(
             cipher: peer.session.and_then(|session| session.cipher),
             group: peer.session.and_then(|session| session.group),
             resumed: peer.session.is_some_and(|session| session.resumed),
+            ja4: peer.ja4.as_ref().map(Ja4::as_str),
             client_certificate: (peer.identity.as_ref())
                 .filter(|identity| identity.verified)
                 .map(|identity| identity.fingerprint.as_str()),

@@ -24,6 +24,7 @@ use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
 use crate::tls::{Current, Ja4, Policies, Session};
+use crate::upstream::pool::ClientId;
 
 /// A handshake that is done.
 pub struct Done {
@@ -40,6 +41,8 @@ pub struct Done {
 /// The two ends of a client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
+    /// Tells its connection from all others of this worker.
+    pub id: ClientId,
     /// Who is at the other end.
     pub client: SocketAddr,
     /// Where it connected to, where a server is to be told.
@@ -50,6 +53,7 @@ impl Ends {
     /// What is known of a client that speaks no TLS here.
     pub fn plain(self, scheme: &'static str) -> Peer {
         Peer {
+            id: self.id,
             client: self.client,
             destination: self.destination,
             scheme,
@@ -216,6 +220,7 @@ pub fn describe(done: &Done, ends: Ends, scheme: &'static str) -> Result<(Handsh
     let resumed = session.resumed;
     let sni = tls.server_name().map(Into::into);
     let peer = Peer {
+        id: ends.id,
         client: ends.client,
         destination: ends.destination,
         scheme,

@@ -38,14 +38,21 @@ fn bind(addresses: impl Iterator<Item = SocketAddr>, workers: usize) -> Result<S
 
 fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
     let streams = listen.streams.iter().flat_map(|stream| &stream.listen);
-    listen.https.iter().chain(&listen.http).chain(streams).copied()
+    listen
+        .https
+        .iter()
+        .chain(&listen.http)
+        .chain(streams)
+        .copied()
 }
 
 /// The upstreams that whole connections are passed on to.
 pub fn targets(listen: &Listen) -> BTreeSet<Arc<str>> {
     let streams = &listen.streams;
     let named = streams.iter().flat_map(|stream| &stream.names);
-    let all = named.chain(&listen.passthrough).map(|(_, upstream)| upstream);
+    let all = named
+        .chain(&listen.passthrough)
+        .map(|(_, upstream)| upstream);
     let rest = streams.iter().filter_map(|stream| stream.upstream.as_ref());
     all.chain(rest).cloned().collect()
 }

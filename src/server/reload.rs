@@ -145,7 +145,10 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         "listeners",
     );
     note(old.listen.streams != new.listen.streams, "streams");
-    note(old.listen.passthrough != new.listen.passthrough, "passthrough");
+    note(
+        old.listen.passthrough != new.listen.passthrough,
+        "passthrough",
+    );
     note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");

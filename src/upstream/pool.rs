@@ -1,6 +1,6 @@
 //! A worker's connections to servers: made when needed, kept while useful.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ use super::connection::io::{Io, Stream};
 use super::health::Moment;
 use super::{Open, Server, ServerId, names};
 use crate::config::{Protocol, ServerAddress};
+use crate::listen;
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
 const MAX_RESTING: usize = 512;
@@ -45,9 +46,29 @@ pub enum ConnectError {
     Exhausted(io::Error),
 }
 
+/// A client's connection. Where a server is told whose connection it has (PROXY protocol), that
+/// connection carries what comes on this one and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(u64);
+
+/// What a server is told before anything else.
+#[derive(Debug)]
+pub struct Preamble {
+    /// Whose connection it is.
+    pub client: ClientId,
+    /// The PROXY header that says so.
+    pub header: Vec<u8>,
+}
+
 struct Resting {
     connection: Box<Http1>,
     since: Instant,
+}
+
+impl Resting {
+    fn is_over(&self, keep: Duration) -> bool {
+        self.since.elapsed() >= keep || self.connection.is_stale()
+    }
 }
 
 /// The connections of one worker that rest, by server; the last one in is the first one out, so
@@ -55,6 +76,9 @@ struct Resting {
 #[derive(Default)]
 pub struct Pool {
     resting: RefCell<HashMap<ServerId, Vec<Resting>>>,
+    /// Those that are some client's own.
+    owned: RefCell<HashMap<ClientId, Vec<Resting>>>,
+    clients: Cell<u64>,
     /// Those that carry many exchanges at once.
     shared: RefCell<HashMap<ServerId, Vec<Rc<Shared>>>>,
     /// Servers to which one such connection is being made, and who waits for it.
@@ -72,13 +96,16 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A connection that can carry an exchange at once: one that rested, or one that carries others
     /// too. `alone`: it must be a connection of its own, because it will become a tunnel.
-    /// `preamble`: it must have begun with this PROXY header.
+    /// `client`: it must be that client's own.
     pub fn take(
         &self,
         server: &Server,
         alone: bool,
-        preamble: Option<&[u8]>,
+        client: Option<ClientId>,
     ) -> Option<Connection> {
+        if let Some(client) = client {
+            return self.take_own(server, client);
+        }
         if !alone
             && server.protocol != Protocol::Http1
             && let Some(shared) = self.shared.borrow().get(&server.id)
@@ -89,16 +116,37 @@ impl Pool {
         let mut resting = self.resting.borrow_mut();
         let list = resting.get_mut(&server.id)?;
         loop {
-            let connection = match preamble {
-                None => list.pop()?.connection,
-                Some(_) => {
-                    let same = |entry: &Resting| entry.connection.preamble() == preamble;
-                    list.remove(list.iter().rposition(same)?).connection
-                }
-            };
+            let connection = list.pop()?.connection;
             if !connection.is_stale() {
                 return Some(Connection::Http1(connection));
             }
+        }
+    }
+
+    fn take_own(&self, server: &Server, client: ClientId) -> Option<Connection> {
+        let mut owned = self.owned.borrow_mut();
+        let list = owned.get_mut(&client)?;
+        loop {
+            let is_it = |entry: &Resting| entry.connection.server().id == server.id;
+            let at = list.iter().rposition(is_it)?;
+            let connection = list.swap_remove(at).connection;
+            if !connection.is_stale() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+    }
+
+    /// The next client's connection.
+    pub fn client(&self) -> ClientId {
+        self.clients.set(self.clients.get().wrapping_add(1));
+        ClientId(self.clients.get())
+    }
+
+    /// Closes what was this client's own.
+    pub fn forget(&self, client: ClientId) {
+        let mut owned = self.owned.borrow_mut();
+        if !owned.is_empty() {
+            owned.remove(&client);
         }
     }
 
@@ -111,8 +159,17 @@ impl Pool {
             return;
         }
         connection.rest();
-        let mut resting = self.resting.borrow_mut();
-        let list = resting.entry(connection.server().id).or_default();
+        let (mut resting, mut owned);
+        let list = match connection.client() {
+            Some(client) => {
+                owned = self.owned.borrow_mut();
+                owned.entry(client).or_default()
+            }
+            None => {
+                resting = self.resting.borrow_mut();
+                resting.entry(connection.server().id).or_default()
+            }
+        };
         if list.len() < MAX_RESTING {
             list.push(Resting {
                 connection,
@@ -123,11 +180,12 @@ impl Pool {
 
     /// Closes what rested longer than `keep`, and what the servers closed.
     pub fn sweep(&self, keep: Duration) {
-        let mut resting = self.resting.borrow_mut();
-        resting.retain(|_, list| {
-            list.retain(|entry| entry.since.elapsed() < keep && !entry.connection.is_stale());
+        let sweep = |list: &mut Vec<Resting>| {
+            list.retain(|entry| !entry.is_over(keep));
             !list.is_empty()
-        });
+        };
+        self.resting.borrow_mut().retain(|_, list| sweep(list));
+        self.owned.borrow_mut().retain(|_, list| sweep(list));
         self.shared.borrow_mut().retain(|_, list| {
             list.retain(|shared| !shared.is_over(keep));
             !list.is_empty()
@@ -136,7 +194,12 @@ impl Pool {
 
     /// How many rest.
     pub fn len(&self) -> usize {
-        self.resting.borrow().values().map(Vec::len).sum()
+        let count = |lists: &mut dyn Iterator<Item = &Vec<Resting>>| lists.map(Vec::len).sum();
+        let (resting, owned): (usize, usize) = (
+            count(&mut self.resting.borrow().values()),
+            count(&mut self.owned.borrow().values()),
+        );
+        resting + owned
     }
 
     /// Whether none rests.
@@ -152,7 +215,7 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
-        preamble: Option<Box<[u8]>>,
+        preamble: Option<Preamble>,
     ) -> Result<Connection, ConnectError> {
         match timeout(limit, self.connect_within(server, limit, alone, preamble)).await {
             Ok(result) => result,
@@ -165,18 +228,18 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
-        preamble: Option<Box<[u8]>>,
+        preamble: Option<Preamble>,
     ) -> Result<Connection, ConnectError> {
         if alone || server.protocol != Protocol::Http2 {
             let speak = match alone {
                 true => Speak::Http1,
                 false => Speak::Agreed,
             };
-            let header = preamble.as_deref().unwrap_or_default();
+            let header = preamble.as_ref().map_or(&[][..], |it| &it.header);
             let io = dial(server, None, limit, speak, header).await?;
             return match io.agreed_http2() {
                 true => self.share(io, server).await,
-                false => Ok(own(io, server, preamble)),
+                false => Ok(own(io, server, preamble.map(|it| it.client))),
             };
         }
         // One connection is enough for all who come at once.
@@ -204,8 +267,8 @@ impl Pool {
     }
 }
 
-fn own(io: Io, server: &Arc<Server>, preamble: Option<Box<[u8]>>) -> Connection {
-    Connection::Http1(Box::new(Http1::new(io, Open::new(server), preamble)))
+fn own(io: Io, server: &Arc<Server>, client: Option<ClientId>) -> Connection {
+    Connection::Http1(Box::new(Http1::new(io, Open::new(server), client)))
 }
 
 /// What a byte stream is to carry.
@@ -365,8 +428,7 @@ async fn connect_name(
 /// Makes a TCP connection.
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-    // A head and a body must not wait for each other's acknowledgement.
-    stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    listen::configure(&stream).map_err(ConnectError::Connect)?;
     Ok(stream)
 }
 

@@ -29,6 +29,7 @@ mod routing;
 mod slow;
 mod start;
 mod stream;
+mod stream_programs;
 mod swap;
 mod tls;
 mod tls_policy;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::v2::{ALPN, AUTHORITY, FIXED, LOCAL, PROXY, SIGNATURE, TCP4, TCP6};
-use super::v2::{SSL, SSL_CN, SSL_VERSION};
+use super::v2::{SSL, SSL_CIPHER, SSL_CN, SSL_VERSION};
 use super::{Tls, Tlvs};
 use crate::config::ProxyProtocol;
 
@@ -39,12 +39,15 @@ pub fn encode(
 pub fn own(version: ProxyProtocol) -> Vec<u8> {
     match version {
         ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
-        ProxyProtocol::V2 => [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat(),
+        ProxyProtocol::V2 | ProxyProtocol::V2Tls => [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat(),
     }
 }
 
 fn tlv(header: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    let Some(length) = u16::try_from(value.len()).ok().filter(|_| value.len() <= LONGEST) else {
+    let Some(length) = u16::try_from(value.len())
+        .ok()
+        .filter(|_| value.len() <= LONGEST)
+    else {
         return;
     };
     header.push(kind);
@@ -59,7 +62,11 @@ fn tls_value(tls: &Tls) -> Vec<u8> {
     let verify = u32::from(!tls.client_verified).to_be_bytes();
     let mut value = vec![flags];
     value.extend_from_slice(&verify);
-    for (kind, text) in [(SSL_VERSION, &tls.version), (SSL_CN, &tls.common_name)] {
+    for (kind, text) in [
+        (SSL_VERSION, &tls.version),
+        (SSL_CN, &tls.common_name),
+        (SSL_CIPHER, &tls.cipher),
+    ] {
         if let Some(text) = text {
             tlv(&mut value, kind, text.as_bytes());
         }

@@ -22,6 +22,7 @@ const UNIQUE_ID: u8 = 0x05;
 pub const SSL: u8 = 0x20;
 pub const SSL_VERSION: u8 = 0x21;
 pub const SSL_CN: u8 = 0x22;
+pub const SSL_CIPHER: u8 = 0x23;
 
 const MAX_UNIQUE_ID: usize = 128;
 
@@ -190,6 +191,7 @@ fn tls(value: &[u8]) -> Result<Tls, Invalid> {
         match kind {
             SSL_VERSION => keep(&mut tls.version, value).ok_or(Invalid::Tlv(kind))?,
             SSL_CN => keep(&mut tls.common_name, value).ok_or(Invalid::Tlv(kind))?,
+            SSL_CIPHER => keep(&mut tls.cipher, value).ok_or(Invalid::Tlv(kind))?,
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::io::Io;
 use crate::http::{Framing, Method, RequestHead, ResponseHead, encode, field::Fields, parse};
+use crate::upstream::pool::ClientId;
 use crate::upstream::{Open, Server};
 use crate::wire::{Body, Message, ReadError, Reader, Writer};
 
@@ -24,8 +25,8 @@ pub struct Http1 {
     writer: Writer,
     /// It has carried an exchange before this one.
     reused: bool,
-    /// The PROXY header that it began with, where that is asked for.
-    preamble: Option<Box<[u8]>>,
+    /// Whose own it is, where the server was told whose connection it has.
+    client: Option<ClientId>,
     /// The response allows another request after it.
     keep_alive: bool,
     request_sent: bool,
@@ -33,14 +34,14 @@ pub struct Http1 {
 
 impl Http1 {
     /// A connection that was just made.
-    pub fn new(io: Io, open: Open, preamble: Option<Box<[u8]>>) -> Self {
+    pub fn new(io: Io, open: Open, client: Option<ClientId>) -> Self {
         Self {
             io,
             open,
             reader: Reader::default(),
             writer: Writer::default(),
             reused: false,
-            preamble,
+            client,
             keep_alive: true,
             request_sent: false,
         }
@@ -51,9 +52,9 @@ impl Http1 {
         self.open.server()
     }
 
-    /// The PROXY header that it began with.
-    pub fn preamble(&self) -> Option<&[u8]> {
-        self.preamble.as_deref()
+    /// Whose own it is, if some client's.
+    pub const fn client(&self) -> Option<ClientId> {
+        self.client
     }
 
     /// Whether it has carried an exchange before this one.
