@@ -264,6 +264,8 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// How long an unused upstream connection is kept.
     pub upstream_keep: Duration,
+    /// For how long an HTTP/2 connection with requests on it may be silent before a PING, and after.
+    pub upstream_ping: Duration,
     /// How long a tunnel (WebSocket and other upgrades) may be silent.
     pub tunnel: Duration,
 }

@@ -382,6 +382,13 @@ fn timeouts(t: &mut Table<'_>) -> Timeouts {
             default::UPSTREAM_KEEP,
             "How long an unused upstream connection is kept. Shorter than the upstream's own.",
         ),
+        upstream_ping: within(
+            "upstream_ping",
+            default::UPSTREAM_PING,
+            "How long an HTTP/2 connection to a server may be silent while requests wait on it, \
+             before a PING asks whether the server is there; without an answer for as long again, \
+             the connection is given up.",
+        ),
         tunnel: within(
             "tunnel",
             default::TUNNEL,

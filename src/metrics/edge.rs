@@ -98,6 +98,8 @@ label! {
         UpstreamResponse = "upstream_response",
         /// `timeouts.upstream_idle`
         UpstreamIdle = "upstream_idle",
+        /// `timeouts.upstream_ping`
+        UpstreamPing = "upstream_ping",
         /// `timeouts.tunnel`
         Tunnel = "tunnel",
     }

@@ -178,18 +178,26 @@ impl Pool {
         }
     }
 
-    /// Closes what rested longer than `keep`, and what the servers closed.
-    pub fn sweep(&self, keep: Duration) {
+    /// Closes what rested longer than `keep`, what the servers closed, and, about a second at a
+    /// time, what is silent for too long; how many the last were. For `ping` see
+    /// [`tend`](Shared::tend).
+    pub fn sweep(&self, keep: Duration, ping: Duration) -> usize {
         let sweep = |list: &mut Vec<Resting>| {
             list.retain(|entry| !entry.is_over(keep));
             !list.is_empty()
         };
         self.resting.borrow_mut().retain(|_, list| sweep(list));
         self.owned.borrow_mut().retain(|_, list| sweep(list));
+        let mut dead = 0;
         self.shared.borrow_mut().retain(|_, list| {
-            list.retain(|shared| !shared.is_over(keep));
+            list.retain(|shared| {
+                let lives = shared.tend(ping);
+                dead += usize::from(!lives);
+                lives && !shared.is_over(keep)
+            });
             !list.is_empty()
         });
+        dead
     }
 
     /// How many rest.

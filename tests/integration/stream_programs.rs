@@ -2,97 +2,10 @@
 //! HAProxy, OpenSSL.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use tempfile::TempDir;
-
-use crate::support::{HOST, Origin, Port, Ran, Site, Staunch, TestCa, require, run, until};
-
-/// A program that listens; killed when dropped.
-struct Server {
-    child: Child,
-    port: Port,
-    folder: TempDir,
-}
-
-impl Server {
-    /// `begin` is told the port and a folder.
-    fn start(begin: impl FnOnce(&Port, &Path) -> Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = Port::free();
-        let child = begin(&port, folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        until("it listens", || TcpStream::connect(port.address()).is_ok());
-        Self {
-            child,
-            port,
-            folder,
-        }
-    }
-
-    fn redis() -> Self {
-        Self::start(|port, folder| {
-            let mut redis = Command::new(require("redis-server"));
-            redis
-                .args(["--port", &port.number().to_string(), "--bind", "127.0.0.1"])
-                .args(["--save", "", "--appendonly", "no", "--dir"])
-                .arg(folder);
-            redis
-        })
-    }
-
-    /// `http` is what stands in its section of that name.
-    fn nginx(http: impl FnOnce(&Port, &Path) -> String) -> Self {
-        Self::start(|port, folder| {
-            let config = folder.join("nginx.conf");
-            let at = folder.display();
-            let text = format!(
-                "daemon off;\nmaster_process off;\npid {at}/pid;\nevents {{ }}\nhttp {{\n\
-                 access_log off;\nclient_body_temp_path {at}/body;\nproxy_temp_path {at}/proxy;\n\
-                 fastcgi_temp_path {at}/fastcgi;\nuwsgi_temp_path {at}/uwsgi;\n\
-                 scgi_temp_path {at}/scgi;\n{}\n}}\n",
-                http(port, folder)
-            );
-            fs::write(&config, text).unwrap();
-            let mut nginx = Command::new(require("nginx"));
-            nginx.arg("-p").arg(folder).arg("-c").arg(&config);
-            nginx.args(["-e", "stderr"]);
-            nginx
-        })
-    }
-
-    fn haproxy(lines: impl FnOnce(&Port) -> String) -> Self {
-        Self::start(|port, folder| {
-            let config = folder.join("haproxy.cfg");
-            let text = format!(
-                "defaults\n mode http\n timeout client 10s\n timeout server 10s\n timeout connect \
-                 1s\nfrontend f\n {}\n",
-                lines(port)
-            );
-            fs::write(&config, text).unwrap();
-            let mut haproxy = Command::new(require("haproxy"));
-            haproxy.arg("-f").arg(&config);
-            haproxy
-        })
-    }
-
-    fn tcp(&self) -> String {
-        format!("tcp://{}", self.port.address())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{HOST, Origin, Port, Ran, Server, Site, Staunch, TestCa, require, run, until};
 
 /// `redis-cli`, over TLS.
 fn redis(port: &Port, ca: &Path, arguments: &[&str]) -> Ran {
@@ -115,7 +28,7 @@ fn redis_is_spoken_to_through_terminated_tls() {
         .site(HOST, &Origin::echo())
         .stream(&port, &lines)
         .start();
-    let file = redis_server.folder.path().join("ca.pem");
+    let file = redis_server.folder().join("ca.pem");
     fs::write(&file, &ca.root().pem).unwrap();
     assert_eq!(redis(&port, &file, &["PING"]).ok().trim(), "PONG");
     let large = "x".repeat(100_000);
@@ -163,7 +76,7 @@ fn each_client_is_told_of(server: &Server, version: &str, said: impl Fn(u16) -> 
     let proxy = Staunch::build()
         .leaf(&TestCa::new().issue(HOST))
         .set("listen.proxy_protocol_from", "[\"127.0.0.1\"]")
-        .upstream("told", &[&format!("http://{}", server.port.address())])
+        .upstream("told", &[&format!("http://{}", server.address())])
         .set("upstream.told.proxy_protocol", format!("{version:?}"))
         .set("upstream.told.health.interval", "\"50ms\"")
         .set("upstream.told.health.path", "\"/\"")
