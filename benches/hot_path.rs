@@ -98,7 +98,13 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     }
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
     let previous = Upstreams::default();
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &previous);
+    let upstreams = Upstreams::build(
+        &config.upstreams,
+        &config.timeouts,
+        &[],
+        &Clock::system(),
+        &previous,
+    );
     let table = Table::build(&config.sites, &upstreams);
     let authority = host(count / 2);
     bencher.bench_local(|| {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use staunch::clock::Clock;
 use staunch::config;
 use staunch::http::host::Host;
 use staunch::http::{Framing, Method, encode, parse};
@@ -129,7 +130,13 @@ fn route(times: u32) {
         .collect();
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
     let none = Upstreams::default();
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &none);
+    let upstreams = Upstreams::build(
+        &config.upstreams,
+        &config.timeouts,
+        &[],
+        &Clock::system(),
+        &none,
+    );
     let table = Table::build(&config.sites, &upstreams);
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");

@@ -187,7 +187,7 @@ impl Server {
             key_log: debugging.key_log()?,
         })?;
         let policies = tls.prepare(&config)?;
-        let world = world(&config, &anchors, &Upstreams::default());
+        let world = world(&config, &anchors, &clock, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -221,8 +221,14 @@ impl Server {
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
+fn world(
+    config: &Config,
+    anchors: &[TrustAnchor<'static>],
+    clock: &Clock,
+    previous: &Upstreams,
+) -> World {
+    let (configured, timeouts) = (&config.upstreams, &config.timeouts);
+    let upstreams = Upstreams::build(configured, timeouts, anchors, clock, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         streams: listeners::targets(&config.listen),

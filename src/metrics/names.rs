@@ -212,6 +212,22 @@ pub const UPSTREAM_CONNECTIONS_OPEN: Metric = metric(
     "Connections to a server open now, in use or kept",
 );
 
+/// Labels: upstream, server.
+pub const UPSTREAM_CERTIFICATE_NOT_AFTER: Metric = metric(
+    "staunch_upstream_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that a server presented last",
+);
+/// Labels: upstream.
+pub const UPSTREAM_CLIENT_CERTIFICATE_NOT_AFTER: Metric = metric(
+    "staunch_upstream_client_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that servers are shown",
+);
+/// Labels: upstream.
+pub const UPSTREAM_TLS_STALE: Metric = metric(
+    "staunch_upstream_tls_stale",
+    "1 where the files of TLS to an upstream cannot be used, and what was in use goes on, if anything",
+);
+
 // Connections that are passed on byte by byte.
 
 /// Labels: upstream, outcome.

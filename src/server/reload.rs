@@ -111,7 +111,12 @@ impl Server {
             })
             .collect();
         let previous = self.shared.world.load();
-        let world = world(&config, &self.anchors, &previous.upstreams);
+        let world = world(
+            &config,
+            &self.anchors,
+            &self.shared.clock,
+            &previous.upstreams,
+        );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();
         {

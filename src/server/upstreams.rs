@@ -16,6 +16,7 @@ use crate::admin::{Call, Reply, Route};
 use crate::config::{self, ServerAddress};
 use crate::metrics::{Scrape, names as metric};
 use crate::proxy::World;
+use crate::upstream::files::Files;
 use crate::upstream::health::{Moment, Standing};
 use crate::upstream::report::report;
 use crate::upstream::{self, ServerId, Upstream, check, names};
@@ -37,10 +38,18 @@ impl Drop for Tended {
 pub fn start(server: &Arc<Server>) {
     describe(server);
     let server = Arc::clone(server);
+    let files = Files::start(server.shared.clock.clone());
+    if let Err(error) = &files {
+        warn!(%error, "files of TLS to upstreams are read at a reload only");
+    }
     tokio::spawn(async move {
         let mut tended: HashMap<ServerId, Tended> = HashMap::new();
         loop {
-            reconcile(&mut tended, &server.shared.world.load());
+            let world = server.shared.world.load_full();
+            reconcile(&mut tended, &world);
+            if let Ok(files) = &files {
+                files.mind(&world.upstreams);
+            }
             server.reloaded.notified().await;
         }
     });
@@ -140,6 +149,23 @@ fn collect(upstream: &Upstream, now: Moment, scrape: &mut Scrape) {
             scrape.gauge(metric, &labels, value as f64);
         }
         scrape.counter(metric::UPSTREAM_EJECTIONS, &labels, health.ejections());
+        if let Some(presented) = &*server.presented.load() {
+            let at = presented.certificate.not_after.unix() as f64;
+            scrape.gauge(metric::UPSTREAM_CERTIFICATE_NOT_AFTER, &labels, at);
+        }
+    }
+    if let Some(trust) = upstream
+        .trusts()
+        .next()
+        .filter(|it| it.files().next().is_some())
+    {
+        let labels = [("upstream", &*upstream.name)];
+        let stale = f64::from(u8::from(trust.fault().is_some()));
+        scrape.gauge(metric::UPSTREAM_TLS_STALE, &labels, stale);
+        if let Some(shown) = trust.current().as_ref().and_then(|it| it.shown.as_ref()) {
+            let at = shown.not_after.unix() as f64;
+            scrape.gauge(metric::UPSTREAM_CLIENT_CERTIFICATE_NOT_AFTER, &labels, at);
+        }
     }
 }
 

@@ -365,20 +365,25 @@ async fn dial_at(
     };
     announce(&mut stream, preamble).await?;
     let tls = match &server.tls {
-        Some(tls) if speak != Speak::Passed => tls.as_ref(),
+        Some(tls) if speak != Speak::Passed => tls,
         _ => return Ok(Io::new(Stream::Tcp(stream))),
     };
-    let tls = tls.map_err(|why| ConnectError::Tls(io::Error::other(why.clone())))?;
+    let Some(current) = tls.trust.current() else {
+        let fault = tls.trust.fault();
+        let why = fault.map_or_else(|| "it cannot be set up".to_owned(), |it| it.to_string());
+        return Err(ConnectError::Tls(io::Error::other(why)));
+    };
     let config = match speak {
-        Speak::Agreed => &tls.trust.config,
-        Speak::Http1 => &tls.trust.http1,
-        Speak::Raw | Speak::Passed => &tls.trust.raw,
+        Speak::Agreed => &current.config,
+        Speak::Http1 => &current.http1,
+        Speak::Raw | Speak::Passed => &current.raw,
     };
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector
         .connect(tls.name.clone(), stream)
         .await
         .map_err(ConnectError::Tls)?;
+    server.presents(stream.get_ref().1.peer_certificates());
     Ok(Io::new(Stream::Tls(Box::new(stream))))
 }
 
