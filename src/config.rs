@@ -66,6 +66,8 @@ pub struct Config {
     pub sites: Vec<Site>,
     /// Upstreams by name. One given as a URL in a site or route is here under that URL.
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
+    /// Name servers to ask in place of the system's.
+    pub dns: Vec<SocketAddr>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bounds on what clients may ask for.
@@ -208,12 +210,16 @@ pub struct Server {
     pub weight: u32,
     /// Used only while no other is up.
     pub backup: bool,
+    /// Of one that stands for a service (`+srv://`), or was found for it: the domain that it was
+    /// asked for.
+    pub domain: Option<Arc<str>>,
 }
 
 impl Server {
     /// Whether it speaks anything but HTTP (`tcp://`, `tls://`).
     pub fn is_raw(&self) -> bool {
         let scheme = self.url.split("://").next().unwrap_or_default();
+        let scheme = scheme.split('+').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case("tcp") || scheme.eq_ignore_ascii_case("tls")
     }
 }
@@ -227,6 +233,8 @@ pub enum ServerAddress {
     Name(Arc<str>, u16),
     /// A unix socket.
     Unix(PathBuf),
+    /// A service, whose servers the DNS names (SRV records, RFC 2782).
+    Service(Arc<str>),
 }
 
 /// How a server is chosen among several.

@@ -7,6 +7,7 @@ mod alerting;
 mod control;
 mod listeners;
 mod reload;
+mod services;
 mod systemd;
 mod upstreams;
 
@@ -36,9 +37,11 @@ use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
+use crate::upstream::dns::Dns;
 use crate::worker::{self, Handle, Shared};
 use crate::{listen, tls};
 use alerting::Alerting;
+use services::Services;
 
 /// How long the last lines of the log may take to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -132,6 +135,9 @@ struct Server {
     tls: tls::Keep,
     /// The system's roots, for servers behind.
     anchors: Vec<TrustAnchor<'static>>,
+    /// Who knows what names stand for.
+    dns: ArcSwap<Dns>,
+    services: Services,
     /// Told after each reload.
     reloaded: Notify,
     telemetry: Arc<Telemetry>,
@@ -187,7 +193,8 @@ impl Server {
             key_log: debugging.key_log()?,
         })?;
         let policies = tls.prepare(&config)?;
-        let world = world(&config, &anchors, &clock, &Upstreams::default());
+        let services = Services::default();
+        let world = world(&config, &anchors, &clock, &services, &Upstreams::default());
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -210,6 +217,8 @@ impl Server {
             state,
             tls,
             anchors,
+            dns: ArcSwap::from_pointee(Dns::new(&config.dns)),
+            services,
             reloaded: Notify::new(),
             telemetry,
             access,
@@ -225,10 +234,11 @@ fn world(
     config: &Config,
     anchors: &[TrustAnchor<'static>],
     clock: &Clock,
+    services: &Services,
     previous: &Upstreams,
 ) -> World {
-    let (configured, timeouts) = (&config.upstreams, &config.timeouts);
-    let upstreams = Upstreams::build(configured, timeouts, anchors, clock, previous);
+    let configured = services.expand(&config.upstreams);
+    let upstreams = Upstreams::build(&configured, &config.timeouts, anchors, clock, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
         streams: listeners::targets(&config.listen),

@@ -11,6 +11,7 @@ pub mod balance;
 pub mod budget;
 pub mod check;
 pub mod connection;
+pub mod dns;
 pub mod files;
 pub mod gate;
 pub mod health;
@@ -201,8 +202,8 @@ pub struct Upstream {
     pub budget: Budget,
     /// How its servers are checked, if they are.
     pub check: Option<config::Health>,
-    /// How often names are resolved again.
-    pub refresh: Duration,
+    /// How often names are resolved again, where not as their records say.
+    pub refresh: Option<Duration>,
     servers: Vec<Arc<Server>>,
     shares: Vec<Share>,
     gates: Vec<Option<Arc<Gate>>>,
@@ -443,10 +444,14 @@ fn server_tls(
     if !server.tls {
         return None;
     }
-    let own = || match &server.address {
-        ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
-        ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
-        ServerAddress::Unix(_) => None,
+    let named = |name: &str| ServerName::try_from(name.to_owned()).ok();
+    let own = || match (&server.domain, &server.address) {
+        // Who answers for a service's records is not whom clients were sent to (RFC 6125, section
+        // 6.2.1): without this, whoever can forge them could send another's name.
+        (Some(domain), _) => named(domain),
+        (None, ServerAddress::Ip(address)) => Some(ServerName::from(address.ip())),
+        (None, ServerAddress::Name(name, _)) => named(name),
+        (None, ServerAddress::Unix(_) | ServerAddress::Service(_)) => None,
     };
     let given = upstream.tls.name.as_ref();
     let name = given.map_or_else(own, |name| ServerName::try_from(name.to_string()).ok())?;

@@ -105,6 +105,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         certificates: plain(file.certificates),
         sites,
         upstreams,
+        dns: file.dns,
         timeouts: file.timeouts,
         limits: file.limits,
         drain: file.drain,

@@ -48,10 +48,6 @@ pub(super) const UPSTREAM_KEEP: Duration = Duration::from_secs(50);
 /// soon enough to send a request elsewhere while its client still waits.
 pub(super) const UPSTREAM_PING: Duration = Duration::from_secs(5);
 
-/// The system's resolver caches for as long as the records allow; this only decides how soon after
-/// that a change is seen.
-pub(super) const RESOLVE_EVERY: Duration = Duration::from_secs(10);
-
 /// As many other servers as anybody has: what bounds them is the budget.
 pub(super) const RETRIES: u32 = 8;
 

@@ -64,6 +64,7 @@ pub(super) struct File {
     pub(super) sites: Vec<RawSite>,
     pub(super) streams: Vec<RawStream>,
     pub(super) upstreams: Vec<RawUpstream>,
+    pub(super) dns: Vec<std::net::SocketAddr>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
@@ -102,6 +103,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         sites: t.each("site", "site", |t, _| Some(site(t))),
         streams: t.each("stream", "stream", stream),
         upstreams: t.named("upstream", "upstream.NAME", upstream),
+        dns: t.section("dns", "dns", dns),
         timeouts: t.section("timeouts", "timeouts", timeouts),
         limits: t.section("limits", "limits", super::limits::limits),
         drain: t.section("drain", "drain", drain),
@@ -332,6 +334,15 @@ fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRoute> {
         path: path?,
         upstream: upstream?,
     })
+}
+
+fn dns(t: &mut Table<'_>) -> Vec<std::net::SocketAddr> {
+    t.or(
+        "servers",
+        Vec::new(),
+        "Name servers that are asked for the names of servers, as `IP:PORT`, in place of those in \
+         `/etc/resolv.conf`.",
+    )
 }
 
 fn timeouts(t: &mut Table<'_>) -> Timeouts {

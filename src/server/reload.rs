@@ -14,6 +14,7 @@ use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
 use crate::telemetry::access::{AccessLog, Prepared};
 use crate::tls;
+use crate::upstream::dns::Dns;
 
 /// What was prepared.
 struct Plan {
@@ -110,11 +111,15 @@ impl Server {
                 format!("certificate {}: {detail}", refusal.source)
             })
             .collect();
+        if self.dns.load().servers() != config.dns {
+            self.dns.store(Arc::new(Dns::new(&config.dns)));
+        }
         let previous = self.shared.world.load();
         let world = world(
             &config,
             &self.anchors,
             &self.shared.clock,
+            &self.services,
             &previous.upstreams,
         );
         self.shared.world.store(Arc::new(world));
@@ -157,6 +162,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");
+    note(old.dns != new.dns, "dns");
     note(old.timeouts != new.timeouts, "timeouts");
     note(old.limits != new.limits, "limits");
     note(old.drain != new.drain, "drain");

@@ -122,6 +122,7 @@ fn host(server: &Server, check: &Health) -> String {
         (Some(host), _) => host.to_string(),
         (None, ServerAddress::Ip(address)) => address.to_string(),
         (None, ServerAddress::Name(name, port)) => format!("{name}:{port}"),
+        (None, ServerAddress::Service(name)) => name.to_string(),
         (None, ServerAddress::Unix(_)) => "localhost".to_owned(),
     }
 }

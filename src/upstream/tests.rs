@@ -28,6 +28,7 @@ fn configured(balance: Balance, weights: &[u32]) -> config::Upstream {
         tls: false,
         weight: weight.max(1),
         backup: weight == 0,
+        domain: None,
     };
     config::Upstream {
         balance,

@@ -22,6 +22,7 @@ mod import_nginx;
 mod layering;
 mod limits;
 mod load;
+mod names;
 mod operation;
 mod pools;
 mod proxy_protocol;
