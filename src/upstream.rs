@@ -39,7 +39,7 @@ use crate::config::{ServerAddress, Timeouts};
 use balance::fnv;
 use budget::Budget;
 use gate::Gate;
-use health::{Health, Moment};
+use health::{Health, Moment, Standing};
 use names::Addresses;
 use trust::Trust;
 
@@ -295,6 +295,14 @@ impl Upstream {
             );
         }
         self.ejecting.store(false, Ordering::Release);
+    }
+
+    /// Whether another server is up to take what waits for one that is down, and the budget has room
+    /// for it.
+    pub fn can_spare(&self) -> bool {
+        let now = Moment::now();
+        let up = |server: &Arc<Server>| server.health.proven(now) == Standing::Up;
+        self.budget.is_left() && self.servers.iter().any(up)
     }
 
     /// Whether so many requests in a row failed that it would be left alone, could it be spared.

@@ -60,6 +60,9 @@ pub enum Failure {
     /// The server took longer to answer than it may.
     #[error("the server did not answer in time")]
     ResponseTimeout,
+    /// Checks found the server to be down while the request waited for it.
+    #[error("the server went down before it answered")]
+    WentDown,
     /// The server stopped within its response's body.
     #[error("the server stopped sending its response")]
     BodyTimeout,
@@ -134,9 +137,10 @@ impl Failure {
             Self::ClientGone | Self::ClientNotReading => 499,
             Self::ClientBody(_) => 400,
             Self::ClientStalled => 408,
-            Self::Connect(ConnectError::Timeout(_)) | Self::ResponseTimeout | Self::BodyTimeout => {
-                504
-            }
+            Self::Connect(ConnectError::Timeout(_))
+            | Self::ResponseTimeout
+            | Self::WentDown
+            | Self::BodyTimeout => 504,
             Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => 503,
             Self::Connect(_)
             | Self::NoResponse(_)
@@ -211,7 +215,7 @@ impl Failure {
             Self::NoServer => ErrorKind::NoServer,
             Self::NoResponse(_) => ErrorKind::UpstreamClosed,
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
-            Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
+            Self::ResponseTimeout | Self::WentDown => ErrorKind::UpstreamTimeout,
             Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
         })
     }
@@ -234,7 +238,7 @@ impl Failure {
             Self::Connect(_) => UpstreamOutcome::Connect,
             Self::NoResponse(_) | Self::BrokenBody(_) => UpstreamOutcome::Closed,
             Self::BadHead(_) | Self::UnaskedUpgrade => UpstreamOutcome::Malformed,
-            Self::ResponseTimeout | Self::BodyTimeout => UpstreamOutcome::Timeout,
+            Self::ResponseTimeout | Self::WentDown | Self::BodyTimeout => UpstreamOutcome::Timeout,
             Self::Full(_) => UpstreamOutcome::Full,
             Self::Refused(_)
             | Self::NoServer
@@ -268,6 +272,7 @@ impl Failure {
                 Self::NoResponse(_)
                 | Self::BadHead(_)
                 | Self::UnaskedUpgrade
+                | Self::WentDown
                 | Self::ResponseTimeout => idempotent || !sent,
                 _ => false,
             }

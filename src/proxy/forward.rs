@@ -49,6 +49,8 @@ struct Attempt {
     reused: bool,
     /// Some of the request may have reached the server.
     sent: bool,
+    /// The server was asked whether it is there, and was silent.
+    given_up: bool,
 }
 
 impl Forward<'_> {
@@ -119,7 +121,7 @@ impl Forward<'_> {
             };
             series.outcome(failure.outcome());
             let no_response = matches!(failure, Failure::NoResponse(_));
-            let died_at_rest = no_response && attempt.reused;
+            let died_at_rest = no_response && attempt.reused && !attempt.given_up;
             let untouched = died_at_rest || (no_response && !attempt.sent);
             if failure.is_of_server() && !died_at_rest {
                 upstream.failed(server, Moment::of(now), &failure);
@@ -209,6 +211,8 @@ impl Forward<'_> {
         };
         attempt.reused = connection.is_reused();
         connection.send_head(self.head, upgrade);
+        let checked = self.upstream.check.is_some() && self.head.method.is_idempotent();
+        let elsewhere = checked.then_some(self.upstream);
         let response = exchange::request(
             client,
             &mut connection,
@@ -216,9 +220,11 @@ impl Forward<'_> {
             upload,
             timeouts,
             deadline,
+            elsewhere,
         )
         .await;
         attempt.sent = connection.has_sent();
+        attempt.given_up = connection.is_given_up();
         if response.as_ref().is_err_and(Failure::is_of_server) {
             connection.retire();
         }

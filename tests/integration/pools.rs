@@ -150,6 +150,37 @@ fn a_server_that_is_stopped_costs_no_request() {
     traffic.stop().assert_flawless();
 }
 
+#[test]
+fn what_waits_for_a_server_that_goes_down_is_answered_by_another() {
+    let (one, two) = (Process::start(), Process::start());
+    let proxy = pool(&[&one.url(), &two.url()])
+        .set("upstream.pool.health.path", "\"/\"")
+        .set("upstream.pool.health.interval", "\"200ms\"")
+        .set("upstream.pool.health.timeout", "\"200ms\"")
+        .start();
+    until("both are checked", || {
+        is_up(&proxy, &one.url()) && is_up(&proxy, &two.url())
+    });
+    one.signal(Signal::STOP);
+    let begin = Instant::now();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = proxy.connect();
+            thread::spawn(move || client.get(HOST, "/").expect(200))
+        })
+        .collect();
+    clients
+        .into_iter()
+        .for_each(|client| drop(client.join().unwrap()));
+    // Long before `timeouts.upstream_response`.
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
+    one.signal(Signal::CONT);
+}
+
 /// Ways not to answer a request.
 type Misdeed = fn(&mut Exchange<'_>) -> std::io::Result<()>;
 const MISDEEDS: [(&str, Misdeed); 6] = [
