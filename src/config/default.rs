@@ -69,7 +69,8 @@ pub(super) const EJECT_TIME: Duration = Duration::from_secs(5);
 /// The other half then carries at most twice its load.
 pub(super) const EJECT_SHARE: f64 = 0.5;
 
-/// With three to fall, a dead server is known within 15 s, and by failed requests long before.
+/// With three to fall, and checks that come sooner once one was bad, a server that refuses is known
+/// within 8 s and one that is silent within 14 s; by failed requests long before.
 pub(super) const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A health check that takes longer tells that it is not well.

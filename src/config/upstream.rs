@@ -597,7 +597,8 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
         "interval",
         default::HEALTH_INTERVAL,
         SHORTEST..=LONGEST,
-        "From one check to the next, give or take a tenth.",
+        "From one check to the next, give or take a tenth; a fifth of it once an answer is not as \
+         those before.",
     );
     let timeout = t.or_within(
         "timeout",

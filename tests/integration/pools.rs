@@ -181,6 +181,31 @@ fn what_waits_for_a_server_that_goes_down_is_answered_by_another() {
     one.signal(Signal::CONT);
 }
 
+#[test]
+fn an_answer_that_comes_byte_by_byte_is_whole() {
+    const ANSWER: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\
+                          Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n3;e=1\r\nabc\r\n\
+                          1\r\nd\r\n0\r\nX: y\r\n\r\n";
+    let slow = Origin::plan("slow").route("/", |exchange| {
+        for byte in ANSWER.bytes() {
+            exchange.send([byte])?;
+            thread::yield_now();
+        }
+        Ok(())
+    });
+    let slow = slow.start();
+    let proxy = pool(&[&slow.url()]).start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+            .unwrap();
+        let answer = client.read("GET").expect(200);
+        assert_eq!((answer.interim.len(), answer.text().as_str()), (1, "abcd"));
+    }
+    assert_eq!(slow.connections(), 1, "and the connection is kept");
+}
+
 /// Ways not to answer a request.
 type Misdeed = fn(&mut Exchange<'_>) -> std::io::Result<()>;
 const MISDEEDS: [(&str, Misdeed); 6] = [
