@@ -26,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     disable_nagle_algorithm = True
+    wbufsize = -1  # head and body at once: killed in between, it would have answered by half
     def do_GET(self):
         body = b'{}'
         self.send_response(200)
