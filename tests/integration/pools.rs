@@ -322,12 +322,12 @@ fn a_request_is_not_tried_beyond_its_own_deadline() {
     };
     let (one, two) = (slow("one"), slow("two"));
     let proxy = pool(&[&one.url(), &two.url()])
-        .set("upstream.pool.timeouts.response", "\"200ms\"")
-        .set("upstream.pool.timeouts.total", "\"300ms\"")
+        .set("upstream.pool.timeouts.response", "\"700ms\"")
+        .set("upstream.pool.timeouts.total", "\"1200ms\"")
         .start();
     let begin = Instant::now();
     proxy.get("/").expect(504);
-    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert!(begin.elapsed() >= Duration::from_millis(1200));
     assert_eq!(counts(&one, &two), (1, 1));
     gate.open();
 }
