@@ -89,6 +89,9 @@ pub enum Refusal {
     /// The method is not for a gateway.
     #[error("the method is not allowed")]
     Method,
+    /// An extended CONNECT for something that there is no translation for.
+    #[error("the protocol to connect by is not known")]
+    Protocol,
     /// The body is longer than the limit.
     #[error("the body is longer than the limit")]
     TooLarge,
@@ -112,7 +115,8 @@ impl Refusal {
         match self {
             Self::Head(HeadError::TooLong | HeadError::TooManyFields) => 431,
             Self::Head(HeadError::Version) => 505,
-            Self::Head(HeadError::TransferCoding) => 501,
+            // RFC 9220, section 3, says so of an extended CONNECT.
+            Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
             Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
             Self::Misdirected => 421,
             Self::NoRoute => 404,

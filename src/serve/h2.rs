@@ -1,11 +1,14 @@
 //! One HTTP/2 connection of a client (RFC 9113): a task for the connection, one for each stream.
 
+mod websocket;
+
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::server::{Builder, SendResponse};
+use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -23,6 +26,7 @@ use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
 use crate::wire::{Body, Deadline};
+use websocket::Opening;
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
 /// hold (RFC 9113, section 5.2).
@@ -54,6 +58,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_pending_accept_reset_streams(MAX_RESETS);
     let handshake = tokio::time::timeout(
@@ -175,8 +180,16 @@ async fn stream(
         send: None,
         held: Bytes::new(),
         tokens,
+        tunnel: Tunnel::None,
     };
-    match import(&parts, ended, service.local.world().limits().request_fields) {
+    let head = import(&parts, ended, service.local.world().limits().request_fields);
+    let opened = head.and_then(|mut head| {
+        if head.upgrade {
+            client.tunnel = Tunnel::Asked(Opening::ask(&mut head)?);
+        }
+        Ok(head)
+    });
+    match opened {
         Ok(head) => service.handle(&peer, head, &mut client).await,
         Err(refusal) => {
             proxy::refuse(&service.local, &peer, &mut client, refusal.into()).await;
@@ -200,8 +213,14 @@ fn import(
     head.version = Version::Http2;
     head.keep_alive = true;
     head.fields = Fields::with_capacity(1024);
-    head.method = Method::from_bytes(parts.method.as_str().as_bytes());
-    head.method_text = head.fields.store(parts.method.as_str().as_bytes());
+    head.upgrade = is_websocket(parts)?;
+    // RFC 8441, section 5: what asks for a WebSocket here is a GET elsewhere.
+    let method = match head.upgrade {
+        true => "GET",
+        false => parts.method.as_str(),
+    };
+    head.method = Method::from_bytes(method.as_bytes());
+    head.method_text = head.fields.store(method.as_bytes());
     let target = match (head.method, parts.uri.path_and_query()) {
         (Method::Connect, _) => "",
         (_, Some(target)) => target.as_str(),
@@ -264,6 +283,13 @@ fn import(
     if !cookies.is_empty() {
         head.fields.push(b"Cookie", &cookies);
     }
+    if head.upgrade {
+        if length.is_some() {
+            return Err(HeadError::Malformed("CONNECT has no body, and no content-length").into());
+        }
+        head.fields.push(b"Upgrade", websocket::PROTOCOL.as_bytes());
+        return Ok(head); // what follows is the tunnel
+    }
     head.framing = match (ended, length) {
         // RFC 9113, section 8.1.1. `h2` refuses it too; what came through would be a request that
         // its upstream waits to read the rest of.
@@ -275,6 +301,15 @@ fn import(
         (false, None) => Framing::Chunked,
     };
     Ok(head)
+}
+
+/// Whether the request asks for a WebSocket, by an extended CONNECT (RFC 8441, section 4).
+fn is_websocket(parts: &http::request::Parts) -> Result<bool, Refusal> {
+    match parts.extensions.get::<Protocol>() {
+        None => Ok(false),
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) => Ok(true),
+        Some(_) => Err(Refusal::Protocol),
+    }
 }
 
 /// `:authority`, or `host` where there is none; both must say the same (RFC 9113, section 8.3.1).
@@ -308,6 +343,18 @@ struct Http2Client {
     held: Bytes,
     /// A response that is delivered pays for frames that carry nothing.
     tokens: Tokens,
+    tunnel: Tunnel,
+}
+
+/// What the stream's data is.
+#[derive(Debug, PartialEq, Eq)]
+enum Tunnel {
+    /// The bodies of request and response.
+    None,
+    /// Nothing yet: a WebSocket was asked for.
+    Asked(Opening),
+    /// What passes both ways.
+    Open,
 }
 
 impl Http2Client {
@@ -325,6 +372,9 @@ impl Http2Client {
 
 impl Client for Http2Client {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
+        if matches!(self.tunnel, Tunnel::Asked(_)) {
+            return Poll::Ready(Ok(Body::End)); // of the request: it has none
+        }
         while self.chunk.is_empty() {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
@@ -370,9 +420,14 @@ impl Client for Http2Client {
         }
     }
 
-    fn start(&mut self, head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
-        debug_assert!(!upgrade, "HTTP/2 has no Upgrade (RFC 9113, section 8.6)");
-        let end = head.framing == Framing::None;
+    fn start(&mut self, mut head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
+        match &self.tunnel {
+            Tunnel::Asked(opening) if upgrade => opening.accepted(&mut head)?,
+            Tunnel::Asked(_) => Opening::declined(head.status)?,
+            // HTTP/2 has no other `Upgrade` (RFC 9113, section 8.6), so nobody can have asked.
+            Tunnel::None | Tunnel::Open => debug_assert!(!upgrade),
+        }
+        let end = head.framing == Framing::None && !upgrade;
         let Some(response) = export(head) else {
             use crate::http::parse::HeadError;
             return Err(Failure::BadHead(HeadError::Malformed(
@@ -417,7 +472,9 @@ impl Client for Http2Client {
         Poll::Ready(self.release(false))
     }
 
-    fn begin_tunnel(&mut self) {}
+    fn begin_tunnel(&mut self) {
+        self.tunnel = Tunnel::Open;
+    }
 
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
         let _ = self.release(true);
@@ -425,9 +482,14 @@ impl Client for Http2Client {
     }
 
     fn abort(&mut self) {
+        let reason = match self.tunnel {
+            // RFC 8441, section 5: what a reset of the TCP connection would be.
+            Tunnel::Open => Reason::CANCEL,
+            Tunnel::None | Tunnel::Asked(_) => Reason::INTERNAL_ERROR,
+        };
         match &mut self.send {
-            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(send) => send.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
     }
 
