@@ -31,7 +31,7 @@ use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
-use crate::tls::{Current, Session};
+use crate::tls::{Current, Ja4, Session};
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::wire::{Body, Deadline};
@@ -74,6 +74,8 @@ pub struct Peer {
     pub tls_version: Option<&'static str>,
     /// What was agreed on.
     pub session: Option<Session>,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<Ja4>,
     /// What the connection was accepted under.
     pub policy: Option<Arc<Current>>,
     /// Who the client has shown to be, where that was asked for.
@@ -125,6 +127,8 @@ struct Account {
     sent: u64,
     server: Option<Arc<str>>,
     upstream_time: Option<Duration>,
+    /// When the response was through, where it was.
+    ended: Option<Instant>,
     started: bool,
     tunnelled: bool,
 }
@@ -136,18 +140,19 @@ pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead
     let world = local.world();
     let mut account = Account::default();
     local.edge().requests_in_flight.inc();
-    let result = serve(local, &world, peer, &mut head, client, &mut account).await;
+    let result = serve(local, &world, peer, &mut head, client, begin, &mut account).await;
     local.edge().requests_in_flight.dec();
     if let Err(failure) = &result {
         fail(local, peer, &head, client, &mut account, failure).await;
     }
+    let took = account.ended.unwrap_or_else(Instant::now) - begin;
     record(
         local,
         &world,
         peer,
         &head,
         &account,
-        begin.elapsed(),
+        took,
         result.as_ref().err(),
     );
 }
@@ -175,6 +180,7 @@ async fn serve<C: Client>(
     peer: &Peer,
     head: &mut RequestHead,
     client: &mut C,
+    begin: Instant,
     account: &mut Account,
 ) -> Result<(), Failure> {
     admissible(head)?;
@@ -192,7 +198,7 @@ async fn serve<C: Client>(
     let site = account.site.map(|site| world.table().site(site));
     identity::replace(&mut head.fields, peer, site);
     let mut upload = Upload::new(head.framing, limit);
-    let mut deadline = Deadline::default();
+    let mut deadline = local.deadline();
 
     let forward = Forward {
         local,
@@ -203,7 +209,7 @@ async fn serve<C: Client>(
         upgrade: upgrade.as_deref(),
     };
     let result = forward
-        .run(client, &mut upload, &mut deadline, account)
+        .run(client, &mut upload, &mut deadline, begin, account)
         .await;
     account.received = upload.taken;
     let Answer {
@@ -216,7 +222,9 @@ async fn serve<C: Client>(
     account.status = response.status;
     let upgraded = response.status == 101;
     if !upgraded {
-        headers::to_client(&mut response, &local.date()[..]);
+        headers::to_client(&mut response, |out| {
+            out.extend_from_slice(&local.date()[..]);
+        });
     }
     client.start(response, upgraded)?;
     account.started = true;
@@ -246,7 +254,9 @@ async fn serve<C: Client>(
     }
     account.sent = sent?;
     drop(in_flight);
-    local.pool().put(server);
+    let now = Instant::now();
+    account.ended = Some(now);
+    local.pool().put(server, now);
     Ok(())
 }
 
@@ -500,6 +510,7 @@ fn record(
             cipher: peer.session.and_then(|session| session.cipher),
             group: peer.session.and_then(|session| session.group),
             resumed: peer.session.is_some_and(|session| session.resumed),
+            ja4: peer.ja4.as_ref().map(Ja4::as_str),
             client_certificate: (peer.identity.as_ref())
                 .filter(|identity| identity.verified)
                 .map(|identity| identity.fingerprint.as_str()),

@@ -25,7 +25,7 @@ use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
-use crate::wire::{Body, Deadline};
+use crate::wire::{Body, Deadline, buffer};
 use websocket::Opening;
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
@@ -455,7 +455,7 @@ impl Client for Http2Client {
             }
         }
         let count = send.capacity().min(data.len());
-        self.held = Bytes::copy_from_slice(&data[..count]);
+        self.held = buffer::copy(&data[..count]);
         Poll::Ready(Ok(count))
     }
 
