@@ -260,6 +260,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
          answered with 429.",
         "burst",
     );
+    let compression = super::compression::compression(t);
     let mut routes = t.each("route", "site.route", route);
     routes.extend(upstream.map(|upstream| RawRoute {
         path: At {
@@ -287,6 +288,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         routes,
         tls,
         rate,
+        compression,
     }
 }
 

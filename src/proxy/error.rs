@@ -66,6 +66,9 @@ pub enum Failure {
     /// The server's response ended early or is malformed.
     #[error("the server's response broke off: {0}")]
     BrokenBody(ReadError),
+    /// The response cannot be compressed.
+    #[error("the response cannot be compressed: {0}")]
+    Coding(io::Error),
 }
 
 /// Why a request is refused as it stands.
@@ -147,6 +150,7 @@ impl Failure {
             | Self::BadHead(_)
             | Self::UnaskedUpgrade
             | Self::BrokenBody(_) => 502,
+            Self::Coding(_) => 500,
         }
     }
 
@@ -185,9 +189,10 @@ impl Failure {
             | Self::ClientBody(_)
             | Self::ClientStalled
             | Self::ClientNotReading => Side::Client,
-            Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => {
-                Side::Here
-            }
+            Self::Connect(ConnectError::Exhausted(_))
+            | Self::NoServer
+            | Self::Full(_)
+            | Self::Coding(_) => Side::Here,
             _ => Side::Upstream,
         }
     }
@@ -217,6 +222,7 @@ impl Failure {
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
             Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
             Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
+            Self::Coding(_) => ErrorKind::Internal,
         })
     }
 
@@ -245,7 +251,8 @@ impl Failure {
             | Self::ClientGone
             | Self::ClientBody(_)
             | Self::ClientStalled
-            | Self::ClientNotReading => UpstreamOutcome::Aborted,
+            | Self::ClientNotReading
+            | Self::Coding(_) => UpstreamOutcome::Aborted,
         }
     }
 
