@@ -30,7 +30,7 @@ use crate::config::{Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
-use crate::metrics::Limit;
+use crate::metrics::{Limit, Timeout};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
@@ -253,6 +253,9 @@ async fn serve<C: Client>(
             tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
         account.received = passed.up;
         account.sent = passed.down;
+        if passed.silent {
+            local.edge().timeout(Timeout::Tunnel);
+        }
         return Ok(());
     }
     let timeouts = &upstream.timeouts;

@@ -133,14 +133,17 @@ pub(super) fn choose<'a>(
         vary(&mut head.fields);
     }
     let coding = wish.choose(&terms.codings)?;
+    if head.framing == Framing::None {
+        // To HEAD: what the body would have been is all there is to say.
+        recode(&mut head.fields, coding);
+        return None;
+    }
     let Some(place) = room.enter() else {
         full();
         return None;
     };
     recode(&mut head.fields, coding);
-    if head.framing != Framing::None {
-        head.framing = Framing::Chunked;
-    }
+    head.framing = Framing::Chunked;
     Some(Plan {
         coding,
         terms,

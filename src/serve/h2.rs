@@ -341,7 +341,7 @@ struct Http2Client {
     send: Option<SendStream<Bytes>>,
     /// The last data, held back so that the end of the stream can go with it.
     held: Bytes,
-    /// A response that is delivered pays for frames that carry nothing.
+    /// What is delivered pays for frames that carry nothing.
     tokens: Tokens,
     tunnel: Tunnel,
 }
@@ -363,6 +363,7 @@ impl Http2Client {
         let held = std::mem::take(&mut self.held);
         match &mut self.send {
             Some(send) if end || !held.is_empty() => {
+                self.tokens.carried();
                 send.send_data(held, end).map_err(|_| Failure::ClientGone)
             }
             _ => Ok(()),
