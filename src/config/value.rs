@@ -16,8 +16,8 @@ use super::read::Value;
 use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
-    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, Server, Severity, SiteName, StatusSet,
-    WebhookFormat,
+    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, ProxyProtocol, Server, Severity,
+    SiteName, StatusSet, WebhookFormat,
 };
 
 /// What can be read from a value.
@@ -387,6 +387,11 @@ words! {
         "low" => Effort::Low,
         "medium" => Effort::Medium,
         "high" => Effort::High,
+    };
+    ProxyProtocol, "\"v1\", \"v2\" or \"v2-tls\"", {
+        "v1" => ProxyProtocol::V1,
+        "v2" => ProxyProtocol::V2,
+        "v2-tls" => ProxyProtocol::V2Tls,
     };
     TlsMinimum, "\"1.2\" or \"1.3\"", {
         "1.2" => TlsMinimum::Tls12,
