@@ -9,6 +9,7 @@ mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod grpc;
 pub mod headers;
 mod identity;
 pub mod limit;
@@ -432,12 +433,15 @@ async fn fail<C: Client>(
         // than is worth reading.
         client.last();
     }
-    let (response, body) = page(
-        account.status,
-        failure.retry_after(),
-        &local.date()[..],
-        head.method == Method::Head,
-    );
+    let (response, body) = match grpc::asks(head) {
+        true => (grpc::failure(account.status, &local.date()[..]), Vec::new()),
+        false => page(
+            account.status,
+            failure.retry_after(),
+            &local.date()[..],
+            head.method == Method::Head,
+        ),
+    };
     account.sent = body.len() as u64;
     // It failed already; that its explanation cannot be delivered either is no news.
     let _ = deliver(local, client, response, &body).await;

@@ -16,6 +16,8 @@ mod certbot;
 mod compression;
 mod corpus;
 mod demo;
+mod events;
+mod grpc;
 mod hostile;
 mod http1;
 mod http2;
