@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::diagnostic::Complaint;
 use super::read::{Size, Table};
+use crate::http::field::is_token;
 pub use crate::metrics::Coding;
 
 /// What is compressed without a word on it. Not here is what is compressed already, and what is
@@ -108,8 +109,7 @@ fn is_stream(media_type: &[u8]) -> bool {
 
 /// Reads a media range (RFC 9110, section 12.5.1), without parameters.
 pub(super) fn media_range(text: &str) -> Result<MediaRange, Complaint> {
-    let is_token =
-        |text: &str| !text.is_empty() && text.bytes().all(crate::http::field::is_token_byte);
+    let is_token = |text: &str| is_token(text.as_bytes());
     let well_formed = match text.split_once('/') {
         Some(("*", "*")) => true,
         Some((kind, "*")) => is_token(kind) && !kind.contains('*'),

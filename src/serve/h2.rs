@@ -19,7 +19,7 @@ use super::Service;
 use super::linger::{self, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
-use crate::http::field::{Fields, Id};
+use crate::http::field::{Fields, Id, is_token};
 use crate::http::framing::may_be_trailer;
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::{Limit, Timeout};
@@ -199,7 +199,7 @@ async fn stream(
 
 /// Brings a request into the form that the proxy works on. What `h2` has not refused already
 /// (RFC 9113, section 8.2) is refused here: what HTTP/1.1 could read in two ways.
-fn import(
+pub fn import(
     parts: &http::request::Parts,
     ended: bool,
     max_fields: usize,
@@ -245,6 +245,11 @@ fn import(
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
         let value = value.as_bytes();
+        // `http` takes a quotation mark for part of a name, which no token has (RFC 9110, section
+        // 5.1).
+        if !is_token(name.as_str().as_bytes()) {
+            return Err(HeadError::Malformed("a field name is malformed").into());
+        }
         // RFC 9113, section 8.2.1. The other characters that a value must not have, `h2` refuses.
         if value.trim_ascii().len() != value.len() {
             return Err(HeadError::Malformed("a field value begins or ends with a space").into());
@@ -501,7 +506,7 @@ fn import_trailers(map: &HeaderMap) -> Option<Box<Fields>> {
     let mut fields = Fields::default();
     for (name, value) in map {
         let name = name.as_str().as_bytes();
-        if may_be_trailer(Id::of(name)) {
+        if may_be_trailer(Id::of(name)) && is_token(name) {
             fields.push(name, value.as_bytes());
         }
     }

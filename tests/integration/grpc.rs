@@ -7,7 +7,7 @@ use std::process::Child;
 use crate::support::{HOST, Leaf, Site, Staunch, TestCa, python, run, until};
 
 const SERVER: &str = r#"
-import os, sys, time, threading
+import os, sys, threading
 from concurrent import futures
 import grpc
 
@@ -20,9 +20,10 @@ def unary(request, context):
         context.set_trailing_metadata((("x-why", "because"), ("x-raw-bin", b"\x00\xff")))
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "nicht möglich: 100%")
     if request == b"slow":
-        context.add_callback(lambda: note("over"))
-        while context.is_active():
-            time.sleep(0.01)
+        over = threading.Event()
+        context.add_callback(over.set)
+        over.wait(30)
+        note("over")
     context.send_initial_metadata((("x-initial", "1"),))
     context.set_trailing_metadata((("x-trailing", "2"),))
     return request
@@ -65,7 +66,7 @@ server.wait_for_termination()
 "#;
 
 const CLIENT: &str = r#"
-import os, queue, sys, time
+import os, queue, sys, threading, time
 import grpc
 
 address, root, folder = sys.argv[1:4]
@@ -92,7 +93,7 @@ def seen(name):
     end = time.monotonic() + 30
     while not os.path.exists(os.path.join(folder, name)):
         assert time.monotonic() < end, name
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
 
 # unary, with metadata at both ends, empty and large messages
 for message in [b"", b"hello", b"x" * 5_000_000]:

@@ -17,6 +17,7 @@ mod compression;
 mod corpus;
 mod demo;
 mod events;
+mod fuzz_corpus;
 mod grpc;
 mod hostile;
 mod http1;
