@@ -119,7 +119,14 @@ pub(super) fn choose<'a>(
 ) -> Option<Plan<'a>> {
     let seen = Seen::of(&head.fields);
     if head.status == 304 {
-        not_modified(wish, &seen).then(|| weaken(&mut head.fields));
+        if not_modified(wish, &seen) {
+            let varies = seen.varies;
+            weaken(&mut head.fields);
+            // As the response to a request without a condition would (RFC 9110, section 15.4.5).
+            if !varies {
+                vary(&mut head.fields);
+            }
+        }
         return None;
     }
     let (varies, length) = (seen.varies, seen.length);
