@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 mod address;
 mod check;
+mod compression;
 mod default;
 mod diagnostic;
 mod flags;
@@ -33,6 +34,7 @@ mod units;
 mod upstream;
 mod value;
 
+pub use compression::{Coding, Compression, Effort, MediaRange};
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
@@ -185,6 +187,8 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// Requests of all clients.
     pub rate: Option<Rate>,
+    /// How responses are compressed, where they are.
+    pub compression: Option<Arc<Compression>>,
 }
 
 /// One `[[site.route]]`.

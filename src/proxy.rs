@@ -5,9 +5,11 @@
 //! response or a broken-off connection in one place; metrics and the access log are written in one
 //! place, whatever happened.
 
+mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod grpc;
 pub mod headers;
 mod identity;
 pub mod limit;
@@ -32,6 +34,7 @@ use crate::config::{Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
+use crate::metrics::{Limit, Timeout};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
@@ -39,6 +42,7 @@ use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
 use crate::wire::{Body, Deadline};
+use compress::{Compressed, Wish};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
 use forward::{Answer, Forward};
@@ -200,6 +204,10 @@ async fn serve<C: Client>(
     if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
         return last_hop(local, client, account).await;
     }
+    // Read before the request is edited: it is the client's word that counts.
+    let site = account.site.map(|site| world.table().site(site));
+    let compression =
+        (site.and_then(|site| site.compression.as_deref())).map(|terms| (terms, Wish::of(head)));
     let limit = world.limits().request_body;
     if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
         && length > limit
@@ -207,7 +215,6 @@ async fn serve<C: Client>(
         return Err(Refusal::TooLarge.into());
     }
     let upgrade = headers::to_upstream(head, hop(world, peer));
-    let site = account.site.map(|site| world.table().site(site));
     identity::replace(&mut head.fields, peer, site);
     let mut upload = Upload::new(head.framing, limit);
     let mut deadline = local.deadline();
@@ -238,6 +245,17 @@ async fn serve<C: Client>(
             out.extend_from_slice(&local.date()[..]);
         });
     }
+    let plan = (compression.as_ref().filter(|_| !upgraded)).and_then(|(terms, wish)| {
+        let full = || local.edge().limit(Limit::Compressions);
+        compress::choose(
+            terms,
+            wish,
+            head.method,
+            local.compressing(),
+            &mut response,
+            full,
+        )
+    });
     client.start(response, upgraded)?;
     account.started = true;
     if upgraded {
@@ -248,16 +266,32 @@ async fn serve<C: Client>(
             tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
         account.received = passed.up;
         account.sent = passed.down;
+        if passed.silent {
+            local.edge().timeout(Timeout::Tunnel);
+        }
         return Ok(());
     }
-    let sent = exchange::response(
-        client,
-        &mut server,
-        &mut upload,
-        &upstream.timeouts,
-        &mut deadline,
-    )
-    .await;
+    let timeouts = &upstream.timeouts;
+    let sent = match plan {
+        None => exchange::response(client, &mut server, &mut upload, timeouts, &mut deadline).await,
+        // Boxed: not every response need carry room for what few have.
+        Some(plan) => {
+            Box::pin(async {
+                let series = &local.edge().compression;
+                let mut client = Compressed::new(client, plan, series)?;
+                exchange::response(
+                    &mut client,
+                    &mut server,
+                    &mut upload,
+                    timeouts,
+                    &mut deadline,
+                )
+                .await
+                .map(|_| client.output)
+            })
+            .await
+        }
+    };
     account.received = upload.taken;
     if let Err(failure) = &sent
         && failure.is_of_server()
@@ -399,12 +433,15 @@ async fn fail<C: Client>(
         // than is worth reading.
         client.last();
     }
-    let (response, body) = page(
-        account.status,
-        failure.retry_after(),
-        &local.date()[..],
-        head.method == Method::Head,
-    );
+    let (response, body) = match grpc::asks(head) {
+        true => (grpc::failure(account.status, &local.date()[..]), Vec::new()),
+        false => page(
+            account.status,
+            failure.retry_after(),
+            &local.date()[..],
+            head.method == Method::Head,
+        ),
+    };
     account.sent = body.len() as u64;
     // It failed already; that its explanation cannot be delivered either is no news.
     let _ = deliver(local, client, response, &body).await;

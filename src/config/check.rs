@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::compression::RawCompression;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::section::File;
@@ -23,6 +24,7 @@ pub(super) struct RawSite {
     pub(super) passthrough: Option<At<Target>>,
     pub(super) tls: RawSiteTls,
     pub(super) rate: Option<Rate>,
+    pub(super) compression: RawCompression,
 }
 
 /// One `[[site.route]]`, or the `upstream` of a site.
@@ -135,6 +137,7 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         routes,
         tls: Arc::new(site.tls.value),
         rate: site.rate,
+        compression: site.compression.finish(),
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             }],
             tls: Arc::default(),
             rate: None,
+            compression: None,
         }],
         upstreams,
         warnings: Report::default(),

@@ -272,6 +272,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
          answered with 429.",
         "burst",
     );
+    let compression = super::compression::compression(t);
     let mut routes = t.each("route", "site.route", route);
     routes.extend(upstream.map(|upstream| RawRoute {
         path: At {
@@ -317,6 +318,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         passthrough,
         tls,
         rate,
+        compression,
     }
 }
 

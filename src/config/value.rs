@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::address;
+use super::compression::{self, Coding, Effort, MediaRange};
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
 use super::read::Value;
 use super::units;
@@ -301,6 +302,9 @@ text! {
         |t, _| address::variable(t).map(Variable);
     TlsName, "a host name such as \"api.internal\"", "an array of host names",
         |t, _| address::tls_name(t).map(TlsName);
+    MediaRange, "a media type such as \"text/html\" or \"text/*\"",
+        "an array of media types such as [\"text/html\", \"application/json\"]",
+        |t, _| compression::media_range(t);
     CookieName, "the name of a cookie, in quotes", "an array of names",
         |t, _| upstream::token(t).map(CookieName);
     HashKey, "\"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"", "an array of hash keys",
@@ -374,6 +378,16 @@ words! {
         "http2" => Protocol::Http2,
         "auto" => Protocol::Auto,
     };
+    Coding, "\"zstd\", \"br\" or \"gzip\"", {
+        "zstd" => Coding::Zstd,
+        "br" => Coding::Brotli,
+        "gzip" => Coding::Gzip,
+    };
+    Effort, "\"low\", \"medium\" or \"high\"", {
+        "low" => Effort::Low,
+        "medium" => Effort::Medium,
+        "high" => Effort::High,
+    };
     ProxyProtocol, "\"v1\", \"v2\" or \"v2-tls\"", {
         "v1" => ProxyProtocol::V1,
         "v2" => ProxyProtocol::V2,
@@ -404,6 +418,10 @@ words! {
         "command" => SinkType::Command,
         "heartbeat" => SinkType::Heartbeat,
     };
+}
+
+impl ListForm for Coding {
+    const LIST: &'static str = "an array of content codings such as [\"zstd\", \"br\", \"gzip\"]";
 }
 
 /// The `type` of an `[[alerts.sink]]`.

@@ -355,6 +355,11 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|item| !item.is_empty())
 }
 
+/// Whether this is a token (RFC 9110, section 5.6.2).
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().copied().all(is_token_byte)
+}
+
 /// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
 pub const fn is_token_byte(byte: u8) -> bool {
     matches!(byte,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compression::CompressionSeries;
 use super::handle::{Counter, Gauge, Histogram};
 use super::label::{Label, Set, label};
 use super::names;
@@ -76,6 +77,8 @@ label! {
         SiteRate = "site_rate",
         /// Frames of HTTP/2 that carry nothing, more than an honest client sends.
         Http2Frames = "http2_frames",
+        /// Responses that a worker compresses at once; more are sent as they are.
+        Compressions = "compressions",
     }
 }
 
@@ -192,6 +195,8 @@ pub struct Edge {
     pub requests_in_flight: Gauge,
     /// Requests whose client went away before the end.
     pub client_aborts: Counter,
+    /// Responses that are compressed.
+    pub compression: CompressionSeries,
 }
 
 impl Edge {
@@ -220,6 +225,7 @@ impl Edge {
             client_alerts: Set::new(registry, names::TLS_CLIENT_ALERTS, &[], "alert"),
             requests_in_flight: names::REQUESTS_IN_FLIGHT.gauge(registry, &[]),
             client_aborts: names::CLIENT_ABORTS.counter(registry, &[]),
+            compression: CompressionSeries::new(registry),
         }
     }
 

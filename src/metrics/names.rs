@@ -159,6 +159,22 @@ pub const PROXY_ERRORS: Metric = metric(
     "Requests that staunch answered with an error of its own, or broke off, by cause",
 );
 
+/// Labels: coding.
+pub const COMPRESSED_RESPONSES: Metric = metric(
+    "staunch_compressed_responses_total",
+    "Responses that staunch compressed, by content coding",
+);
+/// Labels: coding.
+pub const COMPRESSION_INPUT: Metric = metric(
+    "staunch_compression_input_bytes_total",
+    "Bytes of response bodies before they were compressed",
+);
+/// Labels: coding.
+pub const COMPRESSION_OUTPUT: Metric = metric(
+    "staunch_compression_output_bytes_total",
+    "Bytes of response bodies after they were compressed",
+);
+
 // Upstreams.
 
 /// Labels: upstream, server.

@@ -69,6 +69,9 @@ pub enum Failure {
     /// The server's response ended early or is malformed.
     #[error("the server's response broke off: {0}")]
     BrokenBody(ReadError),
+    /// The response cannot be compressed.
+    #[error("the response cannot be compressed: {0}")]
+    Coding(io::Error),
 }
 
 /// Why a request is refused as it stands.
@@ -92,6 +95,9 @@ pub enum Refusal {
     /// The method is not for a gateway.
     #[error("the method is not allowed")]
     Method,
+    /// An extended CONNECT for something that there is no translation for.
+    #[error("the protocol to connect by is not known")]
+    Protocol,
     /// The body is longer than the limit.
     #[error("the body is longer than the limit")]
     TooLarge,
@@ -115,7 +121,8 @@ impl Refusal {
         match self {
             Self::Head(HeadError::TooLong | HeadError::TooManyFields) => 431,
             Self::Head(HeadError::Version) => 505,
-            Self::Head(HeadError::TransferCoding) => 501,
+            // RFC 9220, section 3, says so of an extended CONNECT.
+            Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
             Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
             Self::Misdirected => 421,
             Self::NoRoute => 404,
@@ -147,6 +154,7 @@ impl Failure {
             | Self::BadHead(_)
             | Self::UnaskedUpgrade
             | Self::BrokenBody(_) => 502,
+            Self::Coding(_) => 500,
         }
     }
 
@@ -185,9 +193,10 @@ impl Failure {
             | Self::ClientBody(_)
             | Self::ClientStalled
             | Self::ClientNotReading => Side::Client,
-            Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => {
-                Side::Here
-            }
+            Self::Connect(ConnectError::Exhausted(_))
+            | Self::NoServer
+            | Self::Full(_)
+            | Self::Coding(_) => Side::Here,
             _ => Side::Upstream,
         }
     }
@@ -217,6 +226,7 @@ impl Failure {
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
             Self::ResponseTimeout | Self::WentDown => ErrorKind::UpstreamTimeout,
             Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
+            Self::Coding(_) => ErrorKind::Internal,
         })
     }
 
@@ -245,7 +255,8 @@ impl Failure {
             | Self::ClientGone
             | Self::ClientBody(_)
             | Self::ClientStalled
-            | Self::ClientNotReading => UpstreamOutcome::Aborted,
+            | Self::ClientNotReading
+            | Self::Coding(_) => UpstreamOutcome::Aborted,
         }
     }
 

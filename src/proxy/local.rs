@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::World;
+use super::compress::Room;
 use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
 use crate::cert::select::Resolver;
@@ -42,6 +43,7 @@ pub struct Local {
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
     deadlines: RefCell<Vec<Deadline>>,
+    compressing: Room,
 }
 
 impl Local {
@@ -71,6 +73,7 @@ impl Local {
             draining,
             certificates,
             deadlines: RefCell::default(),
+            compressing: Room::default(),
         }
     }
 
@@ -83,6 +86,11 @@ impl Local {
             deadline,
             of: &self.deadlines,
         }
+    }
+
+    /// How many responses are compressed.
+    pub(super) const fn compressing(&self) -> &Room {
+        &self.compressing
     }
 
     /// Whether the certificate of a connection for `name` covers `host` too.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::Refusal;
 use super::limit::Bucket;
-use crate::config::{self, SiteName, SiteTls};
+use crate::config::{self, Compression, SiteName, SiteTls};
 use crate::upstream::{Upstream, Upstreams};
 
 /// Identifies a site within one table, for tables beside it.
@@ -29,6 +29,8 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// What it may still be asked for, where that is limited.
     pub rate: Option<Bucket>,
+    /// How its responses are compressed, where they are.
+    pub compression: Option<Arc<Compression>>,
     /// The longest path first.
     routes: Vec<Route>,
 }
@@ -126,6 +128,7 @@ impl Site {
             label,
             tls: Arc::clone(&site.tls),
             rate: site.rate.map(Bucket::new),
+            compression: site.compression.clone(),
             routes,
         }
     }
@@ -261,6 +264,7 @@ mod tests {
                 names: names.to_vec(),
                 default: false,
                 rate: None,
+                compression: None,
                 routes: vec![],
                 tls: Arc::default(),
             })
