@@ -4,6 +4,8 @@
 //! counts: last-good copies in the state directory are what is left when everything here has been
 //! ignored.
 
+mod machine;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -53,6 +55,7 @@ pub fn run(args: Args) -> Exit {
     let verdict = Verdict::of(&config, &inventory, now);
     println!("{}: the configuration is usable", args.config.display());
     print!("{}", verdict.text(now));
+    print!("{}", machine::Machine::this().advice(&config));
     match verdict.is_well() {
         true => Exit::Ok,
         false => Exit::Bad,

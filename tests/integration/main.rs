@@ -23,6 +23,7 @@ mod layering;
 mod limits;
 mod load;
 mod operation;
+mod packaging;
 mod pools;
 mod proxy_protocol;
 mod routing;
