@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::Exit;
 use crate::config;
-use crate::import::{Loss, nginx};
+use crate::import::{Loss, haproxy, nginx};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,20 @@ enum From {
         /// What it includes is read too, relative to its folder
         file: PathBuf,
     },
+    /// HAProxy's
+    Haproxy {
+        /// The file that it is started with
+        file: PathBuf,
+    },
 }
 
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
-    let From::Nginx { file } = args.from;
-    let imported = match nginx::import(&file) {
+    let imported = match &args.from {
+        From::Nginx { file } => nginx::import(file),
+        From::Haproxy { file } => haproxy::import(file),
+    };
+    let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
             eprintln!("error: {error}");

@@ -19,6 +19,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod import_nginx;
+mod imported;
 mod layering;
 mod limits;
 mod load;
