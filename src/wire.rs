@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod reader;
 pub mod writer;
 
+pub use buffer::Buffer;
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
 pub use writer::Writer;
