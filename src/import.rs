@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 pub mod haproxy;
 pub mod nginx;
+mod pattern;
 mod site;
 
 /// What came of it.

@@ -16,7 +16,6 @@ mod advice;
 mod limit;
 mod location;
 mod parse;
-mod pattern;
 mod rules;
 mod scope;
 mod server;

@@ -84,7 +84,13 @@ impl Rules {
         self.0.insert(Key::Plain(key), value);
     }
 
-    pub(in crate::import) fn change(&mut self, side: Side, change: Change, name: &str, value: String) {
+    pub(in crate::import) fn change(
+        &mut self,
+        side: Side,
+        change: Change,
+        name: &str,
+        value: String,
+    ) {
         let name = (name.to_ascii_lowercase(), name.to_owned());
         let key = Key::Field { side, change, name };
         match self.0.get_mut(&key) {

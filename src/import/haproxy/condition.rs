@@ -50,7 +50,10 @@ pub(super) fn lists(section: &Section) -> Lists {
 
 /// The alternatives that a line holds for; one without terms holds always.
 pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
-    let begin = line.words.iter().position(|word| word == "if" || word == "unless");
+    let begin = line
+        .words
+        .iter()
+        .position(|word| word == "if" || word == "unless");
     let Some(begin) = begin else {
         return vec![All::new()];
     };
@@ -72,7 +75,11 @@ pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
         }
         let tests = match name {
             "{" => {
-                let inner: Vec<_> = words.by_ref().take_while(|word| *word != "}").cloned().collect();
+                let inner: Vec<_> = words
+                    .by_ref()
+                    .take_while(|word| *word != "}")
+                    .cloned()
+                    .collect();
                 vec![test(&inner)]
             }
             "TRUE" => vec![Test::Always],
@@ -185,8 +192,19 @@ fn test(words: &[String]) -> Test {
         None => (criterion, false),
     };
     let _ = lower;
-    let name = name.trim_start_matches("req.").trim_start_matches("req_").to_owned();
-    let host = ["hdr", "ssl_fc_sni", "hdr_dom", "hdr_end", "hdr_reg", "hdr_beg", "hdr_sub"];
+    let name = name
+        .trim_start_matches("req.")
+        .trim_start_matches("req_")
+        .to_owned();
+    let host = [
+        "hdr",
+        "ssl_fc_sni",
+        "hdr_dom",
+        "hdr_end",
+        "hdr_reg",
+        "hdr_beg",
+        "hdr_sub",
+    ];
     let (kind, of) = name.split_once('(').unwrap_or((&name, ""));
     if host.contains(&kind) && (of.starts_with("host") || kind == "ssl_fc_sni") {
         let how = how.unwrap_or(match kind {
@@ -214,6 +232,15 @@ fn test(words: &[String]) -> Test {
 }
 
 fn host(how: &str, values: &[String]) -> Option<Test> {
+    if how == "dom" {
+        // A part of the name: it, and what is below it.
+        let whole = values.iter().all(|value| value.contains('.'));
+        let both = |value: &String| {
+            let name = value.to_ascii_lowercase();
+            [format!("*.{name}"), name]
+        };
+        return whole.then(|| Test::Host(values.iter().flat_map(both).collect()));
+    }
     let names = values.iter().map(|value| {
         let value = value.to_ascii_lowercase();
         // The port is not part of a site's name.
@@ -232,7 +259,10 @@ fn path(how: &str, caseless: bool, values: Vec<String>) -> Option<Test> {
     let prefix = if caseless { "(?i)" } else { "" };
     let expressions = |make: &dyn Fn(&String) -> String| {
         Some(Test::Regex(
-            values.iter().map(|value| format!("{prefix}{}", make(value))).collect(),
+            values
+                .iter()
+                .map(|value| format!("{prefix}{}", make(value)))
+                .collect(),
         ))
     };
     match how {
@@ -273,15 +303,24 @@ mod tests {
         let path = || Test::Prefix(vec!["/p".to_owned()]);
         for (line, expected) in [
             ("use_backend x", vec![vec![]]),
-            ("x if h p", vec![vec![term(false, host()), term(false, path())]]),
-            ("x if h or p", vec![vec![term(false, host())], vec![term(false, path())]]),
+            (
+                "x if h p",
+                vec![vec![term(false, host()), term(false, path())]],
+            ),
+            (
+                "x if h or p",
+                vec![vec![term(false, host())], vec![term(false, path())]],
+            ),
             ("x if !h", vec![vec![term(true, host())]]),
             ("x unless h", vec![vec![term(true, host())]]),
             ("x if { path_beg /p }", vec![vec![term(false, path())]]),
             ("x if !{ ssl_fc }", vec![vec![term(true, Test::Tls)]]),
             (
                 "x if { path -i -m end .php }",
-                vec![vec![term(false, Test::Regex(vec![r"(?i)\.php$".to_owned()]))]],
+                vec![vec![term(
+                    false,
+                    Test::Regex(vec![r"(?i)\.php$".to_owned()]),
+                )]],
             ),
             (
                 "x if nobody",

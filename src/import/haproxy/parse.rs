@@ -177,14 +177,19 @@ mod tests {
     fn words_are_split_as_haproxy_does() {
         for (line, expected) in [
             ("  bind :443 ssl # x", Some(vec!["bind", ":443", "ssl"])),
-            (r#"a "b c" 'd "e' f\ g"#, Some(vec!["a", "b c", "d \"e", "f g"])),
+            (
+                r#"a "b c" 'd "e' f\ g"#,
+                Some(vec!["a", "b c", "d \"e", "f g"]),
+            ),
             (r"path_reg ^/a\.php$", Some(vec!["path_reg", r"^/a\.php$"])),
             (r"a\#b", Some(vec!["a#b"])),
             ("", Some(vec![])),
             ("a \"b", None),
         ] {
             let found = words(line);
-            let found = found.as_ref().map(|w| w.iter().map(String::as_str).collect());
+            let found = found
+                .as_ref()
+                .map(|w| w.iter().map(String::as_str).collect());
             assert_eq!(found, expected, "{line}");
         }
     }

@@ -2,11 +2,12 @@
 
 use super::scope::Scope;
 use super::server::{Server, closed};
-use crate::import::site::{Deed, Matcher, Route, Rules};
 use super::upstream::Pass;
 use super::value::{Variables, escape};
-use super::{Directive, Import, pattern, quoted};
+use super::{Directive, Import, quoted};
 use crate::import::Loss;
+use crate::import::pattern;
+use crate::import::site::{Deed, Matcher, Route, Rules};
 
 /// What is done with a location's requests.
 pub(super) enum Outcome {

@@ -4,10 +4,11 @@ use super::action::Outcome;
 use super::rules::{Access, access};
 use super::scope::Scope;
 use super::server::{Server, closed};
-use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 use super::value::escape;
-use super::{Directive, Import, pattern, quoted};
+use super::{Directive, Import, quoted};
 use crate::import::Loss;
+use crate::import::pattern;
+use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
 impl Import {
     /// All locations of a server, and what is left for the rest.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::scope::Scope;
-use crate::import::site::{Change, Rules, Side};
 use super::upstream::Pass;
 use super::value::Variables;
 use super::{Directive, Import, unit};
+use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
 
 /// Who is let in.

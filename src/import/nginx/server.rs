@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::scope::Scope;
-use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
 use super::value::Variables;
 use super::{Directive, Import, array, quoted};
 use crate::import::Loss;
+use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
 
 /// A server while it is read.
 pub(super) struct Server<'d> {

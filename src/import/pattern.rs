@@ -1,7 +1,11 @@
-//! nginx's regular expressions (PCRE), as the expressions here are written.
+//! Regular expressions of others (PCRE), as the expressions here are written.
 
 /// One, with its groups named `c1`, `c2`, … where they are asked for. `Err`: what is not known here.
-pub(super) fn convert(text: &str, caseless: bool, groups: bool) -> Result<String, String> {
+pub(in crate::import) fn convert(
+    text: &str,
+    caseless: bool,
+    groups: bool,
+) -> Result<String, String> {
     let text = without_lookahead(text)?;
     let mut out = String::new();
     if caseless {
@@ -74,6 +78,15 @@ pub(super) fn convert(text: &str, caseless: bool, groups: bool) -> Result<String
     }
 }
 
+/// Several, where all of them can be written here.
+pub(in crate::import) fn all(texts: &[String]) -> Option<Vec<String>> {
+    let convert = |text: &String| match text.strip_prefix("(?i)") {
+        Some(rest) => convert(rest, true, false).ok(),
+        None => convert(text, false, false).ok(),
+    };
+    texts.iter().map(convert).collect()
+}
+
 /// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.
 fn without_lookahead(text: &str) -> Result<String, String> {
     let Some(at) = text.find("(?!") else {
@@ -103,7 +116,7 @@ fn without_lookahead(text: &str) -> Result<String, String> {
 }
 
 /// One for what is below a path too. `None`: it is for something else as well.
-pub(super) fn below(pattern: &str, path: &str) -> Option<String> {
+pub(in crate::import) fn below(pattern: &str, path: &str) -> Option<String> {
     if path == "/" {
         return Some(pattern.to_owned());
     }
@@ -122,7 +135,7 @@ pub(super) fn below(pattern: &str, path: &str) -> Option<String> {
 }
 
 /// Whether two are for the same paths, as they are written.
-pub(super) fn is_same(one: &str, other: &str) -> bool {
+pub(in crate::import) fn is_same(one: &str, other: &str) -> bool {
     let bare = |text: &str| {
         let text = text.trim_start_matches("(?i)").trim_start_matches('^');
         text.trim_end_matches('$').to_owned()
@@ -131,7 +144,7 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
 }
 
 /// The groups of an expression that have names.
-pub(super) fn names(pattern: &str) -> Vec<String> {
+pub(in crate::import) fn names(pattern: &str) -> Vec<String> {
     let built = regex::bytes::RegexBuilder::new(pattern)
         .unicode(false)
         .build();
@@ -143,7 +156,7 @@ pub(super) fn names(pattern: &str) -> Vec<String> {
 }
 
 /// An expression for a text.
-pub(super) fn literal(text: &str) -> String {
+pub(in crate::import) fn literal(text: &str) -> String {
     regex::escape(text)
 }
 
