@@ -1,5 +1,7 @@
 //! `staunch import`: the configuration of another program, written anew.
 
+mod verify;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -13,6 +15,11 @@ use crate::import::{Loss, haproxy, nginx};
 pub struct Args {
     #[command(subcommand)]
     from: From,
+
+    /// Ask the server that runs now, and staunch with what was imported, the same things, and show
+    /// where they answer differently
+    #[arg(long, value_name = "URL", global = true)]
+    verify: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,8 +57,21 @@ pub fn run(args: Args) -> Exit {
         eprintln!("what was written needs a hand before it can be used:\n{report}");
         return Exit::Bad;
     }
-    match imported.notes.iter().any(|note| note.loss == Loss::Real) {
-        true => Exit::Bad,
-        false => Exit::Ok,
+    let alike = match &args.verify {
+        None => true,
+        Some(url) => match verify::run(url, &imported.text) {
+            Ok(found) => {
+                eprint!("{found}");
+                found.is_alike()
+            }
+            Err(why) => {
+                eprintln!("staunch import --verify {url}: {why}");
+                return Exit::Failed;
+            }
+        },
+    };
+    match alike && !imported.notes.iter().any(|note| note.loss == Loss::Real) {
+        true => Exit::Ok,
+        false => Exit::Bad,
     }
 }

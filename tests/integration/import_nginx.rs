@@ -78,7 +78,7 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
         "weight = 2",
         "balance = \"least-requests\"",
         "response = \"90s\"",
-        "/example.conf:5",
+        "/example.conf:11",
         "\"X-Frame-Options\" = \"SAME; ORIGIN\"",
         "\"X-Real-IP\" = \"{client_address}\"",
     ] {

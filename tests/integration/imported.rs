@@ -2,7 +2,7 @@
 //! staunch: the same requests get the same answers.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -178,8 +178,8 @@ impl Case {
         }
     }
 
-    /// Starts a program and asks it all the questions.
-    fn answers(&self, mut command: Command) -> Vec<Answer> {
+    /// Starts a program and waits until it answers.
+    fn start(&self, mut command: Command) -> Program {
         let program = command
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
@@ -191,6 +191,13 @@ impl Case {
         until("it answers", || {
             !ask(port, "one.test", "/", self.bare).status.is_empty()
         });
+        program
+    }
+
+    /// Starts a program and asks it all the questions.
+    fn answers(&self, command: Command) -> Vec<Answer> {
+        let program = self.start(command);
+        let port = self.https.address().port();
         let answers = (self.questions.iter())
             .map(|(host, path)| ask(port, host, path, self.bare))
             .collect();
@@ -239,8 +246,8 @@ impl Case {
     }
 }
 
-/// Runs one under nginx and imported.
-fn nginx_and_staunch_agree(name: &str) -> String {
+/// A fixture for nginx on disk, and the command that runs nginx with it.
+fn nginx(name: &str) -> (Case, PathBuf, Command) {
     let case = Case::read(&format!("nginx/{name}.conf"));
     let folder = case.folder.path();
     std::fs::write(folder.join("site.conf"), &case.text).unwrap();
@@ -256,6 +263,12 @@ fn nginx_and_staunch_agree(name: &str) -> String {
     std::fs::write(&file, main).unwrap();
     let mut command = Command::new(require("nginx"));
     command.arg("-p").arg(folder).args(["-c", "nginx.conf"]);
+    (case, file, command)
+}
+
+/// Runs one under nginx and imported.
+fn nginx_and_staunch_agree(name: &str) -> String {
+    let (case, file, command) = nginx(name);
     let before = case.answers(command);
     let (after, output) = case.imported("nginx", &file);
     case.compare(&before, &after, &output);
@@ -327,4 +340,41 @@ fn a_typical_frontend_of_haproxy_needs_no_hand() {
 #[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
+}
+
+#[test]
+fn verify_asks_both_and_tells_where_they_differ() {
+    let (case, file, command) = nginx("wordpress");
+    let running = case.start(command);
+    let verify = || {
+        let url = format!("https://{}", case.https.address());
+        let mut command = case.builder.command();
+        command
+            .args(["import", "nginx", "--verify", &url])
+            .arg(&file);
+        run(&mut command)
+    };
+    let ran = verify();
+    assert!(
+        ran.stderr
+            .contains("questions asked of both, 0 differences"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    // On disk it says something else than what runs.
+    let changed = case
+        .text
+        .replace("SAMEORIGIN", "DENY")
+        .replace("return 404", "return 410");
+    std::fs::write(case.folder.path().join("site.conf"), changed).unwrap();
+    let ran = verify();
+    for part in [
+        "https://one.test/: x-frame-options: `SAMEORIGIN`, here `DENY`",
+        "https://one.test/readme.html: 404, here 410",
+    ] {
+        assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
+    }
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+    drop(running);
 }

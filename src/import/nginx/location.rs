@@ -137,6 +137,7 @@ impl Import {
         {
             // As nginx does for what it proxies.
             let url = format!("{}{{rest}}", escape(path));
+            let rules = self.rules(&scope, &server.variables, None);
             server.slashes.push(Route {
                 matcher: Matcher::Exact(bare.to_owned()),
                 last: false,
@@ -145,7 +146,7 @@ impl Import {
                     format!("redirect = {}", quoted(&url)),
                     "status = 301".to_owned(),
                 ],
-                rules: Rules::default(),
+                rules,
                 ..route.clone()
             });
         }
@@ -264,11 +265,8 @@ impl Import {
         let who = match access(scope) {
             Access::Said(rules) => rules,
             Access::Nobody => {
-                return (
-                    Deed::Answer,
-                    vec!["respond = 403".to_owned()],
-                    Rules::default(),
-                );
+                let rules = self.rules(scope, &server.variables, None);
+                return (Deed::Answer, vec!["respond = 403".to_owned()], rules);
             }
             Access::Unclear(directive) => {
                 self.lost(
