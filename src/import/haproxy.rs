@@ -18,6 +18,7 @@ mod condition;
 mod format;
 mod frontend;
 mod parse;
+mod rule;
 
 /// Reads HAProxy's configuration in `path`.
 ///
