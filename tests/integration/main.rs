@@ -15,6 +15,7 @@ mod bodies;
 mod certbot;
 mod corpus;
 mod demo;
+mod docs;
 mod hostile;
 mod http1;
 mod http2;
