@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use super::World;
 use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
+use super::rules::Random;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
@@ -36,6 +37,7 @@ pub struct Local {
     access: RefCell<Writer>,
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
+    random: Random,
 }
 
 impl Local {
@@ -64,6 +66,7 @@ impl Local {
             access,
             draining,
             certificates,
+            random: Random::new(),
         }
     }
 
@@ -80,6 +83,11 @@ impl Local {
             *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// For ids of requests and traces.
+    pub const fn random(&self) -> &Random {
+        &self.random
     }
 
     /// This worker's upstream connections.
