@@ -6,6 +6,7 @@
 mod alerting;
 mod control;
 mod listeners;
+mod maintenance;
 mod reload;
 mod systemd;
 mod upstreams;

@@ -331,13 +331,12 @@ impl Route {
         limits: &Limits,
         upstreams: &Upstreams,
     ) -> Option<Self> {
-        let mut values: Vec<&Template> = rules::templates(&route.rules).collect();
-        let mut uses_rest = false;
+        let (mut uses_rest, mut value) = (false, None);
         let action = match &route.action {
             config::Action::Forward { upstream, rewrite } => {
                 match rewrite {
                     Some(Rewrite::Prefix(_)) => uses_rest = true,
-                    Some(Rewrite::Path(template)) => values.push(template),
+                    Some(Rewrite::Path(template)) => value = Some(template),
                     None => {}
                 }
                 let upstream = Arc::clone(upstreams.get(upstream)?);
@@ -348,7 +347,7 @@ impl Route {
                 })
             }
             config::Action::Redirect { location, status } => {
-                values.push(location);
+                value = Some(location);
                 Action::Redirect {
                     location: location.clone(),
                     status: *status,
@@ -369,7 +368,7 @@ impl Route {
             Some(setting) => setting.on().copied(),
         };
         Some(Self {
-            uses_rest: uses_rest || rules::uses_rest(values.into_iter()),
+            uses_rest: uses_rest || rules::uses_rest(rules::templates(&route.rules).chain(value)),
             action,
             rules,
             request_body,

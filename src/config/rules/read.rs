@@ -184,10 +184,10 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
     for name in remove.into_iter().flatten() {
         push(name, Touch::Remove, None);
     }
-    for (name, value) in set.into_iter().flat_map(|fields| fields.0) {
+    for Field { name, value } in set.into_iter().flat_map(|fields| fields.0) {
         push(name, Touch::Set, Some(value));
     }
-    for (name, value) in add.into_iter().flat_map(|fields| fields.0) {
+    for Field { name, value } in add.into_iter().flat_map(|fields| fields.0) {
         push(name, Touch::Add, Some(value));
     }
     rules
@@ -281,7 +281,12 @@ fn maintenance(t: &mut Table<'_>, place: Place) -> Option<Setting<Maintenance>> 
 }
 
 /// Fields and their values, as in `{ "X-Name" = "value" }`.
-struct Fields(Vec<(At<Arc<str>>, At<Arc<str>>)>);
+struct Fields(Vec<Field>);
+
+struct Field {
+    name: At<Arc<str>>,
+    value: At<Arc<str>>,
+}
 
 impl FromToml for Fields {
     const FORM: &'static str = "a table of fields such as { \"X-Name\" = \"value\" }";
@@ -294,7 +299,10 @@ impl FromToml for Fields {
                 DeValue::Array(_) => Vec::from_toml(value).unwrap_or_default(),
                 _ => Vec::from_iter(At::from_toml(value)),
             };
-            fields.extend(values.into_iter().map(|value| (name.clone(), value)));
+            fields.extend(values.into_iter().map(|value| {
+                let name = name.clone();
+                Field { name, value }
+            }));
         }
         Some(Self(fields))
     }
