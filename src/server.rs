@@ -6,6 +6,7 @@
 mod alerting;
 mod control;
 mod listeners;
+mod maintenance;
 mod reload;
 mod systemd;
 mod upstreams;
@@ -32,6 +33,7 @@ use crate::metrics::{Registry, Reloads, describe_process};
 use crate::proxy::World;
 use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
+use crate::proxy::rules::material::Material;
 use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::{self, Telemetry};
@@ -187,7 +189,8 @@ impl Server {
             key_log: debugging.key_log()?,
         })?;
         let policies = tls.prepare(&config)?;
-        let world = world(&config, &anchors, &Upstreams::default());
+        let material = material(&config, &Material::default());
+        let world = world(&config, &anchors, &Upstreams::default(), material);
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -221,17 +224,37 @@ impl Server {
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
+fn world(
+    config: &Config,
+    anchors: &[TrustAnchor<'static>],
+    previous: &Upstreams,
+    material: Material,
+) -> World {
     let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
     World {
-        table: Table::build(&config.sites, &upstreams),
+        table: Table::build(config, &upstreams, &material),
         streams: listeners::targets(&config.listen),
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,
         client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
+        material,
     }
+}
+
+/// What rules need from files. That some cannot be read is said and lived with.
+fn material(config: &Config, previous: &Material) -> Material {
+    let (material, faults) = Material::read(config, previous);
+    for fault in faults {
+        warn!(
+            path = %fault.path.display(),
+            error = %fault.error,
+            "an error page cannot be used, and what was there before is; let the user that staunch \
+             runs as read it, and reload"
+        );
+    }
+    material
 }
 
 /// The state directory. That it cannot be used is said and lived with.

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use super::World;
 use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
+use super::rules::Random;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
@@ -42,6 +43,7 @@ pub struct Local {
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
     deadlines: RefCell<Vec<Deadline>>,
+    random: Random,
 }
 
 impl Local {
@@ -70,6 +72,7 @@ impl Local {
             access,
             draining,
             certificates,
+            random: Random::new(),
             deadlines: RefCell::default(),
         }
     }
@@ -98,6 +101,11 @@ impl Local {
             *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// For ids of requests and traces.
+    pub const fn random(&self) -> &Random {
+        &self.random
     }
 
     /// This worker's upstream connections.
