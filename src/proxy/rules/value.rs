@@ -209,11 +209,15 @@ pub(super) mod tests {
 
     pub(in crate::proxy::rules) fn peer() -> Peer {
         Peer {
+            id: crate::upstream::pool::ClientId::default(),
             client: "[::ffff:192.0.2.1]:4711".parse().unwrap(),
+            destination: None,
             scheme: "https",
             sni: Some("a.test".into()),
+            alpn: None,
             tls_version: Some("1.3"),
             session: None,
+            ja4: None,
             policy: None,
             identity: None,
         }
