@@ -171,7 +171,7 @@ impl Import {
             let client = self
                 .timeouts
                 .get("request_head")
-                .or(self.timeouts.get("send"))
+                .or_else(|| self.timeouts.get("send"))
                 .cloned();
             if let Some(time) = client {
                 self.timeouts.insert("idle", time);

@@ -48,7 +48,9 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     for line in text.lines() {
         match (line.trim_start().strip_prefix("```"), &mut block) {
             (Some(name), None) => {
-                block = (name == language).then(String::new).or(Some("\0".into()))
+                block = (name == language)
+                    .then(String::new)
+                    .or_else(|| Some("\0".into()))
             }
             (Some(_), Some(_)) => found.extend(block.take().filter(|text| !text.starts_with('\0'))),
             (None, Some(block)) => writeln!(block, "{line}").unwrap(),

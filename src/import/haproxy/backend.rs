@@ -175,7 +175,7 @@ impl Import {
             let (name, of) = balance
                 .word(1)
                 .split_once('(')
-                .unwrap_or((balance.word(1), ""));
+                .unwrap_or_else(|| (balance.word(1), ""));
             match name {
                 "roundrobin" | "static-rr" => {}
                 "leastconn" => text.push_str("balance = \"least-requests\"\n"),

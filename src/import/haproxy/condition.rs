@@ -220,7 +220,7 @@ fn test(words: &[String]) -> Test {
     let kind = kind.trim_end_matches(')');
     match (kind, how) {
         ("path" | "path_beg" | "path_end" | "path_reg" | "path_dir" | "path_sub", how) => {
-            let how = how.unwrap_or(kind.strip_prefix("path_").unwrap_or("str"));
+            let how = how.unwrap_or_else(|| kind.strip_prefix("path_").unwrap_or("str"));
             path(how, caseless, values).unwrap_or(Test::Unknown(shown))
         }
         ("url_beg", None) => Test::Prefix(values),

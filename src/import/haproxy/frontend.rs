@@ -506,7 +506,7 @@ impl Import {
 
     /// Who is let in, at the routes that it is for; and what holds for all.
     fn guarded(
-        &mut self,
+        &self,
         mut routes: Vec<Route>,
         common: Rules,
         guards: Vec<(Option<Vec<Matcher>>, &'static str, String)>,

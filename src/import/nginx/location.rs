@@ -216,7 +216,7 @@ impl Import {
     }
 
     /// Whether a location is there for an error page alone, which is read as a file.
-    fn is_error_page(&mut self, matcher: &Matcher, location: &Directive) -> bool {
+    fn is_error_page(&self, matcher: &Matcher, location: &Directive) -> bool {
         let Matcher::Exact(path) = matcher else {
             return false;
         };

@@ -280,9 +280,8 @@ impl Import {
     fn error_pages(&mut self, scope: &Scope<'_>, rules: &mut Rules) {
         let mut pages = BTreeMap::new();
         for directive in scope.all("error_page") {
-            let (statuses, target) = match directive.args.split_last() {
-                Some((target, statuses)) => (statuses, target),
-                None => continue,
+            let Some((target, statuses)) = directive.args.split_last() else {
+                continue;
             };
             let statuses: Vec<_> = (statuses.iter())
                 .filter(|status| status.parse::<u16>().is_ok_and(|s| (400..600).contains(&s)))

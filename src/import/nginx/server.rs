@@ -312,10 +312,8 @@ impl Import {
         let mut route = None;
         for directive in own {
             match directive.name.as_str() {
-                "if" if !self.seen.has(directive) => {
-                    if self.condition(directive) {
-                        route = Some(closed(directive, root()));
-                    }
+                "if" if !self.seen.has(directive) && self.condition(directive) => {
+                    route = Some(closed(directive, root()));
                 }
                 "return" | "rewrite" if route.is_none() => {
                     let scope = server.scope.clone();
@@ -418,9 +416,9 @@ impl Import {
                 "MEDIUM",
             ];
             let first = ciphers.first();
-            if !(broad.iter().any(|word| first.contains(word)) && first.contains("CHACHA20"))
-                && !first.contains("HIGH")
-            {
+            let modern =
+                broad.iter().any(|word| first.contains(word)) && first.contains("CHACHA20");
+            if !(modern || first.contains("HIGH")) {
                 self.differs(
                     ciphers,
                     "policy \"intermediate\" of [tls] is Mozilla's; set cipher_suites there to \
