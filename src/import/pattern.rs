@@ -87,6 +87,27 @@ pub(in crate::import) fn all(texts: &[String]) -> Option<Vec<String>> {
     texts.iter().map(convert).collect()
 }
 
+/// One that matches at least what another does, which cannot be written here: for what keeps
+/// somebody out.
+pub(in crate::import) fn wider(text: &str, caseless: bool) -> String {
+    let mut left = text.to_owned();
+    for begin in ["(?=", "(?!", "(?<=", "(?<!"] {
+        while let Some(at) = left.find(begin) {
+            let mut depth = 0;
+            let end = left[at..].char_indices().find_map(|(end, c)| {
+                match c {
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+                (depth == 0).then_some(at + end + 1)
+            });
+            left.replace_range(at..end.unwrap_or(left.len()), "");
+        }
+    }
+    convert(&left, caseless, false).unwrap_or_else(|_| "^/".to_owned())
+}
+
 /// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.
 fn without_lookahead(text: &str) -> Result<String, String> {
     let Some(at) = text.find("(?!") else {
@@ -186,6 +207,18 @@ mod tests {
             r"(?=a)b", r"(a)\1", r"a++", r"(?!a|b)", r"(?!a)b", r"(", r"\K",
         ] {
             assert!(convert(text, false, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_somebody_out_is_never_narrower() {
+        for (text, expected) in [
+            (r"(?=x)y", "y"),
+            (r"^/a(?!(b|c))d\.php$", r"^/ad\.php$"),
+            (r"(?<!x)secret", "secret"),
+            (r"(a)\1", "^/"),
+        ] {
+            assert_eq!(wider(text, false), expected, "{text}");
         }
     }
 

@@ -80,10 +80,19 @@ impl Import {
                             return self.whole(location, Loss::Real, advice);
                         }
                     },
+                    Err(why) if location.inside().iter().any(restricts) => {
+                        let wider = pattern::wider(text, modifier == "~*");
+                        let advice = format!(
+                            "{why}, in an expression here; it keeps out all that {wider} matches, \
+                             which is more"
+                        );
+                        self.lost(location, advice);
+                        Matcher::Regex(wider)
+                    }
                     Err(why) => {
                         let advice = format!(
-                            "{why} cannot be in an expression here: its requests go where their \
-                             path says. IF IT KEPT ANYBODY OUT, it does not any more"
+                            "{why}, in an expression here; it is left out, and its requests go \
+                             where their path says"
                         );
                         return self.whole(location, Loss::Real, advice);
                     }
