@@ -21,6 +21,7 @@ use staunch::http::host::Host;
 use staunch::http::{Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
+use staunch::proxy::rules::material::Material;
 use staunch::upstream::Upstreams;
 
 #[global_allocator]
@@ -105,12 +106,14 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
         &Clock::system(),
         &previous,
     );
-    let table = Table::build(&config.sites, &upstreams);
+    let table = Table::build(&config, &upstreams, &Material::default());
+    let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = parse::request(head, 100).expect("a head");
     let authority = host(count / 2);
     bencher.bench_local(|| {
         let host = Host::parse(black_box(authority.as_bytes())).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        table.site(site).upstream(black_box(b"/api/items")).is_ok()
+        table.site(site).route(black_box(&head)).is_ok()
     });
 }
 

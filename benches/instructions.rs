@@ -15,6 +15,7 @@ use staunch::http::host::Host;
 use staunch::http::{Framing, Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
+use staunch::proxy::rules::material::Material;
 use staunch::upstream::Upstreams;
 use staunch::wire::{Body, Message, Reader, Writer};
 
@@ -137,10 +138,12 @@ fn route(times: u32) {
         &Clock::system(),
         &none,
     );
-    let table = Table::build(&config.sites, &upstreams);
+    let table = Table::build(&config, &upstreams, &Material::default());
+    let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = parse::request(head, 100).expect("a head");
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        let _ = black_box(table.site(site).upstream(black_box(b"/api/items")).is_ok());
+        let _ = black_box(table.site(site).route(black_box(&head)).is_ok());
     }
 }

@@ -24,6 +24,7 @@ mod limits;
 mod load;
 mod read;
 mod reference;
+mod rules;
 mod section;
 mod sink;
 mod stream;
@@ -39,6 +40,10 @@ pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use rules::{
+    Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
+    RouteTimeouts, Rules, Setting, Template, Trace, Variable,
+};
 pub use stream::{Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
@@ -64,6 +69,8 @@ pub struct Config {
     pub workers: Workers,
     /// Where certificates come from, in the order of the file.
     pub certificates: Vec<CertificateSource>,
+    /// What holds for all sites, and for requests that reach none.
+    pub defaults: Rules,
     /// Sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Upstreams by name. One given as a URL in a site or route is here under that URL.
@@ -180,25 +187,17 @@ pub struct Site {
     pub names: Vec<SiteName>,
     /// The site for clients that name none (`default = true`); else the first site is.
     pub default: bool,
-    /// Sorted by descending length of path, so that the first match is the longest prefix. A
-    /// site's own `upstream` is the route with the path `/`.
+    /// In the order in which they are tried: exact ones, expressions in the order of the file,
+    /// prefixes by descending length. What a site does itself is the route with the path `/`.
     pub routes: Vec<Route>,
+    /// The rules that hold where no route does, the defaults among them.
+    pub rules: Rules,
     /// What it asks of TLS.
     pub tls: Arc<SiteTls>,
     /// Requests of all clients.
     pub rate: Option<Rate>,
     /// How responses are compressed, where they are.
     pub compression: Option<Arc<Compression>>,
-}
-
-/// One `[[site.route]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Path prefix, beginning with `/`. `/api/` matches below it; `/api` matches itself and
-    /// anything below `/api/`, not `/apiary`.
-    pub path: Arc<str>,
-    /// Key into [`Config::upstreams`].
-    pub upstream: Arc<str>,
 }
 
 /// A server behind.

@@ -6,6 +6,7 @@
 mod alerting;
 mod control;
 mod listeners;
+mod maintenance;
 mod reload;
 mod services;
 mod systemd;
@@ -33,6 +34,7 @@ use crate::metrics::{Registry, Reloads, describe_process};
 use crate::proxy::World;
 use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
+use crate::proxy::rules::material::Material;
 use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::{self, Telemetry};
@@ -194,7 +196,9 @@ impl Server {
         })?;
         let policies = tls.prepare(&config)?;
         let services = Services::default();
-        let world = world(&config, &anchors, &clock, &services, &Upstreams::default());
+        let material = material(&config, &Material::default());
+        let none = Upstreams::default();
+        let world = world(&config, &anchors, &clock, &services, &none, material);
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -236,18 +240,34 @@ fn world(
     clock: &Clock,
     services: &Services,
     previous: &Upstreams,
+    material: Material,
 ) -> World {
     let configured = services.expand(&config.upstreams);
     let upstreams = Upstreams::build(&configured, &config.timeouts, anchors, clock, previous);
     World {
-        table: Table::build(&config.sites, &upstreams),
+        table: Table::build(config, &upstreams, &material),
         streams: listeners::targets(&config.listen),
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,
         client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
+        material,
     }
+}
+
+/// What rules need from files. That some cannot be read is said and lived with.
+fn material(config: &Config, previous: &Material) -> Material {
+    let (material, faults) = Material::read(config, previous);
+    for fault in faults {
+        warn!(
+            path = %fault.path.display(),
+            error = %fault.error,
+            "an error page cannot be used, and what was there before is; let the user that staunch \
+             runs as read it, and reload"
+        );
+    }
+    material
 }
 
 /// The state directory. That it cannot be used is said and lived with.

@@ -368,6 +368,11 @@ pub(super) fn route_path(text: &str) -> Result<Arc<str>, Complaint> {
             "has a character that no path has on the wire",
             "write it percent-encoded, as in `\"/caf%C3%A9\"`",
         )
+    } else if text.contains("//") || text.split('/').any(|part| matches!(part, "." | "..")) {
+        (
+            "is never asked for like that",
+            "paths are compared with their dot segments and repeated slashes taken out",
+        )
     } else {
         return Ok(text.into());
     };

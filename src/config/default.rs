@@ -107,6 +107,15 @@ pub(super) const REQUEST_FIELDS: usize = 100;
 /// None: how large an upload may be is for the application to say.
 pub(super) const REQUEST_BODY_SIZE: Size = Size(0);
 
+/// Keeps the method, and is for good.
+pub(super) const REDIRECT: u32 = 308;
+
+/// For what is written into a configuration: a word or two.
+pub(super) const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// Long enough for a crawler not to come back at once, short enough not to be missed.
+pub(super) const MAINTENANCE_RETRY: Duration = Duration::from_secs(300);
+
 /// At least 100 by RFC 9113, section 6.5.2; browsers use no more.
 pub(super) const STREAMS: u32 = 128;
 

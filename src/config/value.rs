@@ -13,6 +13,7 @@ use super::address;
 use super::compression::{self, Coding, Effort, MediaRange};
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
 use super::read::Value;
+use super::rules::{Pattern, TraceWord};
 use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
@@ -291,6 +292,8 @@ text! {
     Label, "a name in quotes", "an array of names", |t, _| address::label(t).map(Label);
     RoutePath, "a path prefix such as \"/api/\"", "an array of paths",
         |t, _| address::route_path(t).map(RoutePath);
+    Pattern, "a regular expression such as '^/img/(?<name>.+)[.]png$'", "an array of expressions",
+        |t, _| Pattern::new(t).map_err(|error| unreadable(&error));
     CallUrl, "a URL such as \"https://alerts.example.com/hook\"", "an array of URLs",
         |t, _| address::call_url(t).map(CallUrl);
     MailServer, "the URL of a mail server such as \"smtp://localhost:25\"",
@@ -322,6 +325,20 @@ text! {
         };
     AccessLogTarget, "\"off\", \"stdout\", or a path such as \"/var/log/staunch/access.log\"",
         "an array of targets", access_log_target;
+}
+
+/// Why an expression is none: the last line says it, the others draw it.
+fn unreadable(error: &regex::Error) -> Complaint {
+    let said = error.to_string();
+    let last = said.lines().last().unwrap_or_default();
+    Complaint::new(
+        format!(
+            "is no regular expression: {}",
+            last.trim_start_matches("error: ")
+        ),
+        "the syntax is the one of Rust's regex crate, which has no look-around and no \
+         back-references; in TOML, single quotes leave backslashes alone",
+    )
 }
 
 fn path(text: &str, value: Value<'_>) -> Result<PathBuf, Complaint> {
@@ -402,6 +419,11 @@ words! {
         "warning" => Severity::Warning,
         "critical" => Severity::Critical,
     };
+    TraceWord, "\"off\", \"continue\" or \"restart\"", {
+        "off" => TraceWord::Off,
+        "continue" => TraceWord::Continue,
+        "restart" => TraceWord::Restart,
+    };
     LogFormat, "\"human\" or \"json\"", {
         "human" => LogFormat::Human,
         "json" => LogFormat::Json,
@@ -472,6 +494,7 @@ show_quoted! {
     SocketAddr, ToString::to_string;
     Address, |a| a.0.map(|a| a.to_string()).unwrap_or_default();
     IpNet, ToString::to_string;
+    Arc<str>, ToString::to_string;
     LogLevel, |l| l.0.to_string();
     HashKey, upstream::show_hash_key;
     StatusSet, ToString::to_string;

@@ -117,6 +117,8 @@ label! {
         Misdirected = "misdirected",
         /// No route of the site matches (404).
         NoRoute = "no_route",
+        /// The client's address is not let in (403).
+        Forbidden = "forbidden",
         /// A rate is exceeded (429).
         TooManyRequests = "too_many_requests",
         /// The head is too large (431).
@@ -125,6 +127,8 @@ label! {
         BodyTooLarge = "body_too_large",
         /// The request took too long to come (408).
         RequestTimeout = "request_timeout",
+        /// There is maintenance (503).
+        Maintenance = "maintenance",
         /// Too much is going on already (503).
         Overloaded = "overloaded",
         /// All servers are thought to be down (503).

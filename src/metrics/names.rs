@@ -177,6 +177,11 @@ pub const COMPRESSION_OUTPUT: Metric = metric(
 
 // Upstreams.
 
+/// Labels: site.
+pub const SITE_MAINTENANCE: Metric = metric(
+    "staunch_site_maintenance",
+    "1 where the site, or a route of it, answers with 503 for maintenance",
+);
 /// Labels: upstream, server.
 pub const UPSTREAM_UP: Metric = metric(
     "staunch_upstream_up",

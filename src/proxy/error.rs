@@ -110,6 +110,12 @@ pub enum Refusal {
     /// The client asks for more than it may; for how many seconds.
     #[error("the client asks too often")]
     ClientRate(u32),
+    /// The client's address is not let in.
+    #[error("the client's address is not let in")]
+    Forbidden,
+    /// There is maintenance; for how many seconds.
+    #[error("there is maintenance")]
+    Maintenance(u32),
     /// The site is asked for more than it may be; for how many seconds.
     #[error("the site is asked too often")]
     SiteRate(u32),
@@ -124,6 +130,8 @@ impl Refusal {
             // RFC 9220, section 3, says so of an extended CONNECT.
             Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
             Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
+            Self::Forbidden => 403,
+            Self::Maintenance(_) => 503,
             Self::Misdirected => 421,
             Self::NoRoute => 404,
             Self::Method => 405,
@@ -177,9 +185,11 @@ impl Failure {
     /// known.
     pub const fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::Refused(Refusal::ClientRate(seconds) | Refusal::SiteRate(seconds)) => {
-                Some(*seconds)
-            }
+            Self::Refused(
+                Refusal::ClientRate(seconds)
+                | Refusal::SiteRate(seconds)
+                | Refusal::Maintenance(seconds),
+            ) => Some(*seconds),
             _ if self.status() == 503 => Some(1),
             _ => None,
         }
@@ -205,12 +215,14 @@ impl Failure {
     pub const fn kind(&self) -> Option<ErrorKind> {
         Some(match self {
             Self::Refused(refusal) => match refusal.status() {
+                403 => ErrorKind::Forbidden,
                 404 => ErrorKind::NoRoute,
                 408 => ErrorKind::RequestTimeout,
                 413 => ErrorKind::BodyTooLarge,
                 421 => ErrorKind::Misdirected,
                 429 => ErrorKind::TooManyRequests,
                 431 => ErrorKind::HeadTooLarge,
+                503 => ErrorKind::Maintenance,
                 _ => ErrorKind::BadRequest,
             },
             Self::ClientGone | Self::ClientNotReading => return None,
@@ -308,25 +320,57 @@ pub struct Progress {
     pub replayable: bool,
 }
 
-/// The reason phrase of a status that the proxy makes itself.
+/// The reason phrase of a status (RFC 9110, section 15; RFC 6585); empty, which is allowed, where
+/// there is none.
 pub const fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
         204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
+        418 => "I'm a Teapot",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "",
     }
 }

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
 use super::{Account, Client, Local, Peer, Snapshot, preamble};
-use crate::config::Protocol;
+use crate::config::{Protocol, Timeouts};
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
 use crate::upstream::balance::Tried;
@@ -29,6 +29,9 @@ pub(super) struct Forward<'a> {
     pub(super) world: &'a Snapshot,
     pub(super) peer: &'a Peer,
     pub(super) upstream: &'a Upstream,
+    /// The deadlines that hold, for the whole request too.
+    pub(super) timeouts: &'a Timeouts,
+    pub(super) total: Option<Duration>,
     pub(super) head: &'a RequestHead,
     pub(super) upgrade: Option<&'a [u8]>,
 }
@@ -62,11 +65,11 @@ impl Forward<'_> {
         upload: &mut Upload,
         deadline: &mut Deadline,
         mut begin: Instant,
-        account: &mut Account,
+        account: &mut Account<'_>,
     ) -> Result<Answer, Failure> {
         let upstream = self.upstream;
         upstream.budget.pay();
-        if let Some(total) = upstream.total {
+        if let Some(total) = self.total {
             deadline.bound(total);
         }
         let idempotent = self.head.method.is_idempotent();
@@ -169,7 +172,7 @@ impl Forward<'_> {
         deadline: &mut Deadline,
         attempt: &mut Attempt,
     ) -> Result<Answer, Failure> {
-        let timeouts = &self.upstream.timeouts;
+        let timeouts = self.timeouts;
         let server = &self.upstream.servers()[index];
         let pass = match self.upstream.gate(index) {
             None => None,

@@ -13,6 +13,7 @@ use super::World;
 use super::compress::Room;
 use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
+use super::rules::Random;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
@@ -44,6 +45,7 @@ pub struct Local {
     certificates: Arc<Resolver>,
     deadlines: RefCell<Vec<Deadline>>,
     compressing: Room,
+    random: Random,
 }
 
 impl Local {
@@ -72,6 +74,7 @@ impl Local {
             access,
             draining,
             certificates,
+            random: Random::new(),
             deadlines: RefCell::default(),
             compressing: Room::default(),
         }
@@ -106,6 +109,11 @@ impl Local {
             *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// For ids of requests and traces.
+    pub const fn random(&self) -> &Random {
+        &self.random
     }
 
     /// This worker's upstream connections.

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
-use super::{Error, Server, alerting, systemd, upstreams};
+use super::{Error, Server, alerting, maintenance, systemd, upstreams};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -87,6 +87,7 @@ async fn control(server: &Arc<Server>) -> Result<(), Error> {
         server.keeper.subscribe(),
     ));
     upstreams::start(server);
+    maintenance::start(server);
     let alerting = alerting::start(server, server.state.clone());
     readiness.send_replace(Readiness::Ready);
     systemd::ready();

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Server, Source, alerting, listeners, world};
+use super::{Server, Source, alerting, listeners, material, world};
 use crate::admin::{ReloadOutcome, logs};
 use crate::config::{self, Config};
 use crate::metrics::ReloadResult;
@@ -115,12 +115,14 @@ impl Server {
             self.dns.store(Arc::new(Dns::new(&config.dns)));
         }
         let previous = self.shared.world.load();
+        let material = material(&config, &previous.material);
         let world = world(
             &config,
             &self.anchors,
             &self.shared.clock,
             &self.services,
             &previous.upstreams,
+            material,
         );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();

@@ -174,6 +174,7 @@ impl Server {
             &self.shared.clock,
             &self.services,
             &previous.upstreams,
+            previous.material.clone(),
         );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();

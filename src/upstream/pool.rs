@@ -48,7 +48,7 @@ pub enum ConnectError {
 
 /// A client's connection. Where a server is told whose connection it has (PROXY protocol), that
 /// connection carries what comes on this one and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientId(u64);
 
 /// What a server is told before anything else.
