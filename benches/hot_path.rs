@@ -21,6 +21,7 @@ use staunch::http::host::Host;
 use staunch::http::{Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
+use staunch::proxy::rules::material::Material;
 use staunch::upstream::Upstreams;
 
 #[global_allocator]
@@ -99,12 +100,13 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
     let previous = Upstreams::default();
     let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &previous);
-    let table = Table::build(&config.sites, &upstreams);
+    let table = Table::build(&config, &upstreams, &Material::default());
+    let head = parse::request(REQUEST, 100).expect("a request");
     let authority = host(count / 2);
     bencher.bench_local(|| {
         let host = Host::parse(black_box(authority.as_bytes())).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        table.site(site).upstream(black_box(b"/api/items")).is_ok()
+        table.site(site).route(black_box(&head)).is_ok()
     });
 }
 
@@ -133,7 +135,7 @@ fn response_head(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
         let mut head = parse::response(black_box(RESPONSE), Method::Get).expect("a response");
-        headers::to_client(&mut head, b"Mon, 23 Nov 2026 06:44:02 GMT");
+        headers::to_client(&mut head, |_| {});
         out.clear();
         encode::response(&mut out, &head, false, encode::Connection::Default, None);
         out.len()

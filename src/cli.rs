@@ -7,6 +7,7 @@ pub mod certs;
 pub mod check;
 pub mod demo;
 pub mod drill;
+pub mod import;
 pub mod probe;
 pub mod run;
 pub mod upstreams;
@@ -45,6 +46,8 @@ enum Command {
     Upstreams(upstreams::Args),
     /// Play time forward and show the alerts that would be sent
     Drill(drill::Args),
+    /// Write the configuration of another program as one of staunch's
+    Import(import::Args),
 }
 
 /// How a command ends. The numbers are part of the interface.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(args),
         Command::Upstreams(args) => upstreams::run(args),
         Command::Drill(args) => drill::run(args),
+        Command::Import(args) => import::run(args),
     };
     exit.into()
 }

@@ -25,6 +25,8 @@ pub mod cert;
 
 pub mod watch;
 
+pub mod import;
+
 pub mod config;
 
 pub mod wire;

@@ -34,9 +34,9 @@ use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
-use crate::tls::{Current, Session};
+use crate::tls::{Current, Ja4, Session};
 use crate::upstream::health::Moment;
-use crate::wire::{Body, Deadline};
+use crate::wire::Body;
 use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
@@ -81,6 +81,8 @@ pub struct Peer {
     pub tls_version: Option<&'static str>,
     /// What was agreed on.
     pub session: Option<Session>,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<Ja4>,
     /// What the connection was accepted under.
     pub policy: Option<Arc<Current>>,
     /// Who the client has shown to be, where that was asked for.
@@ -133,6 +135,8 @@ struct Account<'w> {
     sent: u64,
     server: Option<Arc<str>>,
     upstream_time: Option<Duration>,
+    /// When the response was through, where it was.
+    ended: Option<Instant>,
     started: bool,
     tunnelled: bool,
 }
@@ -147,18 +151,19 @@ pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead
         ..Account::default()
     };
     local.edge().requests_in_flight.inc();
-    let result = serve(local, &world, peer, &mut head, client, &mut account).await;
+    let result = serve(local, &world, peer, &mut head, client, begin, &mut account).await;
     local.edge().requests_in_flight.dec();
     if let Err(failure) = &result {
         fail(local, &world, peer, &head, client, &mut account, failure).await;
     }
+    let took = account.ended.unwrap_or_else(Instant::now) - begin;
     record(
         local,
         &world,
         peer,
         &head,
         &account,
-        begin.elapsed(),
+        took,
         result.as_ref().err(),
     );
 }
@@ -189,6 +194,7 @@ async fn serve<'w, C: Client>(
     peer: &Peer,
     head: &mut RequestHead,
     client: &mut C,
+    begin: Instant,
     account: &mut Account<'w>,
 ) -> Result<(), Failure> {
     admissible(head)?;
@@ -206,7 +212,16 @@ async fn serve<'w, C: Client>(
     match &route.action {
         Action::Forward(to) => {
             let upload = Upload::new(head.framing, limit);
-            forward(local, world, peer, head, client, account, (to, upload)).await
+            forward(
+                local,
+                world,
+                peer,
+                head,
+                client,
+                account,
+                (to, upload, begin),
+            )
+            .await
         }
         Action::Redirect { location, status } => {
             let location = with_known(peer, head, account, |known| {
@@ -230,7 +245,7 @@ async fn forward<C: Client>(
     head: &mut RequestHead,
     client: &mut C,
     account: &mut Account<'_>,
-    (to, mut upload): (&route::Forward, Upload),
+    (to, mut upload, begin): (&route::Forward, Upload, Instant),
 ) -> Result<(), Failure> {
     let (upstream, timeouts) = (&*to.upstream, to.timeouts());
     let rewritten = match &to.rewrite {
@@ -250,7 +265,8 @@ async fn forward<C: Client>(
     if let Some(target) = rewritten {
         head.target = head.fields.store(&target);
     }
-    let mut deadline = Deadline::default();
+    let mut deadline = local.deadline();
+
     let forward = Forward {
         local,
         world,
@@ -262,7 +278,7 @@ async fn forward<C: Client>(
         upgrade: upgrade.as_deref(),
     };
     let result = forward
-        .run(client, &mut upload, &mut deadline, account)
+        .run(client, &mut upload, &mut deadline, begin, account)
         .await;
     (head.target, head.authority) = asked;
     account.received = upload.taken;
@@ -276,7 +292,9 @@ async fn forward<C: Client>(
     account.status = response.status;
     let upgraded = response.status == 101;
     if !upgraded {
-        headers::to_client(&mut response, &local.date()[..]);
+        headers::to_client(&mut response, |out| {
+            out.extend_from_slice(&local.date()[..]);
+        });
     }
     if let Some(rules) = account.rules {
         with_known(peer, head, account, |known| {
@@ -303,7 +321,9 @@ async fn forward<C: Client>(
     }
     account.sent = sent?;
     drop(in_flight);
-    local.pool().put(server);
+    let now = Instant::now();
+    account.ended = Some(now);
+    local.pool().put(server, now);
     Ok(())
 }
 
@@ -538,6 +558,7 @@ fn record(
             cipher: peer.session.and_then(|session| session.cipher),
             group: peer.session.and_then(|session| session.group),
             resumed: peer.session.is_some_and(|session| session.resumed),
+            ja4: peer.ja4.as_ref().map(Ja4::as_str),
             client_certificate: (peer.identity.as_ref())
                 .filter(|identity| identity.verified)
                 .map(|identity| identity.fingerprint.as_str()),

@@ -110,6 +110,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
                 sni: None,
                 tls_version: None,
                 session: None,
+                ja4: None,
                 policy: None,
                 identity: None,
             };
@@ -169,7 +170,8 @@ async fn client_address(
     {
         return Some(from);
     }
-    match timeout_at(deadline, proxy_header::read(stream)).await {
+    // Boxed: it is over before the connection idles, which need not carry its window.
+    match timeout_at(deadline, Box::pin(proxy_header::read(stream))).await {
         Ok(Ok(header)) => Some(header.source().unwrap_or(from)),
         Ok(Err(error)) => {
             let failure = HandshakeFailure::ProxyHeader;

@@ -14,6 +14,7 @@
 mod digest;
 pub mod file;
 pub mod identity;
+mod ja4;
 mod keep;
 pub mod keylog;
 mod policy;
@@ -29,6 +30,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
+pub use ja4::Ja4;
 pub use keep::{Keep, Options, Prepared, Trouble};
 pub use policy::{Current, Policies, Policy};
 pub use session::Session;

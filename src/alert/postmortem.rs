@@ -1,6 +1,7 @@
 //! The story of 2024-06-05, replayed: a certificate of ninety days, a renewal that fails in silence
-//! from day 60 on, and day 90 passes. Who was told what, and when?
+//! from day 60 on, and day 90 passes. Who was told what, and when? And was anybody turned away?
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clockwatch::{ClockWatch, Moment};
@@ -10,18 +11,23 @@ use super::evaluate;
 use super::judge::{Judge, Observed};
 use super::memory::Memory;
 use super::message::{Notification, Occasion, Status};
-use super::testing::{alerts, facts, report};
-use crate::cert::Report;
+use super::testing::alerts;
+use crate::cert::Verified;
+use crate::cert::load::Roots;
+use crate::cert::testing::{Authority, Front, Leaf, World};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Severity, SiteName};
 
 const SOURCE: &str = "/etc/letsencrypt/live/www.example.com/fullchain.pem";
+const NAME: &str = "www.example.com";
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// What was told, and when.
 struct Story {
     clock: Clock,
+    /// What clients meet.
+    front: Front,
     begin: Timestamp,
     judge: Judge,
     told: Vec<(Timestamp, Notification)>,
@@ -29,8 +35,10 @@ struct Story {
 
 impl Story {
     fn begin(at: Timestamp) -> Self {
+        let clock = Clock::manual(at);
         Self {
-            clock: Clock::manual(at),
+            front: Front::new(clock.clone()),
+            clock,
             begin: at,
             judge: Judge {
                 memory: Memory::default(),
@@ -41,13 +49,14 @@ impl Story {
         }
     }
 
-    /// Lets time pass, looking at the same inventory every ten minutes.
-    fn until(&mut self, end: Timestamp, inventory: &Report) {
-        let sites = [SiteName::Exact("www.example.com".into())];
+    /// Lets time pass. Every ten minutes staunch looks at what it holds; twice a day, and
+    /// each time around the expiry, a client comes, and is served with this.
+    fn until(&mut self, end: Timestamp, served: &Verified) {
+        let sites = [SiteName::Exact(NAME.into())];
         while self.clock.now() < end {
             let now = self.clock.now().plus(600);
             self.clock.set(now);
-            let reports = vec![inventory.clone()];
+            let reports = self.front.inventory.load().report(now);
             let coverage = evaluate::coverage(&sites, &reports, now);
             let observed = Observed {
                 reports,
@@ -58,6 +67,11 @@ impl Story {
                 .judge
                 .tick(self.moment(), &observed, Vec::new(), &alerts());
             self.told.extend(told.into_iter().map(|it| (now, it)));
+            let to_expiry = now.since(served.facts().validity.not_after).abs();
+            if to_expiry <= HOUR || now.unix() % (DAY / 2) == 0 {
+                let shown = self.front.shake_hands(NAME);
+                assert_eq!(shown.as_ref(), Ok(&served.key().cert[0]), "at {now:?}");
+            }
         }
     }
 
@@ -85,6 +99,17 @@ impl Story {
     }
 }
 
+/// Authorities of that time.
+fn authorities() -> World {
+    let (from, to) = (at("2020-01-01"), at("2030-01-01"));
+    let root = Authority::make("Test Root", None, from, to);
+    World {
+        intermediate: Authority::make("Test Intermediate", Some(&root), from, to),
+        roots: Roots::from_ders([root.der.clone()]),
+        root,
+    }
+}
+
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
@@ -93,8 +118,14 @@ fn at(text: &str) -> Timestamp {
 fn people_are_told_weeks_before_by_name_with_the_way_out() {
     let not_after = at("2024-06-05");
     let not_before = not_after.plus(-90 * DAY);
-    let served = report(SOURCE, "www.example.com", not_before, not_after);
+    let world = authorities();
+    let issue = |from, to| {
+        let leaf = Leaf::new(&[NAME]).valid(from, to);
+        Arc::new(world.verified(&leaf))
+    };
+    let served = issue(not_before, not_after);
     let mut story = Story::begin(not_before);
+    story.front.hold(SOURCE, &[&served]);
 
     // Day 60: the renewal fails, and nobody hears of it. Day 90 passes, and two more days.
     story.until(not_after.plus(2 * DAY), &served);
@@ -167,9 +198,10 @@ fn people_are_told_weeks_before_by_name_with_the_way_out() {
     // Somebody mends the renewal: everything resolves by itself, each alert once.
     let begin = story.told.len();
     let now = story.clock.now();
-    let renewed = report(SOURCE, "www.example.com", now, now.plus(90 * DAY));
-    let (old, new) = (facts(not_before, not_after), facts(now, now.plus(90 * DAY)));
-    story.judge.memory.swapped(SOURCE, &old, &new, now);
+    let renewed = issue(now, now.plus(90 * DAY));
+    story.front.hold(SOURCE, &[&renewed]);
+    let (old, new) = (served.facts(), renewed.facts());
+    story.judge.memory.swapped(SOURCE, old, new, now);
     story.until(now.plus(30 * DAY), &renewed);
     let after: Vec<_> = story.told[begin..]
         .iter()

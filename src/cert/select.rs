@@ -209,35 +209,21 @@ fn with_canonical<R>(name: &str, call: impl FnOnce(&str) -> R) -> R {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig};
-    use rustls::{ServerConnection, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls_pki_types::CertificateDer;
 
     use super::*;
-    use crate::cert::inventory::{Change, Held, Settings};
-    use crate::cert::source::{Files, Source};
-    use crate::cert::testing::{Leaf, NOW, World, day};
-    use crate::cert::{Disk, DiskState};
+    use crate::cert::testing::{Front, Leaf, NOW, World, day};
 
     struct Bench {
         world: World,
-        clock: Clock,
-        inventory: Arc<ArcSwap<Inventory>>,
-        resolver: Arc<Resolver>,
+        front: Front,
     }
 
     impl Bench {
         fn new() -> Self {
-            let clock = Clock::manual(NOW);
-            let inventory = Arc::<ArcSwap<Inventory>>::default();
             Self {
                 world: World::new(),
-                resolver: Arc::new(Resolver::new(Arc::clone(&inventory), clock.clone())),
-                inventory,
-                clock,
+                front: Front::new(Clock::manual(NOW)),
             }
         }
 
@@ -247,125 +233,21 @@ mod tests {
         }
 
         fn hold(&self, all: &[&Arc<Verified>]) {
-            let changes = (0..).zip(all).map(|(slot, certificate)| {
-                let source = Source {
-                    label: "/a.pem".into(),
-                    files: Files {
-                        chain: "/a.pem".into(),
-                        key: None,
-                    },
-                    ocsp: None,
-                    folder: None,
-                    order: slot as usize,
-                    accept_worse: false,
-                    keep: true,
-                    routine: false,
-                };
-                let candidate = Candidate {
-                    certificate: Arc::clone(certificate),
-                    slot,
-                    order: slot,
-                    on_disk: true,
-                    held_back: false,
-                };
-                let disk = Disk {
-                    state: DiskState::Same,
-                    reason: None,
-                    detail: None,
-                    since: NOW,
-                };
-                let held = Held {
-                    source: Arc::new(source),
-                    candidates: vec![candidate],
-                    disk,
-                };
-                let held = Some(Arc::new(held));
-                Change { slot, held }
-            });
-            let next = Inventory::default().with(changes, 0..8, &Settings::default());
-            self.inventory.store(Arc::new(next));
+            self.front.hold("/a.pem", all);
         }
 
-        /// The leaf that a client is shown that asks for this name; an error is the handshake's.
         fn shake_hands(&self, name: &str) -> Result<CertificateDer<'static>, rustls::Error> {
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
-            let mut client = ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Trusting))
-                .with_no_client_auth();
-            client.enable_sni = name.parse::<std::net::IpAddr>().is_err();
-            let name = ServerName::try_from(name.to_owned()).unwrap();
-            let mut client = ClientConnection::new(Arc::new(client), name)?;
-            let mut server = ServerConnection::new(Arc::new(server))?;
-            while client.is_handshaking() {
-                let mut wire = Vec::new();
-                client.write_tls(&mut wire).unwrap();
-                server.read_tls(&mut &*wire).unwrap();
-                server.process_new_packets()?;
-                wire.clear();
-                server.write_tls(&mut wire).unwrap();
-                client.read_tls(&mut &*wire).unwrap();
-                client.process_new_packets()?;
-            }
-            client.writer().flush().unwrap();
-            drop(server.reader().read(&mut [0; 1]));
-            let chain = client.peer_certificates().unwrap();
-            Ok(chain[0].clone().into_owned())
+            self.front.shake_hands(name)
         }
 
         fn counts(&self) -> [u64; 3] {
-            let counters = self.resolver.counters();
+            let counters = self.front.resolver.counters();
             [
                 &counters.unknown_name,
                 &counters.no_sni,
                 &counters.none_held,
             ]
             .map(|counter| counter.load(Ordering::Relaxed))
-        }
-    }
-
-    #[derive(Debug)]
-    struct Trusting;
-
-    impl ServerCertVerifier for Trusting {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            let algorithms = rustls::crypto::aws_lc_rs::default_provider();
-            let algorithms = algorithms.signature_verification_algorithms;
-            rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
         }
     }
 
@@ -379,7 +261,7 @@ mod tests {
         let (now, later) = (bench.leaf("a.test", -30, 1), bench.leaf("a.test", 1, 60));
         bench.hold(&[&now, &later]);
         assert_eq!(bench.shake_hands("a.test"), Ok(der(&now)));
-        bench.clock.set(day(1).plus(1));
+        bench.front.clock.set(day(1).plus(1));
         assert_eq!(bench.shake_hands("a.test"), Ok(der(&later)));
         assert_eq!(bench.counts(), [0, 0, 0]);
     }
@@ -409,7 +291,7 @@ mod tests {
             "2001:db8::1",
             "2001:DB8:0::1",
         ] {
-            assert!(bench.resolver.best_for(host).is_some(), "{host}");
+            assert!(bench.front.resolver.best_for(host).is_some(), "{host}");
         }
         for host in [
             "",
@@ -419,7 +301,7 @@ mod tests {
             "192.0.2.1",
             &"A".repeat(1000),
         ] {
-            assert!(bench.resolver.best_for(host).is_none(), "{host}");
+            assert!(bench.front.resolver.best_for(host).is_none(), "{host}");
         }
         assert_eq!(bench.counts(), [0, 0, 0]);
     }

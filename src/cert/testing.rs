@@ -1,5 +1,7 @@
 //! Certificates for tests: an authority, and leaves made to order.
 
+mod front;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -10,6 +12,8 @@ use time::OffsetDateTime;
 use super::load::{File, Input, Roots, load};
 use super::{Rejection, Verified};
 use crate::clock::Timestamp;
+
+pub(crate) use front::Front;
 
 /// The day on which these tests take place.
 pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);

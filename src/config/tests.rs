@@ -76,6 +76,7 @@ fn the_commented_example_says_the_defaults() {
     assert_eq!(given.tls.choice.settle(), bare.tls.choice.settle());
     assert_eq!(given.tls.tickets, bare.tls.tickets);
     assert_eq!(given.defaults, bare.defaults);
+    assert_eq!(given.tls.ja4, bare.tls.ja4);
     assert_eq!(given.workers, bare.workers);
     assert_eq!(given.timeouts, bare.timeouts);
     assert_eq!(given.limits, bare.limits);

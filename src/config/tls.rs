@@ -26,6 +26,8 @@ pub struct Tls {
     pub tickets: bool,
     /// Files that hold ticket keys, the newest first; none: keys of this process alone.
     pub ticket_keys: Vec<PathBuf>,
+    /// Whether the JA4 fingerprint of each client is taken.
+    pub ja4: bool,
     /// Listeners with settings of their own.
     pub listeners: Vec<(SocketAddr, TlsChoice)>,
 }
@@ -37,6 +39,7 @@ impl Default for Tls {
             choice: TlsChoice::default(),
             tickets: true,
             ticket_keys: Vec::new(),
+            ja4: false,
             listeners: Vec::new(),
         }
     }

@@ -4,7 +4,17 @@
 //! specially are recognised once, when they come in, and found by [`Id`] afterwards. Removing a
 //! field marks it, adding one appends: nothing is moved and nothing is hashed.
 
+use std::cell::RefCell;
+
 use smallvec::SmallVec;
+
+/// Lists whose memory a thread keeps in stock, none of them with more bytes than this.
+const STOCK: usize = 64;
+const STOCKED: usize = 16 << 10;
+
+thread_local! {
+    static MEMORY: RefCell<Vec<(Vec<u8>, Vec<Entry>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A part of the buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,9 +118,13 @@ pub struct Fields {
 impl Fields {
     /// An empty list with room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
+        let (mut stored, entries) = MEMORY
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| (Vec::new(), Vec::with_capacity(24)));
+        stored.reserve(bytes);
         Self {
-            bytes: Vec::with_capacity(bytes),
-            entries: Vec::with_capacity(24),
+            bytes: stored,
+            entries,
         }
     }
 
@@ -306,6 +320,29 @@ impl Fields {
                 end: start + item.len() as u32,
             }
         })
+    }
+}
+
+/// Each request needs two lists: their memory goes from one to the next.
+impl Drop for Fields {
+    fn drop(&mut self) {
+        if self.entries.capacity() == 0 || self.bytes.capacity() > STOCKED {
+            return;
+        }
+        let (mut bytes, mut entries) = (
+            std::mem::take(&mut self.bytes),
+            std::mem::take(&mut self.entries),
+        );
+        bytes.clear();
+        entries.clear();
+        // At the end of a thread there may be no stock any more.
+        let _ = MEMORY.try_with(|stock| {
+            if let Ok(mut stock) = stock.try_borrow_mut()
+                && stock.len() < STOCK
+            {
+                stock.push((bytes, entries));
+            }
+        });
     }
 }
 

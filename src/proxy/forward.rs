@@ -55,12 +55,14 @@ struct Attempt {
 }
 
 impl Forward<'_> {
-    /// Tries servers until one answers, all were tried, or trying again could do harm.
+    /// Tries servers until one answers, all were tried, or trying again could do harm. `begin` is
+    /// now, or as good as now.
     pub(super) async fn run<C: Client>(
         &self,
         client: &mut C,
         upload: &mut Upload,
         deadline: &mut Deadline,
+        mut begin: Instant,
         account: &mut Account<'_>,
     ) -> Result<Answer, Failure> {
         let upstream = self.upstream;
@@ -76,7 +78,6 @@ impl Forward<'_> {
         }
         let key = upstream.key(self.client, self.head);
         let mut tried = Tried::new();
-        let mut begin = Instant::now();
         let mut server = upstream
             .choose(key, &tried, Moment::of(begin))
             .ok_or(Failure::NoServer)?;

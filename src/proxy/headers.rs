@@ -71,13 +71,12 @@ pub fn max_forwards(head: &RequestHead) -> Option<u32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Edits a response for its client. `date` is an HTTP date (RFC 9110, section 5.6.7).
-pub fn to_client(head: &mut ResponseHead, date: &[u8]) {
+/// Edits a response for its client. `date` appends an HTTP date (RFC 9110, section 5.6.7).
+pub fn to_client(head: &mut ResponseHead, date: impl FnOnce(&mut Vec<u8>)) {
     head.fields.remove_hop_by_hop();
     // RFC 9110, section 6.6.1: who forwards a response without a date adds it.
     if !head.fields.has(Id::Date) && head.status >= 200 {
-        head.fields
-            .push_with(Id::Date, |out| out.extend_from_slice(date));
+        head.fields.push_with(Id::Date, date);
     }
 }
 

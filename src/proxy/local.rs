@@ -2,6 +2,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,6 +21,10 @@ use crate::metrics::{Edge, Registry, RequestSeries, UpstreamSeries};
 use crate::telemetry::access::{AccessLog, Writer};
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
+use crate::wire::Deadline;
+
+/// Deadlines that are kept with their timers.
+const DEADLINES: usize = 256;
 
 /// Length of an HTTP date (RFC 9110, section 5.6.7).
 const DATE: usize = 29;
@@ -38,6 +43,7 @@ pub struct Local {
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
     random: Random,
+    deadlines: RefCell<Vec<Deadline>>,
 }
 
 impl Local {
@@ -67,6 +73,18 @@ impl Local {
             draining,
             certificates,
             random: Random::new(),
+            deadlines: RefCell::default(),
+        }
+    }
+
+    /// A deadline that is off, with a timer that others had before, so that a request need not
+    /// arm one.
+    pub fn deadline(&self) -> Lent<'_> {
+        let mut deadline = self.deadlines.borrow_mut().pop().unwrap_or_default();
+        deadline.reset();
+        Lent {
+            deadline,
+            of: &self.deadlines,
         }
     }
 
@@ -126,6 +144,36 @@ impl Local {
             *self.date.borrow_mut() = (now, date);
         }
         Ref::map(self.date.borrow(), |date| &date.1)
+    }
+}
+
+/// A deadline that goes back when it is dropped.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    deadline: Deadline,
+    of: &'a RefCell<Vec<Deadline>>,
+}
+
+impl Deref for Lent<'_> {
+    type Target = Deadline;
+
+    fn deref(&self) -> &Deadline {
+        &self.deadline
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut stock = self.of.borrow_mut();
+        if stock.len() < DEADLINES {
+            stock.push(std::mem::take(&mut self.deadline));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
-use crate::wire::{Body, Deadline};
+use crate::wire::{Body, Deadline, buffer};
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
 /// hold (RFC 9113, section 5.2).
@@ -400,7 +400,7 @@ impl Client for Http2Client {
             }
         }
         let count = send.capacity().min(data.len());
-        self.held = Bytes::copy_from_slice(&data[..count]);
+        self.held = buffer::copy(&data[..count]);
         Poll::Ready(Ok(count))
     }
 

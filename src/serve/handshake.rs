@@ -13,26 +13,28 @@ use rustls::server::Acceptor;
 use rustls::{
     AlertDescription, CertificateError, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tracing::{debug, info};
 
 use crate::cert::select::{Chosen, take_chosen};
 use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
-use crate::tls::{Current, Policies, Session};
+use crate::tls::{Current, Ja4, Policies, Session};
 
 /// A handshake that is done.
 pub struct Done {
-    /// The stream of plain bytes.
-    pub stream: TlsStream<TcpStream>,
+    /// The stream of plain bytes. It is large and handed on a few times, hence the box.
+    pub stream: Box<TlsStream<TcpStream>>,
     /// What the client was answered with.
     pub chosen: Option<Chosen>,
     /// What it was accepted under.
     pub policy: Arc<Current>,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<Ja4>,
 }
 
 /// A handshake that failed. `rustls` has sent the alert.
@@ -43,9 +45,18 @@ pub struct Failed {
     pub name: Option<Box<str>>,
 }
 
+/// The longest greeting that is kept for its [`Ja4`]: the library takes none of more than 64 KiB, and
+/// a record has a head of five bytes.
+const LONGEST: usize = 128 * 1024;
+
 /// Carries it out. Where there are several policies, the client's greeting is read first, and the
 /// name in it decides; both halves are under the one deadline of whoever waits for this.
 pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Failed> {
+    let nameless = |error| Failed { error, name: None };
+    if policies.ja4 {
+        let (start, ja4) = greeting(stream).await.map_err(nameless)?;
+        return choose(policies, start, ja4).await;
+    }
     if let Some(policy) = policies.only() {
         let policy = policy.current();
         let acceptor = TlsAcceptor::from(Arc::clone(&policy.config));
@@ -53,14 +64,22 @@ pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Fail
         return finish(stream, policy, None, chosen);
     }
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
-    let nameless = |error| Failed { error, name: None };
-    let start = start.await.map_err(nameless)?;
+    choose(policies, start.await.map_err(nameless)?, None).await
+}
+
+/// Goes on by the policy for the name that the greeting has.
+async fn choose(
+    policies: &Policies,
+    start: StartHandshake<TcpStream>,
+    ja4: Option<Ja4>,
+) -> Result<Done, Failed> {
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let policy = policies.choose(name.as_deref()).current();
     let accepting = start.into_stream(Arc::clone(&policy.config));
     let (stream, chosen) = watched(accepting).await;
-    finish(stream, policy, name, chosen)
+    let done = finish(stream, policy, name, chosen)?;
+    Ok(Done { ja4, ..done })
 }
 
 /// Carries out a handshake and sees what is chosen in it. No other handshake is polled on this
@@ -93,9 +112,10 @@ fn finish(
                 tally.done();
             }
             Ok(Done {
-                stream,
+                stream: Box::new(stream),
                 chosen,
                 policy,
+                ja4: None,
             })
         }
         Err(error) => {
@@ -105,6 +125,39 @@ fn finish(
             }
             let name = name.or_else(|| chosen.and_then(|it| it.name));
             Err(Failed { error, name })
+        }
+    }
+}
+
+/// Reads the greeting, and keeps its bytes for as long as it takes to know them again.
+async fn greeting(mut stream: TcpStream) -> io::Result<(StartHandshake<TcpStream>, Option<Ja4>)> {
+    let mut acceptor = Acceptor::default();
+    let mut seen = Vec::with_capacity(2048);
+    loop {
+        let before = seen.len();
+        if before >= LONGEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut fresh = &seen[before..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let ja4 = Ja4::of(&seen);
+                return Ok((StartHandshake::from_parts(accepted, stream), ja4));
+            }
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                alert.write_all(&mut bytes)?;
+                // The handshake has failed, whether the client hears why or not.
+                let _ = stream.write_all(&bytes).await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
         }
     }
 }
@@ -133,6 +186,7 @@ pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Er
         sni,
         tls_version: Some(name),
         session: Some(session),
+        ja4: done.ja4,
         identity: done.policy.identify(tls)?,
         policy: Some(Arc::clone(&done.policy)),
     };
@@ -301,7 +355,7 @@ pub fn failed(
 /// A stream that tells of the alert which ends it before the client has said anything: over TLS
 /// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
 pub struct Listening {
-    inner: TlsStream<TcpStream>,
+    inner: Box<TlsStream<TcpStream>>,
     /// Until something came.
     first: Option<First>,
 }

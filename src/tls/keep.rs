@@ -217,7 +217,7 @@ impl Keep {
             let sites = (config.sites.iter())
                 .map(|site| Ok((&site.names[..], site.default, policy(&site.tls)?)))
                 .collect::<Result<Vec<_>, rustls::Error>>()?;
-            let all = Policies::new(default, sites.into_iter());
+            let all = Policies::new(default, config.tls.ja4, sites.into_iter());
             listeners.insert(address, Arc::new(all));
         }
         Ok(Prepared {

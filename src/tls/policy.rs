@@ -172,6 +172,8 @@ impl Current {
 pub struct Policies {
     /// For names that no site answers to; for all, where there is no other.
     default: Arc<Policy>,
+    /// Whether clients are told apart by their greetings.
+    pub ja4: bool,
     several: bool,
     exact: HashMap<Arc<str>, Arc<Policy>>,
     wildcard: HashMap<Arc<str>, Arc<Policy>>,
@@ -183,11 +185,13 @@ impl Policies {
     /// Of sites, in the order of the configuration, each with its policy.
     pub(super) fn new<'a>(
         default: Arc<Policy>,
+        ja4: bool,
         sites: impl Iterator<Item = (&'a [SiteName], bool, Arc<Policy>)>,
     ) -> Self {
         let mut all = Self {
             nameless: Arc::clone(&default),
             default,
+            ja4,
             several: false,
             exact: HashMap::new(),
             wildcard: HashMap::new(),

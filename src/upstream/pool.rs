@@ -89,8 +89,8 @@ impl Pool {
         }
     }
 
-    /// Takes a connection back; closes it when it is of no more use.
-    pub fn put(&self, connection: Connection) {
+    /// Takes a connection back, `now`; closes it when it is of no more use.
+    pub fn put(&self, connection: Connection, now: Instant) {
         let Connection::Http1(mut connection) = connection else {
             return; // an exchange; its connection is here
         };
@@ -103,7 +103,7 @@ impl Pool {
         if list.len() < MAX_RESTING {
             list.push(Resting {
                 connection,
-                since: Instant::now(),
+                since: now,
             });
         }
     }

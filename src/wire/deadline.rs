@@ -2,7 +2,9 @@
 //!
 //! Arming a timer for each request and each read would cost more than the work it guards. The
 //! timer is left where it is when the deadline moves later, and looks at the deadline only when it
-//! fires: in a busy connection once in several seconds instead of several times a request.
+//! fires: in a busy connection once in several seconds instead of several times a request. Nor is the
+//! clock read when it is set, but when it is first asked about, which for what is at hand already
+//! is never.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Deadline {
+    /// It was set to this long from when it will be asked about.
+    after: Option<Duration>,
     at: Option<Instant>,
     /// No deadline is later than this one.
     bound: Option<Instant>,
@@ -20,8 +24,17 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Moves it to this long from now.
-    pub fn set(&mut self, after: Duration) {
+    /// Moves it to this long from when it is next asked about: whoever sets it asks in the same
+    /// breath, or has no need to.
+    pub const fn set(&mut self, after: Duration) {
+        self.after = Some(after);
+    }
+
+    /// Finds out when it is.
+    fn settle(&mut self) {
+        let Some(after) = self.after.take() else {
+            return;
+        };
         let at = Instant::now() + after;
         let at = self.bound.map_or(at, |bound| at.min(bound));
         self.at = Some(at);
@@ -37,6 +50,13 @@ impl Deadline {
         self.bound = Some(Instant::now() + after);
     }
 
+    /// Turns it off altogether; its timer is left where it is.
+    pub const fn reset(&mut self) {
+        self.after = None;
+        self.at = None;
+        self.bound = None;
+    }
+
     /// Takes the bound away.
     pub const fn unbound(&mut self) {
         self.bound = None;
@@ -50,17 +70,20 @@ impl Deadline {
 
     /// Turns it off, but for the bound.
     pub const fn clear(&mut self) {
+        self.after = None;
         self.at = self.bound;
     }
 
     /// Whether it has passed, by the clock: for loops that would never get to
     /// [`poll`](Self::poll) it.
-    pub fn has_passed(&self) -> bool {
+    pub fn has_passed(&mut self) -> bool {
+        self.settle();
         self.at.is_some_and(|at| Instant::now() >= at)
     }
 
     /// Ready once it has passed. While it is off, never.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.settle();
         let Some(at) = self.at else {
             return Poll::Pending;
         };

@@ -3,6 +3,7 @@
 //! Small pieces are gathered, so that a head and a small body leave in one write and one TLS
 //! record; large ones are written from where they lie.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,18 @@ use crate::http::field::Fields;
 /// What is gathered before it is written: the plaintext of the largest TLS record (RFC 8446,
 /// section 5.1).
 const GATHER: usize = 16 << 10;
+/// Data from this size on is not copied to be gathered, where it need not be framed: it is written
+/// together with what was gathered before it.
+const DIRECT: usize = 4 << 10;
+/// Room for what is gathered at first: a head and a small body.
+const ROOM: usize = 4 << 10;
+/// Pieces of memory that a thread keeps in stock, none of them larger than this.
+const STOCK: usize = 64;
+const STOCKED: usize = 2 * GATHER;
+
+thread_local! {
+    static MEMORY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,6 +46,7 @@ pub struct Writer {
 impl Writer {
     /// Gathers what `write` appends: a head.
     pub fn head(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room();
         write(&mut self.pending);
     }
 
@@ -48,8 +62,10 @@ impl Writer {
         io: &mut I,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.make_room();
         let waiting = self.pending.len() - self.written;
-        if self.open_chunk == 0 && waiting + data.len() <= GATHER {
+        let gathers = self.chunked || data.len() < DIRECT;
+        if gathers && self.open_chunk == 0 && waiting + data.len() <= GATHER {
             if self.chunked {
                 encode::chunk_head(&mut self.pending, data.len());
             }
@@ -131,8 +147,24 @@ impl Writer {
     /// Gives the memory back; for a connection that idles.
     pub fn release(&mut self) {
         debug_assert!(!self.has_pending());
-        self.pending = Vec::new();
         self.written = 0;
+        let mut memory = std::mem::take(&mut self.pending);
+        if (ROOM..=STOCKED).contains(&memory.capacity()) {
+            memory.clear();
+            MEMORY.with_borrow_mut(|stock| {
+                if stock.len() < STOCK {
+                    stock.push(memory);
+                }
+            });
+        }
+    }
+
+    /// Takes memory from the stock where there is none.
+    fn make_room(&mut self) {
+        if self.pending.capacity() == 0 {
+            let stocked = MEMORY.with_borrow_mut(Vec::pop);
+            self.pending = stocked.unwrap_or_else(|| Vec::with_capacity(ROOM));
+        }
     }
 
     fn wrote(&mut self, count: usize) {

@@ -771,7 +771,7 @@ fn what_may_not_be_read_costs_itself_only() {
     proxy.term();
     assert!(proxy.wait_exit().success());
 
-    let again = start_bound(builder.clone());
+    let again = start_bound(builder);
     both_served(&again);
     until("it is told again", || is_told(&again));
     allow(&place.key, 0o600);

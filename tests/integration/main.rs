@@ -18,6 +18,7 @@ mod demo;
 mod hostile;
 mod http1;
 mod http2;
+mod import_nginx;
 mod layering;
 mod limits;
 mod load;

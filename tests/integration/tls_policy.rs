@@ -684,3 +684,46 @@ fn secrets_are_written_only_when_a_flag_asks_for_it() {
         0o600
     );
 }
+
+#[test]
+fn the_access_log_tells_kinds_of_clients_apart() {
+    let origin = Origin::echo();
+    let builder = two_sites(&origin, "[site.tls]\npolicy = \"modern\"\n");
+    let log = builder.path("access.log");
+    let proxy = (builder.set("log.access.to", format!("{log:?}")))
+        .set("tls.ja4", true)
+        .start();
+    let one = &["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"];
+    let other = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"];
+    assert_eq!(Client::to(&proxy, HOST).with(one).status(), 200);
+    let elsewhere = Client::to(&proxy, OTHER).asking(OTHER, "").with(one);
+    assert_eq!(elsewhere.status(), 200);
+    let with_alpn = Client::to(&proxy, HOST)
+        .with(other)
+        .with(&["-alpn", "http/1.1"]);
+    assert_eq!(with_alpn.status(), 200);
+    // A greeting that takes several reads.
+    let names: Vec<_> = (0..200).map(|n| format!("protocol-{n:050}")).collect();
+    let names = format!("http/1.1,{}", names.join(","));
+    let long = Client::to(&proxy, HOST).with(one).with(&["-alpn", &names]);
+    assert_eq!(long.status(), 200);
+    // What is no greeting is told so, as ever.
+    assert_eq!(Client::to(&proxy, HOST).with(&["-tls1_1"]).status(), 0);
+
+    let lines = || fs::read_to_string(&log).unwrap_or_default();
+    until("all is logged", || lines().lines().count() == 4);
+    let prints: Vec<String> = (lines().lines())
+        .map(|line| {
+            let record = crate::support::json(line.as_bytes());
+            record["ja4"].as_str().unwrap_or_default().to_owned()
+        })
+        .collect();
+    // Its suite, and OpenSSL's word that it knows of safe renegotiation:
+    // printf 00ff,1301 | sha256sum
+    assert!(prints[0].starts_with("t13d02"), "{prints:?}");
+    assert!(prints[0].contains("_ec078ce24869_"), "{prints:?}");
+    assert_eq!(prints[0], prints[1]);
+    assert!(prints[2].starts_with("t12d02"), "{prints:?}");
+    assert!(prints[2].contains("h1_6d4732649639_"), "{prints:?}");
+    assert!(prints[3].contains("h1_ec078ce24869_"), "{prints:?}");
+}

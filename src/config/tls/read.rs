@@ -127,12 +127,19 @@ pub(in crate::config) fn tls(t: &mut Table<'_>) -> RawTls {
                 .help("take one of `ticket_keys` and `tickets = false` out"),
         );
     }
+    let ja4 = t.or(
+        "ja4",
+        false,
+        "Whether the JA4 fingerprint of each client's greeting is taken, which tells kinds of \
+         clients apart, for the access log.",
+    );
     let listeners = t.each("listener", "tls.listener", |t, _| listener(t));
     RawTls {
         value: Tls {
             choice,
             tickets,
             ticket_keys: keys.map(|keys| keys.value.0).unwrap_or_default(),
+            ja4,
             listeners: (listeners.iter())
                 .map(|listener| (listener.address.value, listener.choice.clone()))
                 .collect(),

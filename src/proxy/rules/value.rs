@@ -214,6 +214,7 @@ pub(super) mod tests {
             sni: Some("a.test".into()),
             tls_version: Some("1.3"),
             session: None,
+            ja4: None,
             policy: None,
             identity: None,
         }

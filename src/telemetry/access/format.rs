@@ -48,6 +48,8 @@ pub struct Record<'a> {
     pub group: Option<&'a str>,
     /// Whether a session was resumed.
     pub resumed: bool,
+    /// What the client's greeting looks like, where that is asked for.
+    pub ja4: Option<&'a str>,
     /// SHA-256 of the client's certificate, where that is good.
     pub client_certificate: Option<&'a str>,
     /// The header field of that name.
@@ -83,6 +85,7 @@ impl Record<'_> {
         cipher: None,
         group: None,
         resumed: false,
+        ja4: None,
         client_certificate: None,
         referer: None,
         user_agent: None,
@@ -141,6 +144,7 @@ impl Formatter {
         if record.resumed {
             line.extend_from_slice(b",\"resumed\":true");
         }
+        optional(line, ",\"ja4\":", record.ja4.map(str::as_bytes));
         let shown = record.client_certificate.map(str::as_bytes);
         optional(line, ",\"client_certificate\":", shown);
         optional(line, ",\"referer\":", record.referer);
@@ -350,6 +354,7 @@ mod tests {
             cipher: Some("TLS_AES_128_GCM_SHA256"),
             group: Some("X25519MLKEM768"),
             resumed: true,
+            ja4: Some("t13d1516h2_8daaf6152771_e5627efa2ab1"),
             client_certificate: None,
             referer: None,
             user_agent: Some(b"curl/8"),
@@ -372,7 +377,7 @@ mod tests {
             r#""status":502,"received":0,"sent":1234,"duration_us":2003400,"#,
             r#""upstream":"http://127.0.0.1:8080","upstream_us":900,"tls":"1.3","#,
             r#""sni":"a.test","cipher":"TLS_AES_128_GCM_SHA256","group":"X25519MLKEM768","#,
-            r#""resumed":true,"#,
+            r#""resumed":true,"ja4":"t13d1516h2_8daaf6152771_e5627efa2ab1","#,
             r#""user_agent":"curl/8","error":"upstream_connect: refused"}"#,
             "\n"
         );

@@ -21,7 +21,7 @@ use super::io::Io;
 use crate::http::field::{Fields, Id};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::{Open, Server};
-use crate::wire::{Body, ReadError};
+use crate::wire::{Body, ReadError, buffer};
 
 /// Bytes that a server may send on one stream before we have passed them on.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -199,7 +199,7 @@ impl Http2 {
             }
         }
         let count = send.capacity().min(data.len());
-        let sent = send.send_data(Bytes::copy_from_slice(&data[..count]), false);
+        let sent = send.send_data(buffer::copy(&data[..count]), false);
         Poll::Ready(sent.map(|()| count).map_err(io::Error::other))
     }
 

@@ -1,0 +1,225 @@
+//! nginx's configuration, imported: accepted, told of where it has no equivalent, and served alike.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Origin, Port, Ran, Staunch, TestCa, require, run, until};
+
+/// Writes files into a folder, imports the first of them, and has the result checked.
+fn import(folder: &Path, files: &[(&str, &str)]) -> Ran {
+    for (name, text) in files {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let main = folder.join(files[0].0);
+    run(Staunch::build()
+        .command()
+        .args(["import", "nginx", main.to_str().unwrap()]))
+}
+
+const MAIN: &str = r#"user www-data;
+events { worker_connections 768; }
+http {
+    sendfile on;
+    keepalive_timeout 65;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    include sites-enabled/*.conf;
+}
+"#;
+
+/// What certbot makes of a site.
+const SITE: &str = r#"upstream app { server 127.0.0.1:3000 weight=2; server unix:/run/app.sock backup; least_conn; }
+server {
+    server_name example.com www.example.com;
+    add_header X-Frame-Options "SAME; ORIGIN";
+    location / {
+        proxy_pass http://app;
+        proxy_set_header Host $host;
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_read_timeout 90s;
+    }
+    location /admin/ {
+        deny all;
+        proxy_pass http://app;
+    }
+    location ~ \.php$ { fastcgi_pass unix:/run/php.sock; }
+    frobnicate on;
+    listen [::]:443 ssl ipv6only=on; # managed by Certbot
+    listen 443 ssl; # managed by Certbot
+    ssl_certificate /etc/letsencrypt/live/example.com/fullchain.pem;
+    ssl_certificate_key /etc/letsencrypt/live/example.com/privkey.pem;
+}
+server {
+    if ($host = example.com) { return 301 https://$host$request_uri; }
+    listen 80;
+    server_name example.com www.example.com;
+    return 404;
+}
+"#;
+
+#[test]
+fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("nginx.conf", MAIN),
+        ("sites-enabled/example.conf", SITE),
+        ("sites-enabled/example.conf~", "this is not read"),
+    ];
+    let ran = import(folder.path(), &files);
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+    for part in [
+        "https = [\"[::]:443\"]",
+        "http = [\"0.0.0.0:80\"]",
+        "idle = \"65s\"",
+        "names = [\"example.com\", \"www.example.com\"]",
+        "versions = [\"1.2\", \"1.3\"]",
+        "[upstream.app]",
+        "weight = 2",
+        "balance = \"least-requests\"",
+        "response = \"90s\"",
+        "/example.conf:6",
+    ] {
+        assert!(
+            ran.stdout.contains(part),
+            "{part} is not in\n{}",
+            ran.stdout
+        );
+    }
+    for part in [
+        "example.conf:4: not imported: add_header X-Frame-Options SAME; ORIGIN",
+        "example.conf:8: not imported: proxy_set_header X-Real-IP",
+        "example.conf:12: not imported: deny all",
+        "example.conf:15: not imported: location ~",
+        "example.conf:16: not imported: frobnicate on",
+        "nginx.conf:4: not needed: sendfile on",
+    ] {
+        assert!(
+            ran.stderr.contains(part),
+            "{part} is not in\n{}",
+            ran.stderr
+        );
+    }
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+    // What kept people out is closed, not open.
+    let admin = ran.stdout.split("path = \"/admin/\"\n").nth(1).unwrap();
+    assert!(admin.starts_with("upstream = \"not-imported\""), "{admin}");
+}
+
+#[test]
+fn relative_paths_are_below_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "server { listen 443 ssl; server_name a.test; ssl_certificate a.pem; }";
+    std::fs::write(folder.path().join("a.conf"), text).unwrap();
+    let mut command = Staunch::build().command();
+    let ran = run(command
+        .current_dir(folder.path())
+        .args(["import", "nginx", "a.conf"]));
+    let chain = format!("chain = \"{}\"", folder.path().join("a.pem").display());
+    assert!(ran.stdout.contains(&chain), "{}", ran.stdout);
+}
+
+#[test]
+fn a_fault_names_its_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = import(
+        folder.path(),
+        &[("nginx.conf", "http {\n  include missing.conf;\n}\n")],
+    );
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(
+        ran.stderr.contains("nginx.conf:2: includes"),
+        "{}",
+        ran.stderr
+    );
+}
+
+/// Ends with the test.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_imported_configuration_answers_as_nginx_does() {
+    let nginx = require("nginx");
+    let (root, api) = (Origin::named("root"), Origin::named("api"));
+    let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
+    let text = builder.text();
+    let file = |key: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(key));
+        line.unwrap().split('"').nth(1).unwrap().to_owned()
+    };
+    let port = Port::free();
+    let folder = tempfile::tempdir().unwrap();
+    let conf = format!(
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\n\
+         http {{\n access_log off;\n client_body_temp_path t1; proxy_temp_path t2;\n\
+         fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
+         server {{\n listen 127.0.0.1:{} ssl;\n server_name one.test;\n\
+         ssl_certificate {};\n ssl_certificate_key {};\n proxy_set_header Host $host;\n\
+         location / {{ proxy_pass {}; }}\n location /api/ {{ proxy_pass {}; }}\n}}\n}}\n",
+        port.address().port(),
+        file("chain"),
+        file("key"),
+        root.url(),
+        api.url(),
+    );
+    let ran = import(folder.path(), &[("nginx.conf", &conf)]);
+    let old = Command::new(nginx)
+        .args(["-p", folder.path().to_str().unwrap(), "-c", "nginx.conf"])
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Nginx)
+        .unwrap();
+    let ask = |path: &str| {
+        let resolve = format!("one.test:{}:127.0.0.1", port.address().port());
+        let url = format!("https://one.test:{}{path}", port.address().port());
+        let asked = Command::new("curl")
+            .args([
+                "-sk",
+                "--noproxy",
+                "*",
+                "--resolve",
+                &resolve,
+                "-w",
+                "%{http_code}",
+                &url,
+            ])
+            .output()
+            .unwrap();
+        String::from_utf8(asked.stdout).unwrap()
+    };
+    // Who answered, and with what status.
+    let gist = |text: &str| {
+        let origin = ["\"root\"", "\"api\""].map(|name| text.contains(name));
+        (origin, text[text.len() - 3..].to_owned())
+    };
+    let paths = ["/", "/api/", "/api/x?y=1", "/apiary", "/a%20b"];
+    until("nginx answers", || ask("/").ends_with("200"));
+    let before = paths.map(|path| gist(&ask(path)));
+    drop(old);
+    assert!(
+        before.iter().all(|(_, status)| status == "200"),
+        "{before:?}"
+    );
+
+    let imported = folder.path().join("staunch.toml");
+    let state = format!("state_dir = \"state\"\n{}", ran.stdout);
+    let state = state.replacen("[listen]\n", "[listen]\nadmin = \"\"\n", 1);
+    std::fs::write(&imported, state).unwrap();
+    let mut command = builder.command();
+    let new = command
+        .args(["run", "--config", imported.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Nginx)
+        .unwrap();
+    until("staunch answers", || ask("/").ends_with("200"));
+    assert_eq!(paths.map(|path| gist(&ask(path))), before);
+    drop(new);
+}
