@@ -112,9 +112,13 @@ impl<'a> Own<'a> {
 
     /// To a request that may be forwarded no further (RFC 9110, section 7.6.2).
     pub(super) fn last_hop(local: &Local) -> Self {
-        let mut own = Self::new(local, 204, None, Method::Options);
-        own.head.fields.push(b"Allow", ALLOW);
-        own
+        let mut fields = Fields::with_capacity(512);
+        fields.push(b"Allow", ALLOW);
+        fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
+        Self {
+            head: ResponseHead::own(204, phrase(204), Framing::None, fields),
+            body: Cow::Borrowed(b""),
+        }
     }
 
     /// Changed by rules.
