@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::Service;
+use super::gather::Gather;
 use super::linger::{self, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
@@ -46,7 +47,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let limits = *local.world().limits();
     let meter = Meter::new(io, timeouts.send);
     let tokens = meter.tokens();
-    let mut io = Shared::new(meter);
+    let mut io = Shared::new(Gather::new(meter));
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -71,6 +72,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     };
+    io.with(Gather::hold);
     let mut idle = Deadline::default();
     idle.set(timeouts.idle);
     let mut ending = false;
@@ -100,6 +102,11 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(End::Broken);
                 }
             }
+        }
+        // What all streams had to say since the last time goes out together.
+        if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
+            debug!(client = %peer.client, %error, "HTTP/2 connection");
+            return Poll::Ready(End::Broken);
         }
         if tokens.are_spent() && !overdone {
             overdone = true;
@@ -146,6 +153,9 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         // The connection's own end has let go of its half by now.
         drop(connection);
         linger::close(&mut io).await;
+    } else {
+        // Why it ends may still get through.
+        poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
     }
 }
 
