@@ -149,7 +149,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
             let stream = Listening::new(done, Rc::clone(local), client);
             if is_h2 {
                 open.becomes(Protocol::Http2);
-                Box::pin(h2::serve(stream, &service, &Rc::new(peer), &guard)).await;
+                Box::pin(h2::serve(stream, &service, &peer, &guard)).await;
             } else {
                 open.becomes(Protocol::Http1);
                 h1::serve(stream, &service, &peer, &guard).await;

@@ -1,10 +1,12 @@
-//! One HTTP/2 connection of a client (RFC 9113): a task for the connection, one for each stream.
+//! One HTTP/2 connection of a client (RFC 9113), in one task: its streams share the connection's turn,
+//! so that a client with a hundred streams gets no more of the thread than one with a single request.
 
-use std::future::poll_fn;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::stream::{FuturesUnordered, Stream};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
@@ -38,8 +40,8 @@ const MAX_RESETS: usize = 32;
 /// Serves streams until one side closes.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     io: I,
-    service: &Rc<Service>,
-    peer: &Rc<Peer>,
+    service: &Service,
+    peer: &Peer,
     guard: &Guard,
 ) {
     let local = &service.local;
@@ -79,20 +81,25 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let mut overdone = false;
     let mut was_idle = true;
     let mut requests = 0;
+    let mut streams = Streams::new();
     let end = poll_fn(|cx| {
+        // What they have to say is sent below.
+        poll_streams(&mut streams, cx);
+        let before = requests;
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
-                    tokio::task::spawn_local(stream(
+                    // Boxed: a set of large futures would make every connection large.
+                    streams.push(Box::pin(stream(
                         request,
                         respond,
-                        Rc::clone(service),
-                        Rc::clone(peer),
+                        service,
+                        peer,
                         tokens.clone(),
-                    ));
+                    )));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -102,6 +109,9 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(End::Broken);
                 }
             }
+        }
+        if requests > before {
+            poll_streams(&mut streams, cx);
         }
         // What all streams had to say since the last time goes out together.
         if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
@@ -149,14 +159,31 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         Poll::Pending
     })
     .await;
-    if end == End::InOrder {
-        // The connection's own end has let go of its half by now.
-        drop(connection);
-        linger::close(&mut io).await;
-    } else {
+    // The connection's own end has let go of its half by now, and what is left of streams sees it.
+    drop(connection);
+    if end == End::Broken {
         // Why it ends may still get through.
         poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
     }
+    poll_fn(|cx| {
+        poll_streams(&mut streams, cx);
+        match streams.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    if end == End::InOrder {
+        linger::close(&mut io).await;
+    }
+}
+
+/// The streams of a connection.
+type Streams<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+/// Lets those streams go on that have something to go on with.
+fn poll_streams(streams: &mut Streams<'_>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {}
 }
 
 /// How a connection ended.
@@ -171,8 +198,8 @@ enum End {
 async fn stream(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    service: Rc<Service>,
-    peer: Rc<Peer>,
+    service: &Service,
+    peer: &Peer,
     tokens: Tokens,
 ) {
     let (parts, body) = request.into_parts();
@@ -187,9 +214,9 @@ async fn stream(
         tokens,
     };
     match import(&parts, ended, service.local.world().limits().request_fields) {
-        Ok(head) => service.handle(&peer, head, &mut client).await,
+        Ok(head) => service.handle(peer, head, &mut client).await,
         Err(refusal) => {
-            proxy::refuse(&service.local, &peer, &mut client, refusal.into()).await;
+            proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
         }
     }
 }
