@@ -8,6 +8,7 @@ pub mod h2;
 mod handshake;
 mod linger;
 mod meter;
+mod pace;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

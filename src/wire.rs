@@ -8,8 +8,10 @@
 pub mod buffer;
 pub mod deadline;
 pub mod reader;
+pub mod rest;
 pub mod writer;
 
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
+pub use rest::{Rest, rest};
 pub use writer::Writer;

@@ -10,7 +10,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::Writer;
+use crate::wire::{Rest, Writer};
+
+/// What a connection writes before others have their turn.
+const TURN: usize = 256 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -19,14 +22,22 @@ pub struct Gather<I> {
     writer: Writer,
     /// Flushing waits for [`poll_release`](Self::poll_release).
     holds: bool,
+    /// Taken since the last rest.
+    taken: usize,
+    rest: Rest,
 }
 
 impl<I: AsyncWrite + Unpin> Gather<I> {
     /// Holds nothing back until [`hold`](Self::hold).
     pub fn new(io: I) -> Self {
         let writer = Writer::default();
-        let holds = false;
-        Self { io, writer, holds }
+        Self {
+            io,
+            writer,
+            holds: false,
+            taken: 0,
+            rest: Rest::default(),
+        }
     }
 
     /// From now on, only [`poll_release`](Self::poll_release) and closing flush.
@@ -39,6 +50,18 @@ impl<I: AsyncWrite + Unpin> Gather<I> {
         ready!(self.writer.poll_flush(cx, &mut self.io))?;
         self.writer.release();
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes data, unless this turn has had its share.
+    fn poll_take(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.taken >= TURN {
+            self.taken = 0;
+            self.rest.begin(cx);
+        }
+        ready!(self.rest.poll());
+        let count = ready!(self.writer.poll_data(cx, &mut self.io, data))?;
+        self.taken += count;
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -58,10 +81,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gather<I> {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
         match data.is_empty() {
             true => Poll::Ready(Ok(0)),
-            false => this.writer.poll_data(cx, &mut this.io, data),
+            false => self.poll_take(cx, data),
         }
     }
 
@@ -71,10 +93,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gather<I> {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
         let mut taken = 0;
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            match this.writer.poll_data(cx, &mut this.io, piece) {
+            match self.poll_take(cx, piece) {
                 Poll::Ready(Ok(count)) => {
                     taken += count;
                     if count < piece.len() {

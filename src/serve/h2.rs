@@ -92,14 +92,9 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
+                    let (client, head) = open(request, respond, service, tokens.clone());
                     // Boxed: a set of large futures would make every connection large.
-                    streams.push(Box::pin(stream(
-                        request,
-                        respond,
-                        service,
-                        peer,
-                        tokens.clone(),
-                    )));
+                    streams.push(Box::pin(stream(client, head, service, peer)));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -195,16 +190,18 @@ enum End {
     Broken,
 }
 
-async fn stream(
+/// A request, as the proxy sees it. What `h2` made of its head is let go of at once: hundreds may be
+/// under way.
+fn open(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     service: &Service,
-    peer: &Peer,
     tokens: Tokens,
-) {
+) -> (Http2Client, Result<RequestHead, Refusal>) {
     let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
-    let mut client = Http2Client {
+    let max_fields = service.local.world().limits().request_fields;
+    let head = import(&parts, body.is_end_stream(), max_fields);
+    let client = Http2Client {
         body,
         chunk: Bytes::new(),
         trailers: None,
@@ -213,7 +210,16 @@ async fn stream(
         held: Bytes::new(),
         tokens,
     };
-    match import(&parts, ended, service.local.world().limits().request_fields) {
+    (client, head)
+}
+
+async fn stream(
+    mut client: Http2Client,
+    head: Result<RequestHead, Refusal>,
+    service: &Service,
+    peer: &Peer,
+) {
+    match head {
         Ok(head) => service.handle(peer, head, &mut client).await,
         Err(refusal) => {
             proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
