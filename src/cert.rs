@@ -356,13 +356,13 @@ pub struct Facts {
     /// The file that the chain was read from, for messages.
     pub path: Arc<Path>,
     /// Subject alternative names, in the certificate's order.
-    pub names: Vec<Name>,
+    pub names: Arc<[Name]>,
     /// Serial number, lower-case hexadecimal.
-    pub serial: String,
+    pub serial: Arc<str>,
     /// SHA-256 of the leaf's DER.
     pub fingerprint: Fingerprint,
     /// The issuer, as a person would name it: its common name, or else the whole distinguished name.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// Algorithm and size of the leaf's key.
     pub key_type: KeyType,
     /// The leaf's period.
@@ -529,11 +529,12 @@ pub enum DiskState {
 }
 
 /// One entry of the inventory, as `/api/certificates`, `staunch certs` and alerts see it. A source
-/// for which nothing is held at all has an entry too, with `certificate` empty.
+/// for which nothing is held at all has an entry too, with `certificate` empty. What is long in it is
+/// shared: alerts look at all of them each time that one changes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The file or files it was read from.
-    pub source: Vec<String>,
+    pub source: Arc<[String]>,
     /// What is held; absent when the source never gave anything that could be served.
     #[serde(flatten)]
     pub certificate: Option<ReportedCertificate>,
@@ -549,13 +550,13 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct ReportedCertificate {
     /// Subject alternative names.
-    pub names: Vec<Name>,
+    pub names: Arc<[Name]>,
     /// Lower-case hexadecimal.
-    pub serial: String,
+    pub serial: Arc<str>,
     /// Of the leaf.
     pub fingerprint_sha256: Fingerprint,
     /// Who issued it.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// Algorithm and size.
     pub key_type: KeyType,
     /// RFC 3339.

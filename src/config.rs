@@ -25,6 +25,7 @@ mod read;
 mod reference;
 mod section;
 mod sink;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -36,11 +37,14 @@ pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use stream::{Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
     SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
-pub use upstream::{Capacity, Ejection, HashKey, Health, Protocol, Retry, StatusSet};
+pub use upstream::{
+    Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet,
+};
 pub use upstream::{Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// Everything that can be configured, with defaults filled in.
@@ -89,6 +93,10 @@ pub struct Listen {
     pub proxy_protocol_from: Vec<IpNet>,
     /// Clients whose own `X-Forwarded-*` and `Forwarded` are believed and extended.
     pub forwarded_from: Vec<IpNet>,
+    /// Connections that are passed on byte by byte, in the order of the file.
+    pub streams: Vec<Stream>,
+    /// Names whose TLS is passed through by the addresses in `https`, and to which upstream.
+    pub passthrough: Vec<(SiteName, Arc<str>)>,
 }
 
 /// `[workers]`
@@ -202,6 +210,14 @@ pub struct Server {
     pub backup: bool,
 }
 
+impl Server {
+    /// Whether it speaks anything but HTTP (`tcp://`, `tls://`).
+    pub fn is_raw(&self) -> bool {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case("tcp") || scheme.eq_ignore_ascii_case("tls")
+    }
+}
+
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
@@ -248,6 +264,8 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// How long an unused upstream connection is kept.
     pub upstream_keep: Duration,
+    /// For how long an HTTP/2 connection with requests on it may be silent before a PING, and after.
+    pub upstream_ping: Duration,
     /// How long a tunnel (WebSocket and other upgrades) may be silent.
     pub tunnel: Duration,
 }

@@ -10,6 +10,7 @@
 //! first. The accept loops themselves are the workers'.
 
 pub mod adopt;
+pub mod client_hello;
 pub mod holder;
 pub mod options;
 pub mod proxy_header;

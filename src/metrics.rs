@@ -27,6 +27,7 @@ mod process;
 mod registry;
 mod requests;
 mod scrape;
+mod stream;
 mod tls;
 mod upstream;
 
@@ -38,6 +39,7 @@ pub use process::describe_process;
 pub use registry::Registry;
 pub use requests::{METHODS, RequestSeries, method_index};
 pub use scrape::Scrape;
+pub use stream::{StreamOutcome, StreamSeries};
 pub use tls::{ClientAlert, TlsFiles};
 pub use upstream::{UpstreamOutcome, UpstreamSeries};
 

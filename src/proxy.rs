@@ -12,10 +12,13 @@ pub mod headers;
 mod identity;
 pub mod limit;
 pub mod local;
+mod preamble;
 mod redirect;
 pub mod route;
+pub mod stream;
 pub mod tunnel;
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
 use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
+use crate::upstream::pool::ClientId;
 use crate::wire::{Body, Deadline};
 use error::{Failure, Refusal, Side, phrase};
 use exchange::Upload;
@@ -51,6 +55,8 @@ pub struct World {
     pub table: Table,
     /// Upstreams, for whoever asks about them.
     pub upstreams: crate::upstream::Upstreams,
+    /// Those of them that whole connections are passed on to.
+    pub streams: BTreeSet<Arc<str>>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bounds.
@@ -64,12 +70,18 @@ pub struct World {
 /// What is known of the connection that a request came on.
 #[derive(Debug)]
 pub struct Peer {
+    /// Tells its connection from all others of this worker.
+    pub id: ClientId,
     /// Who is at the other end: the peer, or whom the PROXY protocol names.
     pub client: std::net::SocketAddr,
-    /// `https` or `http`.
+    /// Where it connected to, where a server is to be told.
+    pub destination: Option<std::net::SocketAddr>,
+    /// `https` or `http`; of streams `tls` or `tcp`.
     pub scheme: &'static str,
     /// The name that the TLS handshake asked for.
     pub sni: Option<Box<str>>,
+    /// What was agreed on by ALPN.
+    pub alpn: Option<Box<[u8]>>,
     /// The TLS version, for the access log.
     pub tls_version: Option<&'static str>,
     /// What was agreed on.
@@ -203,7 +215,7 @@ async fn serve<C: Client>(
     let forward = Forward {
         local,
         world,
-        client: peer.client.ip(),
+        peer,
         upstream: &upstream,
         head,
         upgrade: upgrade.as_deref(),

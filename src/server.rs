@@ -225,6 +225,7 @@ fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams
     let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
     World {
         table: Table::build(&config.sites, &upstreams),
+        streams: listeners::targets(&config.listen),
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,

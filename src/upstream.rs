@@ -28,7 +28,8 @@ use std::time::Duration;
 use rustls_pki_types::{ServerName, TrustAnchor};
 use tracing::{info, warn};
 
-use crate::config::{self, Balance, Ejection, HashKey, Protocol, ServerAddress, Timeouts};
+use crate::config::{self, Balance, Ejection, HashKey, Protocol, ProxyProtocol};
+use crate::config::{ServerAddress, Timeouts};
 use balance::fnv;
 use budget::Budget;
 use gate::Gate;
@@ -55,6 +56,8 @@ pub struct Server {
     pub tls: Option<Result<ServerTls, String>>,
     /// What is spoken to it.
     pub protocol: Protocol,
+    /// How it is told whose connection it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What is thought of it.
     pub health: Health,
     /// What it has to do.
@@ -194,6 +197,7 @@ pub struct Upstream {
     ejection: Ejection,
     slow_start: Option<Duration>,
     protocol: Protocol,
+    proxy_protocol: Option<ProxyProtocol>,
     turn: AtomicUsize,
     /// Somebody is ejecting a server: one at a time, so that their number is right.
     ejecting: AtomicBool,
@@ -222,6 +226,11 @@ impl Upstream {
     /// What is spoken to its servers.
     pub const fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// How its servers are told whose connection it is.
+    pub const fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.proxy_protocol
     }
 
     /// The cookie that brings a client back to a server, for a `Set-Cookie`, where cookies do that.
@@ -344,7 +353,7 @@ impl Upstream {
                 Some((same, _)) => Arc::clone(same),
                 None => {
                     let tls = server_tls(server, upstream, &trust);
-                    Arc::new(Server::new(server, upstream.protocol, tls))
+                    Arc::new(Server::new(server, upstream, tls))
                 }
             };
             let limit = capacity.connections.map_or(0, std::num::NonZeroUsize::get);
@@ -383,6 +392,7 @@ impl Upstream {
             ejection: upstream.ejection,
             slow_start: upstream.slow_start,
             protocol: upstream.protocol,
+            proxy_protocol: upstream.proxy_protocol,
             turn: AtomicUsize::new(0),
             ejecting: AtomicBool::new(false),
         }
@@ -442,7 +452,7 @@ fn server_tls(
 impl Server {
     fn new(
         server: &config::Server,
-        protocol: Protocol,
+        upstream: &config::Upstream,
         tls: Option<Result<ServerTls, String>>,
     ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -452,7 +462,8 @@ impl Server {
             address: server.address.clone(),
             addresses: Addresses::default(),
             tls,
-            protocol,
+            protocol: upstream.protocol,
+            proxy_protocol: upstream.proxy_protocol,
             health: Health::default(),
             load: Load::default(),
             tag: fnv(&[server.url.as_bytes()]),
@@ -478,6 +489,9 @@ impl Server {
             }
             _ => false,
         };
-        self.url == server.url && self.protocol == upstream.protocol && same_tls
+        self.url == server.url
+            && self.protocol == upstream.protocol
+            && self.proxy_protocol == upstream.proxy_protocol
+            && same_tls
     }
 }

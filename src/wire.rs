@@ -11,6 +11,7 @@ pub mod reader;
 pub mod rest;
 pub mod writer;
 
+pub use buffer::Buffer;
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
 pub use rest::{Rest, rest};

@@ -25,7 +25,7 @@ use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::drain::Draining;
 use crate::listen;
-use crate::metrics::{ListenerSeries, Protocol, Registry};
+use crate::metrics::{ListenerSeries, Protocol, Registry, Timeout};
 use crate::proxy::{Local, World};
 use crate::serve::doors::Doors;
 use crate::serve::{self, Accepted, Role, Service};
@@ -199,8 +199,12 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
 async fn sweep(local: Rc<Local>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        let keep = local.world().timeouts().upstream_keep;
-        local.pool().sweep(keep);
+        let world = local.world();
+        let timeouts = world.timeouts();
+        let dead = local
+            .pool()
+            .sweep(timeouts.upstream_keep, timeouts.upstream_ping);
+        (0..dead).for_each(|_| local.edge().timeout(Timeout::UpstreamPing));
     }
 }
 

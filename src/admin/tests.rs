@@ -18,9 +18,9 @@ use crate::clock::Timestamp;
 pub(super) fn reports() -> Vec<Report> {
     let now = Timestamp::from_unix(1_717_545_600);
     let well = Report {
-        source: vec!["/etc/a.pem".into()],
+        source: ["/etc/a.pem".into()].into(),
         certificate: Some(ReportedCertificate {
-            names: vec![Name::Wildcard("a.test".into())],
+            names: [Name::Wildcard("a.test".into())].into(),
             serial: "01".into(),
             fingerprint_sha256: Fingerprint([7; 32]),
             issuer: "Test CA".into(),
@@ -43,7 +43,7 @@ pub(super) fn reports() -> Vec<Report> {
         },
     };
     let never = Report {
-        source: vec!["/etc/b.pem".into(), "/etc/b.key".into()],
+        source: ["/etc/b.pem".into(), "/etc/b.key".into()].into(),
         certificate: None,
         serving: false,
         origin: Origin::Disk,

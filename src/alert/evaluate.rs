@@ -3,7 +3,7 @@
 //! [`evaluate`] is a pure function: no clock, no file, no memory of its own. The same world gives
 //! the same conditions, in a drill as in the night it matters.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::condition::{Code, Condition};
@@ -57,7 +57,7 @@ pub fn coverage<'a>(
     let mut best: HashMap<&Name, &ReportedCertificate> = HashMap::new();
     let rank = |it: &ReportedCertificate| (validity(it).contains(now), it.not_after);
     for held in reports.iter().filter_map(|it| it.certificate.as_ref()) {
-        for name in &held.names {
+        for name in &*held.names {
             let known = best.entry(name).or_insert(held);
             if rank(held) > rank(known) {
                 *known = held;
@@ -94,8 +94,12 @@ pub fn coverage<'a>(
 /// Every condition that holds in this world, at most one for each code and subject.
 pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
     let mut found = Vec::new();
-    for (source, reports) in by_source(world.reports) {
-        of_source(world, source, &reports, &mut found);
+    // One source may have several entries, side by side: what is served and what was kept.
+    for reports in world.reports.chunk_by(|a, b| a.source == b.source) {
+        // The canary is meant to be short of life and self-issued, and is watched over elsewhere.
+        if !reports.iter().any(canary::is_canary) {
+            of_source(world, source_of(&reports[0]), reports, &mut found);
+        }
     }
     of_names(world, &mut found);
     found.extend(world.memory.differences(world.now).map(|(source, difference)| {
@@ -127,23 +131,17 @@ pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
     found
 }
 
-/// One source may have several entries: what is served and what was kept.
-fn by_source(reports: &[Report]) -> BTreeMap<&str, Vec<&Report>> {
-    let mut sources: BTreeMap<&str, Vec<&Report>> = BTreeMap::new();
-    // The canary is meant to be short of life and self-issued, and is watched over elsewhere.
-    for report in reports.iter().filter(|report| !canary::is_canary(report)) {
-        let source = report.source.first().map_or("", String::as_str);
-        sources.entry(source).or_default().push(report);
-    }
-    sources
+/// The file that a report is named after.
+fn source_of(report: &Report) -> &str {
+    report.source.first().map_or("", String::as_str)
 }
 
 /// What is wrong with one source.
-fn of_source(world: &World<'_>, source: &str, reports: &[&Report], found: &mut Vec<Condition>) {
+fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Vec<Condition>) {
     // The one that clients get, or would get, speaks for the source.
     let best = reports
         .iter()
-        .filter_map(|report| report.certificate.as_ref().map(|it| (*report, it)))
+        .filter_map(|report| report.certificate.as_ref().map(|it| (report, it)))
         .max_by_key(|(report, it)| {
             (
                 report.serving,
@@ -187,29 +185,30 @@ impl Subject<'_> {
         if let Some(overdue) = self.overdue(world, validity) {
             found.push(overdue);
         }
-        let names = names(self.held);
-        if left < world.config.expiring {
-            let at = threshold(validity, world.config.expiring);
-            let summary = if left < 0.0 {
-                format!(
-                    "The certificate for {names} expired on {}.",
-                    words::moment(validity.not_after)
-                )
-            } else {
-                format!(
-                    "The certificate for {names} expires in {}, on {}: {} of its {} are left, and \
-                     it has not been renewed.",
-                    words::span(validity.not_after.since(now)),
-                    words::moment(validity.not_after),
-                    words::percent(left),
-                    words::span(validity.lifetime())
-                )
-            };
-            found.push(
-                self.condition(Code::Expiring, Severity::Critical, summary)
-                    .since(at),
-            );
+        if left >= world.config.expiring {
+            return found;
         }
+        let names = names(self.held);
+        let at = threshold(validity, world.config.expiring);
+        let summary = if left < 0.0 {
+            format!(
+                "The certificate for {names} expired on {}.",
+                words::moment(validity.not_after)
+            )
+        } else {
+            format!(
+                "The certificate for {names} expires in {}, on {}: {} of its {} are left, and \
+                 it has not been renewed.",
+                words::span(validity.not_after.since(now)),
+                words::moment(validity.not_after),
+                words::percent(left),
+                words::span(validity.lifetime())
+            )
+        };
+        found.push(
+            self.condition(Code::Expiring, Severity::Critical, summary)
+                .since(at),
+        );
         if now > validity.not_after {
             let summary = format!(
                 "The certificate for {names} expired {} ago, on {}. {}",
@@ -467,7 +466,7 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
                 format!(
                     "{name} is answered with a certificate that {when} ({}), since no other covers \
                      it.",
-                    words::clean(report.source.first().map_or("", String::as_str))
+                    words::clean(source_of(report))
                 )
             }
         };
@@ -517,8 +516,7 @@ pub fn turning_points(
         return Vec::new();
     };
     let validity = validity(held);
-    let source = report.source.first().map_or("", String::as_str);
-    let habit = habit_threshold(memory.habit(source), validity);
+    let habit = habit_threshold(memory.habit(source_of(report)), validity);
     let shares = [Some(config.overdue), Some(config.expiring), habit];
     let mut points = vec![validity.not_before, validity.not_after.plus(1)];
     // One second into it, where "less than" holds whatever was rounded.

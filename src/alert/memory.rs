@@ -113,7 +113,12 @@ fn differences(old: &Facts, new: &Facts) -> Vec<(&'static str, String)> {
             ));
         }
     };
-    differs("issuer", "issuer", old.issuer.clone(), new.issuer.clone());
+    differs(
+        "issuer",
+        "issuer",
+        old.issuer.to_string(),
+        new.issuer.to_string(),
+    );
     differs(
         "key_type",
         "key",
@@ -198,7 +203,7 @@ mod tests {
         let old = facts(day(0), day(90));
         let mut new = facts(day(60), day(107));
         new.issuer = "R10".into();
-        new.names = vec![crate::cert::Name::Dns("new.example".into())];
+        new.names = [crate::cert::Name::Dns("new.example".into())].into();
         memory.swapped("a", &old, &new, day(60));
         let (source, difference) = memory.differences(day(60)).next().unwrap();
         assert_eq!(source, "a");

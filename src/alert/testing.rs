@@ -36,7 +36,7 @@ pub(crate) fn alerts() -> Alerts {
 /// The facts of a good certificate for `www.example.com`.
 pub(crate) fn facts(not_before: Timestamp, not_after: Timestamp) -> Facts {
     Facts {
-        names: vec![Name::Dns("www.example.com".into())],
+        names: [Name::Dns("www.example.com".into())].into(),
         serial: "01".into(),
         fingerprint: Fingerprint([1; 32]),
         issuer: "R3".into(),
@@ -73,9 +73,9 @@ pub(crate) fn report(
         *byte = value;
     }
     Report {
-        source: vec![source.to_owned()],
+        source: [source.to_owned()].into(),
         certificate: Some(ReportedCertificate {
-            names: vec![Name::Dns(name.into())],
+            names: [Name::Dns(name.into())].into(),
             serial: "01".into(),
             fingerprint_sha256: Fingerprint(fingerprint),
             issuer: "R3".into(),

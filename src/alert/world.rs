@@ -45,7 +45,7 @@ pub fn observe(
     });
     Observed {
         coverage: coverage.collect(),
-        reports: inventory.report(now),
+        reports: inventory.unordered_report(now),
         degraded: degraded.iter().map(degradation).collect(),
     }
 }

@@ -49,7 +49,7 @@ impl Needs {
                 lost.insert(host.to_string());
             }
         }
-        for name in &old.facts().names {
+        for name in &*old.facts().names {
             if self.wants(name) && !covers_all_of(new, name) {
                 lost.insert(name.to_string());
             }
@@ -197,7 +197,7 @@ impl Comparison<'_> {
             more => format!(" and {more} more"),
         };
         let first = lost[..lost.len().min(SPELT_OUT)].join(", ");
-        let has = match self.new.facts().names.as_slice() {
+        let has = match &*self.new.facts().names {
             [] => "no names at all".to_owned(),
             names => {
                 let shown: Vec<_> = names.iter().take(SPELT_OUT).map(Name::to_string).collect();

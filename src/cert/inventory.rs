@@ -213,10 +213,23 @@ impl Inventory {
     /// source, in configuration order, and one for each certificate of a source beside its current
     /// one that a name is answered with.
     pub fn report(&self, now: Timestamp) -> Vec<Report> {
-        let serving = self.serving(now);
         let mut all: Vec<_> = self.all().collect();
         all.sort_by_key(|held| (held.source.order, &held.source.files));
-        let mut reports = Vec::with_capacity(all.len());
+        self.entries(all, now)
+    }
+
+    /// The same in no order, for those who look often.
+    pub fn unordered_report(&self, now: Timestamp) -> Vec<Report> {
+        self.entries(self.all(), now)
+    }
+
+    fn entries<'a>(
+        &self,
+        all: impl IntoIterator<Item = &'a Arc<Held>>,
+        now: Timestamp,
+    ) -> Vec<Report> {
+        let serving = self.serving(now);
+        let mut reports = Vec::with_capacity(serving.len());
         for held in all {
             if held.candidates.is_empty() {
                 reports.push(self.entry(held, None, false, now));
@@ -278,7 +291,7 @@ impl Inventory {
         now: Timestamp,
     ) -> Report {
         Report {
-            source: held.source.display(),
+            source: Arc::clone(&held.source.shown),
             certificate: candidate.map(|held| self.reported(&held.certificate, now)),
             serving,
             origin: candidate.map_or(Origin::Disk, Candidate::origin),
@@ -289,10 +302,10 @@ impl Inventory {
     fn reported(&self, certificate: &Verified, now: Timestamp) -> ReportedCertificate {
         let facts = certificate.facts();
         ReportedCertificate {
-            names: facts.names.clone(),
-            serial: facts.serial.clone(),
+            names: Arc::clone(&facts.names),
+            serial: Arc::clone(&facts.serial),
             fingerprint_sha256: facts.fingerprint,
-            issuer: facts.issuer.clone(),
+            issuer: Arc::clone(&facts.issuer),
             key_type: facts.key_type,
             not_before: facts.validity.not_before,
             not_after: facts.validity.not_after,
@@ -338,6 +351,11 @@ fn note_serving<'a>(
     covering: impl Iterator<Item = (&'a Candidate, bool)> + Clone,
     now: Timestamp,
 ) {
+    let mut few = covering.clone();
+    if let (Some((only, _)), None) = (few.next(), few.next()) {
+        serving.insert(Arc::as_ptr(&only.certificate));
+        return;
+    }
     let best = rank::best(covering.clone(), Client::Any, now);
     serving.extend(best.map(|held| Arc::as_ptr(&held.certificate)));
     let types: BTreeSet<_> = covering

@@ -259,6 +259,7 @@ mod tests {
                 key: Some("/k".into()),
             },
             label: chain.into(),
+            shown: [chain.into(), "/k".into()].into(),
             ocsp: None,
             folder: Some(Arc::from(PathBuf::from("/f"))),
             order: 0,

@@ -99,10 +99,10 @@ pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Re
     let revoked = staple.and_then(|it| staple::revoked(&it.bytes, &details.serial_bytes));
     let facts = Facts {
         path: Arc::from(input.chain.path.as_path()),
-        names: details.names,
-        serial: details.serial,
+        names: details.names.into(),
+        serial: details.serial.into(),
         fingerprint: x509::sha256(&leaf.der),
-        issuer: leaf.issuer_text,
+        issuer: leaf.issuer_text.into(),
         key_type,
         validity: leaf.validity,
         chain_length: chain.sent.len(),

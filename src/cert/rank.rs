@@ -229,7 +229,7 @@ pub(super) mod tests {
             held_back in any::<bool>(),
         ) -> Candidate {
             let certificate = certificate(|facts| {
-                facts.names = names;
+                facts.names = names.into();
                 facts.validity = Validity { not_before: day(from), not_after: day(from + length) };
                 facts.chain_not_after = day(chain);
                 facts.key_type = KEYS[key];

@@ -24,6 +24,8 @@ pub struct Source {
     pub files: Files,
     /// For people: the path of the chain.
     pub label: Arc<str>,
+    /// The files, for people and the inventory.
+    pub shown: Arc<[String]>,
     /// An OCSP response, where one was configured.
     pub ocsp: Option<PathBuf>,
     /// The searched folder in which it was found.
@@ -81,6 +83,10 @@ impl Source {
     fn new(files: Files, config: &CertificateSource, order: usize) -> Self {
         Self {
             label: files.chain.to_string_lossy().into(),
+            shown: std::iter::once(&files.chain)
+                .chain(&files.key)
+                .map(|path| path.to_string_lossy().into_owned())
+                .collect(),
             files,
             ocsp: None,
             folder: None,
@@ -125,18 +131,9 @@ impl Source {
         exposed.then_some(key)
     }
 
-    /// The files, for people and the inventory.
-    pub fn display(&self) -> Vec<String> {
-        let key = self.files.key.iter();
-        std::iter::once(&self.files.chain)
-            .chain(key)
-            .map(|path| path.to_string_lossy().into_owned())
-            .collect()
-    }
-
     /// Whether an operator means it by `text`: one of its files.
     pub fn is_called(&self, text: &str) -> bool {
-        *self.label == *text || self.display().iter().any(|path| path == text)
+        *self.label == *text || self.shown.iter().any(|path| path == text)
     }
 }
 

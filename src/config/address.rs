@@ -162,8 +162,8 @@ pub(super) fn is_server_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("unix:")
 }
 
-/// A server behind: `http://host[:port]`, `https://host[:port]` or `unix:/path`, a relative path
-/// being below `folder`.
+/// A server behind: `http://host[:port]`, `https://host[:port]`, `tcp://host:port`,
+/// `tls://host:port` or `unix:/path`, a relative path being below `folder`.
 pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_server(path, folder);
@@ -175,13 +175,20 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
             "take it out: credentials in a URL end up in logs, and nothing would send them",
         ));
     }
-    let (tls, rest) = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+    let is = |scheme: &str, names: [&str; 2]| names.iter().any(|n| scheme.eq_ignore_ascii_case(n));
+    let (tls, default_port, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if is(scheme, ["http", "https"]) => match scheme.len() {
+            4 => (false, Some(80), rest),
+            _ => (true, Some(443), rest),
+        },
+        Some((scheme, rest)) if is(scheme, ["tcp", "tls"]) => {
+            (scheme.eq_ignore_ascii_case("tls"), None, rest)
+        }
         Some((scheme, _)) => {
             return Err(Complaint::new(
                 format!("has a scheme that is not spoken, `{scheme}`"),
-                "upstreams are `http://host:port`, `https://host:port` or `unix:/path`",
+                "upstreams are `http://host:port`, `https://host:port` or `unix:/path`; for streams \
+                 `tcp://host:port` and `tls://host:port` too",
             ));
         }
         None => {
@@ -207,7 +214,12 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
         ));
     }
     let (host, port) = split_port(authority)?;
-    let port = port.unwrap_or(if tls { 443 } else { 80 });
+    let Some(port) = port.or(default_port) else {
+        return Err(Complaint::new(
+            "has no port",
+            format!("write it, as in `\"{text}:5432\"`"),
+        ));
+    };
     let address = match bare_ip(host) {
         Some(ip) => ServerAddress::Ip(SocketAddr::new(ip, port)),
         None => ServerAddress::Name(host_name(host.strip_suffix('.').unwrap_or(host))?, port),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::section::File;
+use super::stream::{RawStream, Stream};
 use super::tls::{self, RawSiteTls};
 use super::value::{RoutePath, Target};
 use super::{Config, Listen, Rate, Route, Server, Site, SiteName, Upstream};
@@ -18,6 +19,8 @@ pub(super) struct RawSite {
     pub(super) names: Vec<At<SiteName>>,
     pub(super) default: At<bool>,
     pub(super) routes: Vec<RawRoute>,
+    /// Where its TLS is passed through to.
+    pub(super) passthrough: Option<At<Target>>,
     pub(super) tls: RawSiteTls,
     pub(super) rate: Option<Rate>,
 }
@@ -42,11 +45,18 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
     if cx.is_whole() {
         listeners(&file, cx);
         certificates(&file, cx);
-        names(&file.sites, cx);
+        if !file.sites.is_empty() || file.streams.is_empty() {
+            names(&file.sites, cx);
+        }
         routes(&file.sites, cx);
+        streams(&file.streams, cx);
+        raw_servers(&file, cx);
         upstreams(&file, cx);
         let sites = file.sites.iter().map(|site| &site.tls);
-        tls::check(&file.tls, &file.listen.https, sites, cx);
+        let terminating = file.streams.iter().filter(|stream| stream.tls.is_some());
+        let streams = terminating.flat_map(|stream| &stream.listen);
+        let addresses: Vec<_> = file.listen.https.iter().chain(streams).cloned().collect();
+        tls::check(&file.tls, &addresses, sites, cx);
     }
     let named = file.upstreams.into_iter().map(|upstream| {
         let servers = upstream.servers.into_iter().map(|server| server.value);
@@ -61,10 +71,23 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
-    let sites = file
-        .sites
+    let (passed, terminated): (Vec<_>, Vec<_>) =
+        (file.sites.into_iter()).partition(|site| site.passthrough.is_some());
+    let sites = terminated
         .into_iter()
         .map(|site| finish_site(site, &mut upstreams))
+        .collect();
+    let mut passthrough = Vec::new();
+    for site in passed {
+        let Some(target) = site.passthrough else {
+            continue;
+        };
+        let upstream = finish_target(target, &mut upstreams);
+        let names = site.names.into_iter();
+        passthrough.extend(names.map(|name| (name.value, Arc::clone(&upstream))));
+    }
+    let streams = (file.streams.into_iter())
+        .map(|stream| finish_stream(stream, &mut upstreams))
         .collect();
     Config {
         state_dir: file.state_dir,
@@ -73,6 +96,8 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
             https: plain(file.listen.https),
             http: plain(file.listen.http),
             admin: file.listen.admin.value.0,
+            streams,
+            passthrough,
             ..file.listen.rest
         },
         tls: file.tls.value,
@@ -99,10 +124,7 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         .into_iter()
         .map(|route| Route {
             path: route.path.value.0,
-            upstream: match route.upstream.value {
-                Target::Named(name) => name,
-                Target::Url(server) => single(server, upstreams),
-            },
+            upstream: finish_target(route.upstream, upstreams),
         })
         .collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
@@ -112,6 +134,30 @@ fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> S
         routes,
         tls: Arc::new(site.tls.value),
         rate: site.rate,
+    }
+}
+
+fn finish_target(target: At<Target>, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> Arc<str> {
+    match target.value {
+        Target::Named(name) => name,
+        Target::Url(server) => single(server, upstreams),
+    }
+}
+
+fn finish_stream(stream: RawStream, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> Stream {
+    let upstream = (stream.upstream).map(|target| finish_target(target, upstreams));
+    let mut names = Vec::new();
+    for route in stream.routes {
+        let upstream = finish_target(route.upstream, upstreams);
+        let of_route = route.names.into_iter();
+        names.extend(of_route.map(|name| (name.value, Arc::clone(&upstream))));
+    }
+    Stream {
+        listen: plain(stream.listen),
+        tls: stream.tls,
+        upstream,
+        names,
+        idle: stream.idle,
     }
 }
 
@@ -146,7 +192,7 @@ impl<T: Hash + Eq> Firsts<T> {
 
 fn listeners(file: &File, cx: &Context<'_>) {
     let listen = &file.listen;
-    if listen.https.is_empty() && listen.http.is_empty() {
+    if listen.https.is_empty() && listen.http.is_empty() && file.streams.is_empty() {
         cx.report(
             Diagnostic::error(listen.span.clone(), "nothing to listen on")
                 .help("write `https = [\"[::]:443\"]` in `[listen]`"),
@@ -157,7 +203,9 @@ fn listeners(file: &File, cx: &Context<'_>) {
         span: listen.admin.span.clone(),
     });
     let mut firsts = Firsts::new();
-    for At { value, span } in listen.https.iter().chain(&listen.http).chain(&admin) {
+    let streams = file.streams.iter().flat_map(|stream| &stream.listen);
+    let all = listen.https.iter().chain(&listen.http).chain(&admin);
+    for At { value, span } in all.chain(streams) {
         // Port 0 is another port each time.
         if value.port() != 0
             && let Some(first) = firsts.before(value, span)
@@ -180,7 +228,8 @@ fn twice(cx: &Context<'_>, what: &str, value: impl Display, span: &Span, first: 
 }
 
 fn certificates(file: &File, cx: &Context<'_>) {
-    if file.certificates.is_empty() {
+    let terminates = !file.listen.https.is_empty() || file.streams.iter().any(|s| s.tls.is_some());
+    if file.certificates.is_empty() && terminates {
         cx.report(
             Diagnostic::general_warning("no `[[certificate]]`: no TLS handshake can succeed")
                 .help("write `[[certificate]]` with `chain = …` and `key = …`, or `folder = …`"),
@@ -234,13 +283,70 @@ fn routes(sites: &[RawSite], cx: &Context<'_>) {
     }
 }
 
+fn streams(streams: &[RawStream], cx: &Context<'_>) {
+    for stream in streams {
+        let mut firsts = Firsts::new();
+        let names = stream.routes.iter().flat_map(|route| &route.names);
+        for At { value, span } in names {
+            if let Some(first) = firsts.before(value, span) {
+                twice(cx, "name", value, span, &first);
+            }
+            if *value == SiteName::Any && stream.upstream.is_some() {
+                let message = "`*` beside an `upstream`, which takes all other names";
+                cx.report(
+                    Diagnostic::error(stream.span.clone(), message).help("take one of them out"),
+                );
+            }
+        }
+    }
+}
+
+/// What requests are sent to.
+fn http_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
+    let routes = file.sites.iter().flat_map(|site| &site.routes);
+    routes.map(|route| &route.upstream)
+}
+
+/// What connections are passed on to.
+fn raw_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
+    let sites = file
+        .sites
+        .iter()
+        .filter_map(|site| site.passthrough.as_ref());
+    sites.chain(file.streams.iter().flat_map(RawStream::targets))
+}
+
+/// A server of `tcp://` or `tls://` may speak anything: no requests are sent there.
+fn raw_servers(file: &File, cx: &Context<'_>) {
+    let is_raw = |target: &At<Target>| match &target.value {
+        Target::Url(server) => server.is_raw(),
+        Target::Named(name) => {
+            let named = file
+                .upstreams
+                .iter()
+                .filter(|upstream| upstream.name == *name);
+            let mut servers = named.flat_map(|upstream| &upstream.servers);
+            servers.any(|server| server.value.is_raw())
+        }
+    };
+    for target in http_targets(file).filter(|target| is_raw(target)) {
+        cx.report(
+            Diagnostic::error(
+                target.span.clone(),
+                "requests cannot go to `tcp://` or `tls://`",
+            )
+            .help("write the server as `http://host:port` or `https://host:port`"),
+        );
+    }
+}
+
 fn upstreams(file: &File, cx: &Context<'_>) {
     let mut used: HashMap<&str, bool> = file
         .upstreams
         .iter()
         .map(|upstream| (&*upstream.name, false))
         .collect();
-    for RawRoute { upstream, .. } in file.sites.iter().flat_map(|site| &site.routes) {
+    for upstream in http_targets(file).chain(raw_targets(file)) {
         let Target::Named(name) = &upstream.value else {
             continue;
         };

@@ -44,6 +44,10 @@ pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
 /// closing costs a retry, or a 502 where none is safe.
 pub(super) const UPSTREAM_KEEP: Duration = Duration::from_secs(50);
 
+/// Most answers come sooner, so that most connections are never asked; and ten seconds in all are
+/// soon enough to send a request elsewhere while its client still waits.
+pub(super) const UPSTREAM_PING: Duration = Duration::from_secs(5);
+
 /// The system's resolver caches for as long as the records allow; this only decides how soon after
 /// that a change is seen.
 pub(super) const RESOLVE_EVERY: Duration = Duration::from_secs(10);

@@ -29,6 +29,8 @@ const EVERY_SECTION: &str = r#"
 [[certificate]]
 [[site]]
 [[site.route]]
+[[stream]]
+[[stream.route]]
 [upstream.NAME]
 servers = [{}]
 [upstream.NAME.health]

@@ -10,6 +10,7 @@ use super::check::{RawRoute, RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
 use super::read::{At, Table};
+use super::stream::{RawStream, stream};
 use super::tls::RawTls;
 use super::upstream::upstream;
 use super::value::{Address, LogLevel, RoutePath, Target};
@@ -61,6 +62,7 @@ pub(super) struct File {
     pub(super) workers: Workers,
     pub(super) certificates: Vec<At<CertificateSource>>,
     pub(super) sites: Vec<RawSite>,
+    pub(super) streams: Vec<RawStream>,
     pub(super) upstreams: Vec<RawUpstream>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
@@ -98,6 +100,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         workers: t.section("workers", "workers", |t| workers(t, environment)),
         certificates: t.each("certificate", "certificate", certificate),
         sites: t.each("site", "site", |t, _| Some(site(t))),
+        streams: t.each("stream", "stream", stream),
         upstreams: t.named("upstream", "upstream.NAME", upstream),
         timeouts: t.section("timeouts", "timeouts", timeouts),
         limits: t.section("limits", "limits", super::limits::limits),
@@ -129,6 +132,8 @@ fn listen(t: &mut Table<'_>) -> RawListen {
             https: Vec::new(),
             http: Vec::new(),
             admin: None,
+            streams: Vec::new(),
+            passthrough: Vec::new(),
             proxy_protocol_from: t.or(
                 "proxy_protocol_from",
                 Vec::new(),
@@ -252,6 +257,11 @@ fn site(t: &mut Table<'_>) -> RawSite {
         "upstream",
         "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
     );
+    let passthrough: Option<At<Target>> = t.optional(
+        "passthrough",
+        "Where connections go for its names without their TLS being terminated: a URL, or the NAME \
+         of an `[upstream.NAME]`. The site has nothing else then.",
+    );
     let tls = super::tls::site(t);
     let rate = super::limits::rate(
         t,
@@ -274,7 +284,24 @@ fn site(t: &mut Table<'_>) -> RawSite {
                 .help("write `names = [\"example.com\"]`, or `[\"*\"]` for any name"),
         );
     }
-    if !t.has("upstream") && !t.has("route") {
+    let beside = [
+        "upstream",
+        "route",
+        "tls",
+        "client_certificates",
+        "rate",
+        "default",
+    ];
+    if let Some(passthrough) = &passthrough
+        && let Some(key) = beside.iter().find(|key| t.has(key))
+    {
+        let message = format!("`{key}` beside `passthrough`");
+        t.cx.report(
+            Diagnostic::error(passthrough.span.clone(), message)
+                .help("whoever the connections are passed to sees to it; take one of them out"),
+        );
+    }
+    if !t.has("upstream") && !t.has("route") && !t.has("passthrough") {
         t.cx.report_missing(
             Diagnostic::error(t.span.clone(), "a site that leads nowhere")
                 .help("write `upstream = \"http://host:port\"`, or a `[[site.route]]`"),
@@ -285,6 +312,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         names: names.unwrap_or_default(),
         default,
         routes,
+        passthrough,
         tls,
         rate,
     }
@@ -353,6 +381,13 @@ fn timeouts(t: &mut Table<'_>) -> Timeouts {
             "upstream_keep",
             default::UPSTREAM_KEEP,
             "How long an unused upstream connection is kept. Shorter than the upstream's own.",
+        ),
+        upstream_ping: within(
+            "upstream_ping",
+            default::UPSTREAM_PING,
+            "How long an HTTP/2 connection to a server may be silent while requests wait on it, \
+             before a PING asks whether the server is there; without an answer for as long again, \
+             the connection is given up.",
         ),
         tunnel: within(
             "tunnel",

@@ -12,7 +12,7 @@ mod words;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub(super) use read::{RawSiteTls, RawTls, check, site, tls};
+pub(super) use read::{RawSiteTls, RawTls, check, client_certificates, site, tls};
 
 /// The version of Mozilla's guidelines for TLS on servers that the policies are taken from.
 pub const GUIDELINES: &str = "5.8";

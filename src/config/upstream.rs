@@ -42,6 +42,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// Deadlines of its own.
     pub timeouts: UpstreamTimeouts,
+    /// Whether servers are told whose connection it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Upstream {
@@ -61,6 +63,7 @@ impl Upstream {
             protocol: Protocol::default(),
             tls: UpstreamTls::default(),
             timeouts: UpstreamTimeouts::default(),
+            proxy_protocol: None,
         }
     }
 }
@@ -75,6 +78,17 @@ pub enum Protocol {
     Http2,
     /// HTTP/2 where the server offers it in TLS, else HTTP/1.1.
     Auto,
+}
+
+/// Which version of the PROXY protocol is spoken to servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text, with addresses.
+    V1,
+    /// Binary, with addresses.
+    V2,
+    /// The same, with what is known of the client's TLS.
+    V2Tls,
 }
 
 /// `[upstream.NAME.tls]`
@@ -424,6 +438,27 @@ fn settings(t: &mut Table<'_>) -> Upstream {
     );
     let has_health = t.has("health");
     let health = t.section("health", "upstream.NAME.health", health);
+    let proxy_protocol: Option<At<ProxyProtocol>> = t.optional(
+        "proxy_protocol",
+        "Tell servers whose connection it is by a PROXY protocol header; `v2-tls` also tells the \
+         name, protocol, version and cipher suite of the client's TLS, and the common name of its \
+         certificate. A connection then carries requests of one client's connection only.",
+    );
+    let protocol = t.or(
+        "protocol",
+        base.protocol,
+        "What is spoken to servers: HTTP/1.1; HTTP/2, without asking; or, with `https://` \
+         servers, whichever of them TLS agrees on.",
+    );
+    if let Some(At { span, .. }) = &proxy_protocol
+        && protocol != Protocol::Http1
+    {
+        t.cx.report(
+            Diagnostic::error(span.clone(), "`proxy_protocol` does not go with HTTP/2").help(
+                "a connection of HTTP/2 carries requests of many clients; take `protocol` out",
+            ),
+        );
+    }
     Upstream {
         balance,
         hash,
@@ -441,12 +476,8 @@ fn settings(t: &mut Table<'_>) -> Upstream {
         },
         slow_start: slow_start.map(|time| time.0),
         refresh,
-        protocol: t.or(
-            "protocol",
-            base.protocol,
-            "What is spoken to servers: HTTP/1.1; HTTP/2, without asking; or, with `https://` \
-             servers, whichever of them TLS agrees on.",
-        ),
+        protocol,
+        proxy_protocol: proxy_protocol.map(|version| version.value),
         tls: t.section("tls", "upstream.NAME.tls", tls),
         health: health.filter(|_| has_health),
         timeouts: t.section("timeouts", "upstream.NAME.timeouts", timeouts),

@@ -15,8 +15,8 @@ use super::read::Value;
 use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
-    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, Server, Severity, SiteName, StatusSet,
-    WebhookFormat,
+    AccessLogTarget, Balance, HashKey, LogFormat, Protocol, ProxyProtocol, Server, Severity,
+    SiteName, StatusSet, WebhookFormat,
 };
 
 /// What can be read from a value.
@@ -373,6 +373,11 @@ words! {
         "http1" => Protocol::Http1,
         "http2" => Protocol::Http2,
         "auto" => Protocol::Auto,
+    };
+    ProxyProtocol, "\"v1\", \"v2\" or \"v2-tls\"", {
+        "v1" => ProxyProtocol::V1,
+        "v2" => ProxyProtocol::V2,
+        "v2-tls" => ProxyProtocol::V2Tls,
     };
     TlsMinimum, "\"1.2\" or \"1.3\"", {
         "1.2" => TlsMinimum::Tls12,

@@ -16,7 +16,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-pub use self::encode::{encode_v1, encode_v2};
+pub use self::encode::{encode, encode_v1, encode_v2, own};
 pub use self::header::{Connection, Header, Invalid, MAX_LENGTH, Parsed, Tls, Tlvs};
 
 /// Reads the header at the beginning of `bytes`; what follows it is not looked at.

@@ -98,6 +98,8 @@ label! {
         UpstreamResponse = "upstream_response",
         /// `timeouts.upstream_idle`
         UpstreamIdle = "upstream_idle",
+        /// `timeouts.upstream_ping`
+        UpstreamPing = "upstream_ping",
         /// `timeouts.tunnel`
         Tunnel = "tunnel",
     }
@@ -156,6 +158,8 @@ label! {
         Http2 = "http2",
         /// A tunnel, after an upgrade.
         Tunnel = "tunnel",
+        /// Bytes of any protocol, passed on.
+        Stream = "stream",
     }
 }
 

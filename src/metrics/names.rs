@@ -212,6 +212,34 @@ pub const UPSTREAM_CONNECTIONS_OPEN: Metric = metric(
     "Connections to a server open now, in use or kept",
 );
 
+// Connections that are passed on byte by byte.
+
+/// Labels: upstream, outcome.
+pub const STREAM_CONNECTIONS: Metric = metric(
+    "staunch_stream_connections_total",
+    "Connections that were passed on byte by byte, by how they ended",
+);
+/// Labels: upstream.
+pub const STREAM_OPEN: Metric = metric(
+    "staunch_stream_connections_open",
+    "Connections that are passed on byte by byte now",
+);
+/// Labels: upstream.
+pub const STREAM_RECEIVED_BYTES: Metric = metric(
+    "staunch_stream_received_bytes_total",
+    "Bytes passed on from clients",
+);
+/// Labels: upstream.
+pub const STREAM_SENT_BYTES: Metric = metric(
+    "staunch_stream_sent_bytes_total",
+    "Bytes passed on to clients",
+);
+/// Labels: upstream.
+pub const STREAM_DURATION: Metric = metric(
+    "staunch_stream_duration_seconds",
+    "Time from a connection that is passed on to its end",
+);
+
 // Operation.
 
 /// Labels: version.

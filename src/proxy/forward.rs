@@ -1,7 +1,6 @@
 //! The way to one of the servers of an upstream, with further tries where they cannot hurt.
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +11,7 @@ use tracing::debug;
 
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
-use super::{Account, Client, Local, Snapshot};
+use super::{Account, Client, Local, Peer, Snapshot, preamble};
 use crate::config::Protocol;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
@@ -20,6 +19,7 @@ use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
 use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
+use crate::upstream::pool::Preamble;
 use crate::upstream::{InFlight, Upstream};
 use crate::wire::Deadline;
 
@@ -27,7 +27,7 @@ use crate::wire::Deadline;
 pub(super) struct Forward<'a> {
     pub(super) local: &'a Local,
     pub(super) world: &'a Snapshot,
-    pub(super) client: IpAddr,
+    pub(super) peer: &'a Peer,
     pub(super) upstream: &'a Upstream,
     pub(super) head: &'a RequestHead,
     pub(super) upgrade: Option<&'a [u8]>,
@@ -73,7 +73,7 @@ impl Forward<'_> {
         if may_return && self.head.framing != Framing::None && upstream.retries > 0 {
             upload.keep();
         }
-        let key = upstream.key(self.client, self.head);
+        let key = upstream.key(self.peer.client.ip(), self.head);
         let mut tried = Tried::new();
         let mut server = upstream
             .choose(key, &tried, Moment::of(begin))
@@ -184,9 +184,10 @@ impl Forward<'_> {
         };
         let pool = self.local.pool();
         let alone = upgrade.is_some();
+        let told = self.upstream.proxy_protocol();
         let rested = match fresh {
             true => None,
-            false => pool.take(server, alone),
+            false => pool.take(server, alone, told.map(|_| self.peer.id)),
         };
         let mut connection = match rested {
             Some(connection) => {
@@ -197,8 +198,12 @@ impl Forward<'_> {
                 series.connects.inc();
                 let limit = timeouts.upstream_connect;
                 let limit = deadline.left().map_or(limit, |left| left.min(limit));
+                let preamble = told.map(|version| Preamble {
+                    client: self.peer.id,
+                    header: preamble::header(self.peer, version),
+                });
                 // Boxed: it is rare, and its state would make every request's larger.
-                let connecting = Box::pin(pool.connect(server, limit, alone));
+                let connecting = Box::pin(pool.connect(server, limit, alone, preamble));
                 self.unless_gone(client, connecting).await??
             }
         };

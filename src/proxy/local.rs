@@ -16,7 +16,7 @@ use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
 use crate::drain::Draining;
-use crate::metrics::{Edge, Registry, RequestSeries, UpstreamSeries};
+use crate::metrics::{Edge, Registry, RequestSeries, StreamSeries, UpstreamSeries};
 use crate::telemetry::access::{AccessLog, Writer};
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
@@ -175,6 +175,9 @@ pub struct Snapshot {
     world: Arc<World>,
     sites: Vec<RequestSeries>,
     servers: Vec<Vec<UpstreamSeries>>,
+    streams: Vec<Option<StreamSeries>>,
+    /// Some server is told whose connection it is.
+    tells: bool,
 }
 
 impl Snapshot {
@@ -188,10 +191,19 @@ impl Snapshot {
                     .collect()
             })
             .collect();
+        let streams = (world.upstreams.iter())
+            .map(|upstream| {
+                let is_stream = world.streams.contains(&upstream.name);
+                is_stream.then(|| StreamSeries::new(registry, &upstream.name))
+            })
+            .collect();
+        let tells = (world.upstreams.iter()).any(|upstream| upstream.proxy_protocol().is_some());
         Self {
             world,
             sites,
             servers,
+            streams,
+            tells,
         }
     }
 
@@ -224,6 +236,21 @@ impl Snapshot {
     /// Handles of a site.
     pub fn site(&self, site: SiteIndex) -> &RequestSeries {
         &self.sites[site.get()]
+    }
+
+    /// An upstream by its name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.world.upstreams.get(name)
+    }
+
+    /// Handles of an upstream that whole connections are passed on to.
+    pub fn stream(&self, upstream: &Upstream) -> Option<&StreamSeries> {
+        self.streams[upstream.index].as_ref()
+    }
+
+    /// Whether some server is told whose connection it is.
+    pub const fn tells(&self) -> bool {
+        self.tells
     }
 
     /// Handles of a server of an upstream of this world.

@@ -25,6 +25,7 @@ use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
 use crate::tls::{Current, Ja4, Policies, Session};
+use crate::upstream::pool::ClientId;
 
 /// A handshake that is done.
 pub struct Done {
@@ -36,6 +37,44 @@ pub struct Done {
     pub policy: Arc<Current>,
     /// What the client's greeting looks like, where that is asked for.
     pub ja4: Option<Ja4>,
+}
+
+/// The two ends of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Tells its connection from all others of this worker.
+    pub id: ClientId,
+    /// Who is at the other end.
+    pub client: SocketAddr,
+    /// Where it connected to, where a server is to be told.
+    pub destination: Option<SocketAddr>,
+}
+
+impl Ends {
+    /// What is known of a client that speaks no TLS here.
+    pub fn plain(self, scheme: &'static str) -> Peer {
+        Peer {
+            id: self.id,
+            client: self.client,
+            destination: self.destination,
+            scheme,
+            sni: None,
+            alpn: None,
+            tls_version: None,
+            session: None,
+            ja4: None,
+            policy: None,
+            identity: None,
+        }
+    }
+
+    /// The same, of one whose TLS is passed through.
+    pub fn passed(self, name: Option<Box<str>>) -> Peer {
+        Peer {
+            sni: name,
+            ..self.plain("tls")
+        }
+    }
 }
 
 /// A handshake that failed. `rustls` has sent the alert.
@@ -182,7 +221,7 @@ pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
 ///
 /// # Errors
 /// When the certificate that a resumed session was authenticated with is no longer good.
-pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Error> {
+pub fn describe(done: &Done, ends: Ends, scheme: &'static str) -> Result<(Handshake, Peer), Error> {
     let tls = done.stream.get_ref().1;
     let (version, name) = match tls.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => (TlsVersion::Tls12, "1.2"),
@@ -192,9 +231,12 @@ pub fn describe(done: &Done, client: SocketAddr) -> Result<(Handshake, Peer), Er
     let resumed = session.resumed;
     let sni = tls.server_name().map(Into::into);
     let peer = Peer {
-        client,
-        scheme: "https",
+        id: ends.id,
+        client: ends.client,
+        destination: ends.destination,
+        scheme,
         sni,
+        alpn: tls.alpn_protocol().map(Into::into),
         tls_version: Some(name),
         session: Some(session),
         ja4: done.ja4,

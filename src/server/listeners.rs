@@ -1,6 +1,6 @@
 //! Listening sockets: which to keep, which are new, which to drop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use tracing::info;
 use crate::config::Listen;
 use crate::listen::{self, BindError};
 use crate::serve::Role;
+use crate::serve::stream::{Names, Stream};
 use crate::tls::Prepared;
 use crate::worker::{Command, Handle, Listener};
 
@@ -36,7 +37,24 @@ fn bind(addresses: impl Iterator<Item = SocketAddr>, workers: usize) -> Result<S
 }
 
 fn addresses(listen: &Listen) -> impl Iterator<Item = SocketAddr> {
-    listen.https.iter().chain(&listen.http).copied()
+    let streams = listen.streams.iter().flat_map(|stream| &stream.listen);
+    listen
+        .https
+        .iter()
+        .chain(&listen.http)
+        .chain(streams)
+        .copied()
+}
+
+/// The upstreams that whole connections are passed on to.
+pub fn targets(listen: &Listen) -> BTreeSet<Arc<str>> {
+    let streams = &listen.streams;
+    let named = streams.iter().flat_map(|stream| &stream.names);
+    let all = named
+        .chain(&listen.passthrough)
+        .map(|(_, upstream)| upstream);
+    let rest = streams.iter().filter_map(|stream| stream.upstream.as_ref());
+    all.chain(rest).cloned().collect()
 }
 
 /// Hands bound sockets to the workers.
@@ -44,7 +62,9 @@ pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Prepare
     let proxy_protocol_from: Arc<[_]> = listen.proxy_protocol_from.clone().into();
     for (address, sockets) in sockets {
         let role = role(listen, address, tls);
-        info!(%address, https = matches!(role, Role::Https(_)), "listening");
+        let https = matches!(role, Role::Https { .. });
+        let stream = matches!(role, Role::Stream(_));
+        info!(%address, https, stream, "listening");
         for (worker, socket) in workers.iter().zip(sockets) {
             worker.tell(Command::Listen(Listener {
                 address,
@@ -79,8 +99,17 @@ pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Prepared) {
 
 /// What an address is for. Plain-text ones redirect to the port of the first HTTPS address.
 fn role(listen: &Listen, address: SocketAddr, tls: &Prepared) -> Role {
-    if let Some(policies) = tls.at(address) {
-        return Role::Https(Arc::clone(policies));
+    let policies = tls.at(address).cloned();
+    let mut streams = listen.streams.iter();
+    if let Some(stream) = streams.find(|stream| stream.listen.contains(&address)) {
+        return Role::Stream(Arc::new(Stream::new(stream, policies)));
+    }
+    if let Some(policies) = policies {
+        let passthrough = Names::new(&listen.passthrough);
+        return Role::Https {
+            policies,
+            passthrough,
+        };
     }
     Role::Redirect {
         port: listen.https.first().map_or(443, SocketAddr::port),

@@ -144,6 +144,11 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         old.listen.https != new.listen.https || old.listen.http != new.listen.http,
         "listeners",
     );
+    note(old.listen.streams != new.listen.streams, "streams");
+    note(
+        old.listen.passthrough != new.listen.passthrough,
+        "passthrough",
+    );
     note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");

@@ -27,6 +27,8 @@ pub struct Identity {
     pub verified: bool,
     /// The certificate's SHA-256 in hexadecimal; empty without one.
     pub fingerprint: String,
+    /// The subject's common name, where it was verified.
+    pub common_name: Option<Box<str>>,
     fields: Vec<(&'static str, String)>,
     /// What was verified, leaf first; empty where nothing was.
     chain: Vec<CertificateDer<'static>>,
@@ -41,6 +43,7 @@ impl Identity {
         Self {
             verified: false,
             fingerprint: String::new(),
+            common_name: None,
             fields: vec![(VERIFY, "none".to_owned())],
             chain: Vec::new(),
             judged: AtomicU64::new(0),
@@ -77,9 +80,14 @@ impl Identity {
             };
             fields.extend(field);
         }
+        let common_name = x509.as_ref().filter(|_| verified).and_then(|x509| {
+            let mut names = x509.subject.iter_common_name();
+            names.find_map(|name| name.as_str().ok()).map(Into::into)
+        });
         Self {
             verified,
             fingerprint,
+            common_name,
             fields,
             chain: match verified {
                 true => chain.iter().map(|der| der.clone().into_owned()).collect(),

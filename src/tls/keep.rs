@@ -210,6 +210,7 @@ impl Keep {
                         false => Arc::clone(site),
                     },
                     tickets: config.tls.tickets,
+                    alpn: None,
                 };
                 self.policy(key, &mut policies, &mut units)
             };
@@ -219,6 +220,23 @@ impl Keep {
                 .collect::<Result<Vec<_>, rustls::Error>>()?;
             let all = Policies::new(default, config.tls.ja4, sites.into_iter());
             listeners.insert(address, Arc::new(all));
+        }
+        for stream in &config.listen.streams {
+            let Some(tls) = &stream.tls else { continue };
+            for &address in &stream.listen {
+                let key = Key {
+                    policy: config.tls.at(address).settle(),
+                    site: Arc::new(SiteTls {
+                        client: tls.client.clone(),
+                        ..SiteTls::default()
+                    }),
+                    tickets: config.tls.tickets,
+                    alpn: Some(tls.alpn.clone()),
+                };
+                let policy = self.policy(key, &mut policies, &mut units)?;
+                let all = Policies::new(policy, config.tls.ja4, std::iter::empty());
+                listeners.insert(address, Arc::new(all));
+            }
         }
         Ok(Prepared {
             listeners,

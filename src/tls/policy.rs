@@ -24,6 +24,8 @@ pub(super) struct Key {
     pub(super) site: Arc<SiteTls>,
     /// Whether sessions are resumed.
     pub(super) tickets: bool,
+    /// What is agreed on by ALPN; `None`: HTTP.
+    pub(super) alpn: Option<Vec<Arc<str>>>,
 }
 
 /// One set of settings, built once.
@@ -81,7 +83,7 @@ impl Policy {
         let ticketer = (key.tickets).then(|| ring.ticketer(scope) as Arc<dyn ProducesTickets>);
         let verifier = trust.as_ref().map(|trust| trust.verifier());
         Ok(Current {
-            config: settings::server(&key.policy, common, verifier, ticketer)?,
+            config: settings::server(key, common, verifier, ticketer)?,
             trust,
             site: Arc::clone(&key.site),
             common: common.clone(),

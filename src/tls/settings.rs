@@ -12,6 +12,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{KeyLog, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
+use super::policy::Key;
 use crate::clock::Clock;
 use crate::config::{CipherSuite, Group, TlsPolicy, TlsVersion};
 
@@ -31,11 +32,12 @@ pub(super) struct Common {
 
 /// Builds the configuration of one policy.
 pub(super) fn server(
-    policy: &TlsPolicy,
+    key: &Key,
     common: &Common,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     ticketer: Option<Arc<dyn ProducesTickets>>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let policy = &key.policy;
     let versions: Vec<_> = policy.versions.iter().copied().map(version).collect();
     let time = Arc::new(Time(common.clock.clone()));
     let builder = ServerConfig::builder_with_details(Arc::new(provider(policy)), time)
@@ -45,7 +47,10 @@ pub(super) fn server(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(&common.resolver));
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    config.alpn_protocols = match &key.alpn {
+        None => ALPN.map(<[u8]>::to_vec).to_vec(),
+        Some(own) => own.iter().map(|own| own.as_bytes().to_vec()).collect(),
+    };
     // Nothing is stored here: a session is in its ticket, or nowhere.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One ticket is enough for clients that keep their connection, and each costs a record.

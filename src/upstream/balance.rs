@@ -61,6 +61,17 @@ impl Upstream {
         }
     }
 
+    /// What the server of a whole connection is chosen by.
+    pub fn key_of(&self, client: IpAddr) -> Key {
+        Key {
+            hash: match self.balance {
+                Balance::Hash => of_address(client),
+                _ => 0,
+            },
+            tag: None,
+        }
+    }
+
     fn hash(&self, client: IpAddr, head: &RequestHead) -> u64 {
         let found = match &self.hash {
             HashKey::Client => None,
@@ -68,11 +79,7 @@ impl Upstream {
             HashKey::Header(name) => field(head, name.as_bytes()),
             HashKey::Cookie(name) => cookie(head, name.as_bytes()),
         };
-        match (found, client.to_canonical()) {
-            (Some(found), _) => fnv(&[found]),
-            (None, IpAddr::V4(ip)) => fnv(&[&ip.octets()]),
-            (None, IpAddr::V6(ip)) => fnv(&[&ip.octets()]),
-        }
+        found.map_or_else(|| of_address(client), |found| fnv(&[found]))
     }
 
     /// Chooses a server, by its place in [`servers`](Self::servers), that was not tried. `None`: all
@@ -215,6 +222,14 @@ impl Upstream {
             .map(|candidate| (score(candidate), candidate.index))
             .max_by(|one, other| one.0.total_cmp(&other.0));
         best.map_or(candidates[0].index, |(_, index)| index)
+    }
+}
+
+/// The hash of a client's address.
+fn of_address(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(ip) => fnv(&[&ip.octets()]),
+        IpAddr::V6(ip) => fnv(&[&ip.octets()]),
     }
 }
 

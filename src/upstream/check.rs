@@ -13,9 +13,11 @@ use tracing::{info, warn};
 use super::connection::http1::Http1;
 use super::connection::io::Io;
 use super::health::{Change, Moment};
+use super::pool::Speak;
 use super::{Open, Server, balance, pool};
 use crate::config::{Health, Protocol, ServerAddress};
 use crate::http::{Method, parse};
+use crate::listen::proxy_header;
 use crate::wire::Body;
 
 /// How much of an answer is searched.
@@ -83,7 +85,13 @@ struct Answer {
 /// One check; what was wrong.
 async fn ask(server: &Arc<Server>, check: &Health) -> Result<(), String> {
     let plain = server.protocol == Protocol::Http1 && check.grpc.is_none();
-    let io = pool::dial(server, check.port, check.timeout, plain)
+    let speak = match plain {
+        true => Speak::Http1,
+        false => Speak::Agreed,
+    };
+    let preamble = server.proxy_protocol.map(proxy_header::own);
+    let preamble = preamble.as_deref().unwrap_or_default();
+    let io = pool::dial(server, check.port, check.timeout, speak, preamble)
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
     if let Some(service) = &check.grpc {
@@ -124,7 +132,7 @@ async fn ask_http1(
     check: &Health,
     path: &str,
 ) -> Result<Answer, String> {
-    let mut connection = Http1::new(io, Open::new(server));
+    let mut connection = Http1::new(io, Open::new(server), None);
     let host = host(server, check);
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n"

@@ -4,6 +4,7 @@
 pub mod http1;
 pub mod http2;
 pub mod io;
+mod pulse;
 
 use std::io as std_io;
 use std::sync::Arc;

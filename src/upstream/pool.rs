@@ -1,6 +1,6 @@
 //! A worker's connections to servers: made when needed, kept while useful.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -20,6 +21,7 @@ use super::connection::io::{Io, Stream};
 use super::health::Moment;
 use super::{Open, Server, ServerId, names};
 use crate::config::{Protocol, ServerAddress};
+use crate::listen;
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
 const MAX_RESTING: usize = 512;
@@ -44,9 +46,29 @@ pub enum ConnectError {
     Exhausted(io::Error),
 }
 
+/// A client's connection. Where a server is told whose connection it has (PROXY protocol), that
+/// connection carries what comes on this one and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(u64);
+
+/// What a server is told before anything else.
+#[derive(Debug)]
+pub struct Preamble {
+    /// Whose connection it is.
+    pub client: ClientId,
+    /// The PROXY header that says so.
+    pub header: Vec<u8>,
+}
+
 struct Resting {
     connection: Box<Http1>,
     since: Instant,
+}
+
+impl Resting {
+    fn is_over(&self, keep: Duration) -> bool {
+        self.since.elapsed() >= keep || self.connection.is_stale()
+    }
 }
 
 /// The connections of one worker that rest, by server; the last one in is the first one out, so
@@ -54,6 +76,9 @@ struct Resting {
 #[derive(Default)]
 pub struct Pool {
     resting: RefCell<HashMap<ServerId, Vec<Resting>>>,
+    /// Those that are some client's own.
+    owned: RefCell<HashMap<ClientId, Vec<Resting>>>,
+    clients: Cell<u64>,
     /// Those that carry many exchanges at once.
     shared: RefCell<HashMap<ServerId, Vec<Rc<Shared>>>>,
     /// Servers to which one such connection is being made, and who waits for it.
@@ -71,7 +96,16 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A connection that can carry an exchange at once: one that rested, or one that carries others
     /// too. `alone`: it must be a connection of its own, because it will become a tunnel.
-    pub fn take(&self, server: &Server, alone: bool) -> Option<Connection> {
+    /// `client`: it must be that client's own.
+    pub fn take(
+        &self,
+        server: &Server,
+        alone: bool,
+        client: Option<ClientId>,
+    ) -> Option<Connection> {
+        if let Some(client) = client {
+            return self.take_own(server, client);
+        }
         if !alone
             && server.protocol != Protocol::Http1
             && let Some(shared) = self.shared.borrow().get(&server.id)
@@ -89,6 +123,33 @@ impl Pool {
         }
     }
 
+    fn take_own(&self, server: &Server, client: ClientId) -> Option<Connection> {
+        let mut owned = self.owned.borrow_mut();
+        let list = owned.get_mut(&client)?;
+        loop {
+            let is_it = |entry: &Resting| entry.connection.server().id == server.id;
+            let at = list.iter().rposition(is_it)?;
+            let connection = list.swap_remove(at).connection;
+            if !connection.is_stale() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+    }
+
+    /// The next client's connection.
+    pub fn client(&self) -> ClientId {
+        self.clients.set(self.clients.get().wrapping_add(1));
+        ClientId(self.clients.get())
+    }
+
+    /// Closes what was this client's own.
+    pub fn forget(&self, client: ClientId) {
+        let mut owned = self.owned.borrow_mut();
+        if !owned.is_empty() {
+            owned.remove(&client);
+        }
+    }
+
     /// Takes a connection back, `now`; closes it when it is of no more use.
     pub fn put(&self, connection: Connection, now: Instant) {
         let Connection::Http1(mut connection) = connection else {
@@ -98,8 +159,17 @@ impl Pool {
             return;
         }
         connection.rest();
-        let mut resting = self.resting.borrow_mut();
-        let list = resting.entry(connection.server().id).or_default();
+        let (mut resting, mut owned);
+        let list = match connection.client() {
+            Some(client) => {
+                owned = self.owned.borrow_mut();
+                owned.entry(client).or_default()
+            }
+            None => {
+                resting = self.resting.borrow_mut();
+                resting.entry(connection.server().id).or_default()
+            }
+        };
         if list.len() < MAX_RESTING {
             list.push(Resting {
                 connection,
@@ -108,22 +178,36 @@ impl Pool {
         }
     }
 
-    /// Closes what rested longer than `keep`, and what the servers closed.
-    pub fn sweep(&self, keep: Duration) {
-        let mut resting = self.resting.borrow_mut();
-        resting.retain(|_, list| {
-            list.retain(|entry| entry.since.elapsed() < keep && !entry.connection.is_stale());
+    /// Closes what rested longer than `keep`, what the servers closed, and, about a second at a
+    /// time, what is silent for too long; how many the last were. For `ping` see
+    /// [`tend`](Shared::tend).
+    pub fn sweep(&self, keep: Duration, ping: Duration) -> usize {
+        let sweep = |list: &mut Vec<Resting>| {
+            list.retain(|entry| !entry.is_over(keep));
             !list.is_empty()
-        });
+        };
+        self.resting.borrow_mut().retain(|_, list| sweep(list));
+        self.owned.borrow_mut().retain(|_, list| sweep(list));
+        let mut dead = 0;
         self.shared.borrow_mut().retain(|_, list| {
-            list.retain(|shared| !shared.is_over(keep));
+            list.retain(|shared| {
+                let lives = shared.tend(ping);
+                dead += usize::from(!lives);
+                lives && !shared.is_over(keep)
+            });
             !list.is_empty()
         });
+        dead
     }
 
     /// How many rest.
     pub fn len(&self) -> usize {
-        self.resting.borrow().values().map(Vec::len).sum()
+        let count = |lists: &mut dyn Iterator<Item = &Vec<Resting>>| lists.map(Vec::len).sum();
+        let (resting, owned): (usize, usize) = (
+            count(&mut self.resting.borrow().values()),
+            count(&mut self.owned.borrow().values()),
+        );
+        resting + owned
     }
 
     /// Whether none rests.
@@ -139,8 +223,9 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
+        preamble: Option<Preamble>,
     ) -> Result<Connection, ConnectError> {
-        match timeout(limit, self.connect_within(server, limit, alone)).await {
+        match timeout(limit, self.connect_within(server, limit, alone, preamble)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Timeout(limit)),
         }
@@ -151,24 +236,30 @@ impl Pool {
         server: &Arc<Server>,
         limit: Duration,
         alone: bool,
+        preamble: Option<Preamble>,
     ) -> Result<Connection, ConnectError> {
         if alone || server.protocol != Protocol::Http2 {
-            let io = dial(server, None, limit, alone).await?;
+            let speak = match alone {
+                true => Speak::Http1,
+                false => Speak::Agreed,
+            };
+            let header = preamble.as_ref().map_or(&[][..], |it| &it.header);
+            let io = dial(server, None, limit, speak, header).await?;
             return match io.agreed_http2() {
                 true => self.share(io, server).await,
-                false => Ok(own(io, server)),
+                false => Ok(own(io, server, preamble.map(|it| it.client))),
             };
         }
         // One connection is enough for all who come at once.
         let coming = self.coming.borrow().get(&server.id).cloned();
         if let Some(coming) = coming {
             coming.notified().await;
-            if let Some(connection) = self.take(server, false) {
+            if let Some(connection) = self.take(server, false, None) {
                 return Ok(connection);
             }
         }
         let _coming = Coming::new(self, server.id);
-        let io = dial(server, None, limit, false).await?;
+        let io = dial(server, None, limit, Speak::Agreed, &[]).await?;
         self.share(io, server).await
     }
 
@@ -184,8 +275,21 @@ impl Pool {
     }
 }
 
-fn own(io: Io, server: &Arc<Server>) -> Connection {
-    Connection::Http1(Box::new(Http1::new(io, Open::new(server))))
+fn own(io: Io, server: &Arc<Server>, client: Option<ClientId>) -> Connection {
+    Connection::Http1(Box::new(Http1::new(io, Open::new(server), client)))
+}
+
+/// What a byte stream is to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speak {
+    /// What is agreed on in TLS, of all that the server may speak.
+    Agreed,
+    /// HTTP/1.1, or nothing that TLS has to agree on.
+    Http1,
+    /// Whatever the client and the server have to say to each other.
+    Raw,
+    /// The same, and it is the client's own TLS: none is spoken here.
+    Passed,
 }
 
 /// Says that a connection is being made, until it is or cannot be.
@@ -224,14 +328,15 @@ impl Drop for Coming<'_> {
 }
 
 /// Makes a byte stream, TLS included, within `limit`; to another port than the server's own where
-/// that is said. `alone`: HTTP/2 is not offered.
-pub(super) async fn dial(
+/// that is said. It begins with `preamble`, before any TLS.
+pub async fn dial(
     server: &Server,
     port: Option<u16>,
     limit: Duration,
-    alone: bool,
+    speak: Speak,
+    preamble: &[u8],
 ) -> Result<Io, ConnectError> {
-    match timeout(limit, dial_at(server, port, limit, alone)).await {
+    match timeout(limit, dial_at(server, port, limit, speak, preamble)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout(limit)),
     }
@@ -241,11 +346,13 @@ async fn dial_at(
     server: &Server,
     other: Option<u16>,
     limit: Duration,
-    alone: bool,
+    speak: Speak,
+    preamble: &[u8],
 ) -> Result<Io, ConnectError> {
-    let stream = match &server.address {
+    let mut stream = match &server.address {
         ServerAddress::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            let mut stream = UnixStream::connect(path).await.map_err(connect_error)?;
+            announce(&mut stream, preamble).await?;
             return Ok(Io::new(Stream::Unix(stream)));
         }
         ServerAddress::Ip(address) => {
@@ -256,22 +363,33 @@ async fn dial_at(
             connect_name(server, name, *port, other.unwrap_or(*port), limit).await?
         }
     };
-    match &server.tls {
-        None => Ok(Io::new(Stream::Tcp(stream))),
-        Some(Err(why)) => Err(ConnectError::Tls(io::Error::other(why.clone()))),
-        Some(Ok(tls)) => {
-            let config = if alone {
-                &tls.trust.http1
-            } else {
-                &tls.trust.config
-            };
-            let connector = TlsConnector::from(Arc::clone(config));
-            let stream = connector
-                .connect(tls.name.clone(), stream)
-                .await
-                .map_err(ConnectError::Tls)?;
-            Ok(Io::new(Stream::Tls(Box::new(stream))))
-        }
+    announce(&mut stream, preamble).await?;
+    let tls = match &server.tls {
+        Some(tls) if speak != Speak::Passed => tls.as_ref(),
+        _ => return Ok(Io::new(Stream::Tcp(stream))),
+    };
+    let tls = tls.map_err(|why| ConnectError::Tls(io::Error::other(why.clone())))?;
+    let config = match speak {
+        Speak::Agreed => &tls.trust.config,
+        Speak::Http1 => &tls.trust.http1,
+        Speak::Raw | Speak::Passed => &tls.trust.raw,
+    };
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector
+        .connect(tls.name.clone(), stream)
+        .await
+        .map_err(ConnectError::Tls)?;
+    Ok(Io::new(Stream::Tls(Box::new(stream))))
+}
+
+/// Says whose connection it is, where that is to be said.
+async fn announce(
+    stream: &mut (impl AsyncWrite + Unpin),
+    preamble: &[u8],
+) -> Result<(), ConnectError> {
+    match preamble {
+        [] => Ok(()),
+        header => (stream.write_all(header).await).map_err(ConnectError::Connect),
     }
 }
 
@@ -318,8 +436,7 @@ async fn connect_name(
 /// Makes a TCP connection.
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-    // A head and a body must not wait for each other's acknowledgement.
-    stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    listen::configure(&stream).map_err(ConnectError::Connect)?;
     Ok(stream)
 }
 

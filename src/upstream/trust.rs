@@ -32,6 +32,8 @@ pub struct Trust {
     pub config: Arc<ClientConfig>,
     /// For requests that switch protocols, which HTTP/2 cannot.
     pub http1: Arc<ClientConfig>,
+    /// For streams, which agree on no protocol.
+    pub raw: Arc<ClientConfig>,
 }
 
 impl Trust {
@@ -73,6 +75,7 @@ impl Trust {
                 .map_err(|error| format!("TLS to the upstream cannot be set up: {error}"))
         };
         let http1 = build(&[b"http/1.1"])?;
+        let raw = build(&[])?;
         let config = match protocol {
             Protocol::Http1 => Arc::clone(&http1),
             Protocol::Http2 => build(&[b"h2"])?,
@@ -84,6 +87,7 @@ impl Trust {
             digest,
             config,
             http1,
+            raw,
         }))
     }
 }

@@ -103,15 +103,7 @@ fn early_hints_are_passed_on() {
 fn many_streams_are_served_at_once() {
     const STREAMS: usize = 50;
     let all = Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/", {
-            let all = all.clone();
-            move |exchange| {
-                all.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/", &all).start();
     let proxy = Staunch::serving(&origin).start();
     block_on(async {
         let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
@@ -137,15 +129,7 @@ fn many_streams_are_served_at_once() {
 #[test]
 fn a_stream_that_waits_does_not_hold_up_another() {
     let gate = Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/slow", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/slow", &gate).start();
     let proxy = Staunch::serving(&origin).start();
     block_on(async {
         let client = H2::connect(&proxy.tls(HOST)).await.unwrap();

@@ -28,6 +28,8 @@ mod proxy_protocol;
 mod routing;
 mod slow;
 mod start;
+mod stream;
+mod stream_programs;
 mod swap;
 mod tls;
 mod tls_policy;

@@ -157,15 +157,7 @@ fn a_reload_adds_and_removes_sites_without_touching_connections() {
 #[test]
 fn a_reload_changes_an_upstream_and_lets_requests_finish() {
     let gate = Gate::new();
-    let old = Origin::plan("old")
-        .route("/slow", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let old = Origin::plan("old").gated("/slow", &gate).start();
     let new = Origin::named("new");
     let mut proxy = Staunch::serving(&old).start();
     let mut waiting = proxy.connect();
@@ -361,15 +353,7 @@ fn a_drain_gives_notice_before_it_closes() {
 #[test]
 fn a_drain_ends_at_its_deadline() {
     let gate = Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/", &gate).start();
     let proxy = Staunch::serving(&origin)
         .set("drain.deadline", "\"500ms\"")
         .start();
@@ -385,15 +369,7 @@ fn a_drain_ends_at_its_deadline() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let gate = Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/", &gate).start();
     let proxy = Staunch::serving(&origin)
         .set("drain.deadline", "\"1h\"")
         .start();

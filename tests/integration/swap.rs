@@ -130,15 +130,7 @@ fn a_key_seconds_before_its_chain_raises_no_alarm() {
 fn open_connections_and_requests_in_flight_outlive_a_swap() {
     let ca = TestCa::new();
     let gate = crate::support::Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/slow", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/slow", &gate).start();
     let (mut placed, builder) = placed(Way::Rename, &ca.issue(HOST), &origin);
     let proxy = builder.start();
     let mut kept = proxy.connect();

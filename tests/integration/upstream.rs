@@ -305,15 +305,7 @@ fn a_server_that_sends_more_than_it_said_poisons_no_other_response() {
 #[test]
 fn a_server_that_takes_too_long_is_a_gateway_timeout() {
     let gate = Gate::new();
-    let origin = Origin::plan("origin")
-        .route("/slow", {
-            let gate = gate.clone();
-            move |exchange| {
-                gate.pass();
-                exchange.echo()
-            }
-        })
-        .start();
+    let origin = Origin::plan("origin").gated("/slow", &gate).start();
     let proxy = Staunch::serving(&origin)
         .set("timeouts.upstream_response", "\"300ms\"")
         .start();

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, server};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use rustix::process::Signal;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
@@ -394,4 +396,46 @@ fn a_certificate_is_shown_to_a_server_that_asks_for_one() {
     proxy.reconfigure(|builder| builder.change("upstream.h2.retries", 1));
     proxy.reload().expect(200);
     proxy.get("/").expect(200);
+}
+
+#[test]
+fn a_connection_on_which_nobody_answers_holds_no_request_for_long() {
+    let nginx = |name: &str| {
+        let body = format!("return 200 {name:?};");
+        crate::support::Server::nginx(|port, _| {
+            format!("server {{ listen {} http2; {body} }}", port.address())
+        })
+    };
+    let (one, two) = (nginx("one"), nginx("two"));
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .upstream("pool", &[&one.http(), &two.http()])
+        .set("upstream.pool.protocol", "\"http2\"")
+        .set("upstream.pool.eject_after", 0)
+        .set("timeouts.upstream_ping", "\"1s\"")
+        .set("workers.threads", 1)
+        .sites(Site::new(&[HOST], "pool"))
+        .start();
+    let mut client = proxy.connect();
+    for _ in 0..4 {
+        client.get(HOST, "/").expect(200);
+    }
+    one.signal(Signal::STOP);
+    let begin = Instant::now();
+    for _ in 0..4 {
+        let answer = client.get(HOST, "/").expect(200).text();
+        assert_eq!(answer, "two");
+    }
+    // Well before `timeouts.upstream_response`.
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
+    let given_up = [("timeout", "upstream_ping")];
+    assert!(proxy.count("staunch_timeouts_total", &given_up) >= 1.0);
+    one.signal(Signal::CONT);
+    until("it is used again", || {
+        client.get(HOST, "/").expect(200).text() == "one"
+    });
 }

@@ -179,10 +179,11 @@ fn names_without_a_certificate_are_told_one_by_one() {
 fn coverage_prefers_the_valid_one_and_knows_wildcards_and_addresses() {
     let mut wild = report("/wild.pem", "x", day(0), day(60));
     let mut exact = report("/exact.pem", "a.example.com", day(0), day(90));
-    wild.certificate.as_mut().unwrap().names = vec![
+    wild.certificate.as_mut().unwrap().names = [
         Name::Wildcard("example.com".into()),
         Name::Ip("192.0.2.1".parse().unwrap()),
-    ];
+    ]
+    .into();
     let of = |reports: &[Report], site: SiteName, now| {
         let fingerprint = coverage(&[site], reports, day(now)).remove(0).certificate;
         reports

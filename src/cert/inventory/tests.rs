@@ -14,6 +14,7 @@ fn source(order: u32) -> Arc<Source> {
     let chain = format!("/certificates/{order}.pem");
     Arc::new(Source {
         label: chain.as_str().into(),
+        shown: [chain.clone()].into(),
         files: Files {
             chain: chain.into(),
             key: None,

@@ -260,6 +260,7 @@ mod tests {
                 key: key.map(Path::to_owned),
             },
             label: Arc::from("x"),
+            shown: [String::from("x")].into(),
             ocsp: None,
             folder: None,
             order: 0,

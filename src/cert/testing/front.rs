@@ -40,6 +40,7 @@ impl Front {
         let changes = (0..).zip(all).map(|(slot, certificate)| {
             let source = Source {
                 label: label.into(),
+                shown: [label.into()].into(),
                 files: Files {
                     chain: label.into(),
                     key: None,

@@ -236,7 +236,11 @@ where
     Some(unique)
 }
 
-fn client_certificates(t: &mut Table<'_>, given: bool) -> Option<ClientCertificates> {
+/// Reads a `client_certificates`; `given`: there is one.
+pub(in crate::config) fn client_certificates(
+    t: &mut Table<'_>,
+    given: bool,
+) -> Option<ClientCertificates> {
     let mode: Option<At<ClientMode>> = t.optional(
         "mode",
         "`required`: a handshake without a good certificate fails; `optional`: one that is shown \

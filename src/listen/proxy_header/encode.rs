@@ -2,7 +2,77 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::v2::{FIXED, PROXY, SIGNATURE, TCP4, TCP6};
+use super::v2::{ALPN, AUTHORITY, FIXED, LOCAL, PROXY, SIGNATURE, TCP4, TCP6};
+use super::v2::{SSL, SSL_CIPHER, SSL_CN, SSL_VERSION};
+use super::{Tls, Tlvs};
+use crate::config::ProxyProtocol;
+
+/// The longest value that a TLV is written with: names of clients, which are bounded.
+const LONGEST: usize = 1024;
+
+/// A header of this version; version 2 with what else is to be told.
+pub fn encode(
+    version: ProxyProtocol,
+    source: SocketAddr,
+    destination: SocketAddr,
+    tlvs: &Tlvs,
+) -> Vec<u8> {
+    if version == ProxyProtocol::V1 {
+        return encode_v1(source, destination);
+    }
+    let mut header = encode_v2(source, destination);
+    if let Some(alpn) = &tlvs.alpn {
+        tlv(&mut header, ALPN, alpn);
+    }
+    if let Some(authority) = &tlvs.authority {
+        tlv(&mut header, AUTHORITY, authority.as_bytes());
+    }
+    if let Some(tls) = &tlvs.tls {
+        tlv(&mut header, SSL, &tls_value(tls));
+    }
+    let length = u16::try_from(header.len() - FIXED).unwrap_or(u16::MAX);
+    header[FIXED - 2..FIXED].copy_from_slice(&length.to_be_bytes());
+    header
+}
+
+/// A header for a connection of our own, such as a health check's (sections 2.1 and 2.2).
+pub fn own(version: ProxyProtocol) -> Vec<u8> {
+    match version {
+        ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        ProxyProtocol::V2 | ProxyProtocol::V2Tls => [&SIGNATURE[..], &[LOCAL, 0, 0, 0]].concat(),
+    }
+}
+
+fn tlv(header: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    let Some(length) = u16::try_from(value.len())
+        .ok()
+        .filter(|_| value.len() <= LONGEST)
+    else {
+        return;
+    };
+    header.push(kind);
+    header.extend_from_slice(&length.to_be_bytes());
+    header.extend_from_slice(value);
+}
+
+/// `struct pp2_tlv_ssl` (section 2.2.6).
+fn tls_value(tls: &Tls) -> Vec<u8> {
+    // PP2_CLIENT_SSL; PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS.
+    let flags = u8::from(tls.encrypted) | if tls.client_verified { 0x06 } else { 0 };
+    let verify = u32::from(!tls.client_verified).to_be_bytes();
+    let mut value = vec![flags];
+    value.extend_from_slice(&verify);
+    for (kind, text) in [
+        (SSL_VERSION, &tls.version),
+        (SSL_CN, &tls.common_name),
+        (SSL_CIPHER, &tls.cipher),
+    ] {
+        if let Some(text) = text {
+            tlv(&mut value, kind, text.as_bytes());
+        }
+    }
+    value
+}
 
 /// A header of version 1.
 pub fn encode_v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {

@@ -65,6 +65,8 @@ pub struct Tls {
     pub version: Option<Box<str>>,
     /// `PP2_SUBTYPE_SSL_CN`: the common name in the client's certificate.
     pub common_name: Option<Box<str>>,
+    /// `PP2_SUBTYPE_SSL_CIPHER`: the cipher suite, such as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: Option<Box<str>>,
 }
 
 /// How far reading has come.

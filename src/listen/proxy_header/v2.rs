@@ -15,13 +15,14 @@ pub const PROXY: u8 = 0x21;
 pub const TCP4: u8 = 0x11;
 pub const TCP6: u8 = 0x21;
 
-const ALPN: u8 = 0x01;
-const AUTHORITY: u8 = 0x02;
+pub const ALPN: u8 = 0x01;
+pub const AUTHORITY: u8 = 0x02;
 pub const CRC32C: u8 = 0x03;
 const UNIQUE_ID: u8 = 0x05;
-const SSL: u8 = 0x20;
-const SSL_VERSION: u8 = 0x21;
-const SSL_CN: u8 = 0x22;
+pub const SSL: u8 = 0x20;
+pub const SSL_VERSION: u8 = 0x21;
+pub const SSL_CN: u8 = 0x22;
+pub const SSL_CIPHER: u8 = 0x23;
 
 const MAX_UNIQUE_ID: usize = 128;
 
@@ -190,6 +191,7 @@ fn tls(value: &[u8]) -> Result<Tls, Invalid> {
         match kind {
             SSL_VERSION => keep(&mut tls.version, value).ok_or(Invalid::Tlv(kind))?,
             SSL_CN => keep(&mut tls.common_name, value).ok_or(Invalid::Tlv(kind))?,
+            SSL_CIPHER => keep(&mut tls.cipher, value).ok_or(Invalid::Tlv(kind))?,
             _ => {}
         }
     }

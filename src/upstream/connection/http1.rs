@@ -9,6 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::io::Io;
 use crate::http::{Framing, Method, RequestHead, ResponseHead, encode, field::Fields, parse};
+use crate::upstream::pool::ClientId;
 use crate::upstream::{Open, Server};
 use crate::wire::{Body, Message, ReadError, Reader, Writer};
 
@@ -24,6 +25,8 @@ pub struct Http1 {
     writer: Writer,
     /// It has carried an exchange before this one.
     reused: bool,
+    /// Whose own it is, where the server was told whose connection it has.
+    client: Option<ClientId>,
     /// The response allows another request after it.
     keep_alive: bool,
     request_sent: bool,
@@ -31,13 +34,14 @@ pub struct Http1 {
 
 impl Http1 {
     /// A connection that was just made.
-    pub fn new(io: Io, open: Open) -> Self {
+    pub fn new(io: Io, open: Open, client: Option<ClientId>) -> Self {
         Self {
             io,
             open,
             reader: Reader::default(),
             writer: Writer::default(),
             reused: false,
+            client,
             keep_alive: true,
             request_sent: false,
         }
@@ -46,6 +50,11 @@ impl Http1 {
     /// The server at the other end.
     pub const fn server(&self) -> &Arc<Server> {
         self.open.server()
+    }
+
+    /// Whose own it is, if some client's.
+    pub const fn client(&self) -> Option<ClientId> {
+        self.client
     }
 
     /// Whether it has carried an exchange before this one.

@@ -3,21 +3,25 @@
 //! The connection is driven by a task of its own; an exchange is a stream of it, and ends with a
 //! reset when it is let go early.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{self, Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::io::Io;
+use super::pulse::{Condition, Heard, Pulse};
 use crate::http::field::{Fields, Id};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::{Open, Server};
@@ -44,12 +48,19 @@ pub struct Shared {
     used: Cell<bool>,
     /// When its last exchange ended.
     rests_since: Cell<Instant>,
+    pulse: Pulse,
+    /// It was asked whether it is there, and is silent so far.
+    doubtful: Cell<bool>,
+    /// The task that drives it.
+    driver: OnceCell<AbortHandle>,
 }
 
 impl Shared {
     /// Makes a connection over a byte stream, and has it driven by a task of this thread.
     pub async fn connect(io: Io, open: Open) -> Result<Rc<Self>, h2::Error> {
-        let (sender, connection) = handshake(io).await?;
+        let (io, heard) = Heard::new(io);
+        let (sender, mut connection) = handshake(io).await?;
+        let pulse = Pulse::new(connection.ping_pong(), heard);
         let shared = Rc::new(Self {
             sender,
             open,
@@ -57,24 +68,49 @@ impl Shared {
             retired: Cell::new(false),
             used: Cell::new(false),
             rests_since: Cell::new(Instant::now()),
+            pulse,
+            doubtful: Cell::new(false),
+            driver: OnceCell::new(),
         });
         let watched = Rc::downgrade(&shared);
-        tokio::task::spawn_local(async move {
+        let driver = tokio::task::spawn_local(async move {
             let _ = connection.await;
             if let Some(shared) = watched.upgrade() {
                 shared.retired.set(true);
             }
         });
+        let _ = shared.driver.set(driver.abort_handle());
         Ok(shared)
     }
 
     /// Whether another exchange can begin on it.
     pub fn has_room(&self) -> bool {
-        !self.retired.get() && self.streams.get() < self.sender.current_max_send_streams()
+        !self.retired.get()
+            && !self.doubtful.get()
+            && self.streams.get() < self.sender.current_max_send_streams()
+    }
+
+    /// Looks whether the server is still there; `limit` is for how long it may say nothing while
+    /// exchanges wait, before it is asked and again after. False: it is not, and what waited for it
+    /// has failed.
+    pub fn tend(&self, limit: Duration) -> bool {
+        if self.retired.get() && self.streams.get() == 0 {
+            return true; // it is about to be let go
+        }
+        let condition = self.pulse.look(self.streams.get() > 0, limit);
+        self.doubtful.set(condition != Condition::Well);
+        if condition != Condition::Dead {
+            return true;
+        }
+        self.retired.set(true);
+        if let Some(driver) = self.driver.get() {
+            driver.abort();
+        }
+        false
     }
 
     /// Whether it is of no more use: nobody can begin an exchange, or nobody has for long.
-    pub fn is_over(&self, keep: std::time::Duration) -> bool {
+    pub fn is_over(&self, keep: Duration) -> bool {
         self.streams.get() == 0 && (self.retired.get() || self.rests_since.get().elapsed() >= keep)
     }
 
@@ -88,15 +124,10 @@ impl Shared {
 }
 
 /// Speaks HTTP/2 over a byte stream: a handle to ask by, and what has to be polled.
-async fn handshake(
-    io: Io,
-) -> Result<
-    (
-        SendRequest<Bytes>,
-        impl Future<Output = Result<(), h2::Error>>,
-    ),
-    h2::Error,
-> {
+async fn handshake<I>(io: I) -> Result<(SendRequest<Bytes>, client::Connection<I>), h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
     Builder::new()
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)

@@ -95,6 +95,15 @@ impl Plan {
         self.route(path, move |exchange| exchange.send(bytes))
     }
 
+    /// Echoes a path once the gate is open.
+    pub fn gated(self, path: &str, gate: &Gate) -> Self {
+        let gate = gate.clone();
+        self.route(path, move |exchange| {
+            gate.pass();
+            exchange.echo()
+        })
+    }
+
     /// Listens on a port of its own.
     pub fn start(self) -> Origin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

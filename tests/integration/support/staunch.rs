@@ -36,6 +36,11 @@ impl Site {
         Self(format!("names = {names:?}\n"))
     }
 
+    /// Whose TLS is passed through to an upstream.
+    pub fn passed(names: &[&str], upstream: &str) -> Self {
+        Self(format!("names = {names:?}\npassthrough = {upstream:?}\n"))
+    }
+
     /// The one for clients that name none.
     pub fn default(mut self) -> Self {
         self.0.push_str("default = true\n");
@@ -68,6 +73,7 @@ pub struct Builder {
     tables: BTreeMap<String, BTreeMap<String, String>>,
     certificates: Vec<String>,
     sites: Vec<Site>,
+    streams: Vec<String>,
     root: Option<Arc<Root>>,
     environment: Vec<(String, String)>,
 }
@@ -146,6 +152,18 @@ impl Builder {
         self.sites.clear();
     }
 
+    /// Adds a `[[stream]]` on a port, with these lines.
+    pub fn stream(mut self, port: &Port, lines: &str) -> Self {
+        let listen = format!("listen = [\"{}\"]\n", port.address());
+        self.streams.push(listen + lines);
+        self
+    }
+
+    /// Takes all streams away.
+    pub fn clear_streams(&mut self) {
+        self.streams.clear();
+    }
+
     /// Adds an `[upstream.NAME]`.
     pub fn upstream(self, name: &str, servers: &[&str]) -> Self {
         self.set(&format!("upstream.{name}.servers"), format!("{servers:?}"))
@@ -202,6 +220,9 @@ impl Builder {
         }
         for site in &self.sites {
             write!(text, "\n[[site]]\n{}", site.0).unwrap();
+        }
+        for stream in &self.streams {
+            write!(text, "\n[[stream]]\n{stream}").unwrap();
         }
         text
     }
@@ -301,6 +322,7 @@ impl Staunch {
             tables: BTreeMap::new(),
             certificates: Vec::new(),
             sites: Vec::new(),
+            streams: Vec::new(),
             root: None,
             environment: Vec::new(),
             ports,

@@ -14,10 +14,10 @@ fn a_whole_chain_is_complete_and_trusted() {
     assert_eq!(facts.chain_length, 2);
     assert!(facts.chain_complete && facts.trusted && facts.server_usage);
     assert_eq!(facts.key_type, KeyType::EcdsaP256);
-    assert_eq!(facts.issuer, "Test Intermediate");
+    assert_eq!(*facts.issuer, *"Test Intermediate");
     assert_eq!(facts.chain_not_after, day(60));
     assert_eq!(
-        facts.names,
+        *facts.names,
         [
             Name::Dns("example.com".into()),
             Name::Wildcard("example.com".into()),

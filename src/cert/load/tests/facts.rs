@@ -55,7 +55,7 @@ fn only_names_that_a_client_can_match_are_kept() {
 #[test]
 fn names_with_nul_or_beyond_ascii_are_left_out() {
     let loaded = bundle(fixture("odd-names.pem"), &Roots::empty()).unwrap();
-    assert_eq!(loaded.facts().names, [Name::Dns("good.test".into())]);
+    assert_eq!(*loaded.facts().names, [Name::Dns("good.test".into())]);
     let notes = loaded.facts().notes.join("\n");
     for word in ["'bad\u{fffd}.test'", "is not ASCII", "5 bytes"] {
         assert!(notes.contains(word), "{word}: {notes}");
@@ -67,13 +67,13 @@ fn names_with_nul_or_beyond_ascii_are_left_out() {
 fn a_common_name_is_no_name() {
     let world = World::new();
     let loaded = world.verified(&Leaf::new(&[]));
-    assert_eq!(loaded.facts().names, []);
+    assert_eq!(*loaded.facts().names, []);
     assert!(!loaded.covers("leaf"));
     let faults = loaded.faults(NOW);
     assert_eq!(faults[0].reason, Reason::NamesLost);
     assert!(faults[0].detail.contains("no subject alternative name"));
     let v1 = bundle(fixture("v1.pem"), &Roots::empty()).unwrap();
-    assert_eq!(v1.facts().names, []);
+    assert_eq!(*v1.facts().names, []);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn serial_and_fingerprint_are_as_openssl_writes_them() {
     let leaf = Leaf::new(&["a.test"])
         .with(|params| params.serial_number = Some(SerialNumber::from_slice(&[0xab, 0x01])));
     let loaded = leaf.self_signed().load(&Roots::empty()).unwrap();
-    assert_eq!(loaded.facts().serial, "ab01");
+    assert_eq!(*loaded.facts().serial, *"ab01");
     // printf abc | openssl dgst -sha256
     assert_eq!(
         x509::sha256(b"abc").to_string(),
