@@ -14,13 +14,16 @@ use crate::http::framing::BodyError;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::Upstream;
 use crate::upstream::connection::Connection;
-use crate::wire::{Body, Deadline, ReadError};
+use crate::wire::{Body, Deadline, ReadError, rest};
 
 /// Interim responses that are passed on before a server is taken for broken.
 const MAX_INTERIM: usize = 64;
 
 /// Bytes of a request's body that are kept for a further try.
 const MAX_KEPT: u64 = 64 << 10;
+
+/// Bytes of a body that are moved before others have their turn.
+const TURN: u64 = 256 << 10;
 
 /// How far the request's body got.
 #[derive(Debug)]
@@ -124,7 +127,12 @@ impl Upload {
     ) -> Result<(Stall, bool), Failure> {
         let mut moved = false;
         let mut stall = Stall::Server;
+        let turn = self.taken;
         while !self.done && !self.refused {
+            if self.taken - turn >= TURN {
+                rest(cx);
+                break;
+            }
             if self.resent < self.kept.len() {
                 match server.poll_send(cx, &self.kept[self.resent..]) {
                     Poll::Pending => break,
@@ -299,7 +307,12 @@ pub async fn response<C: Client>(
     poll_fn(|cx| {
         let (_, mut moved) = upload.poll(cx, client, server)?;
         let mut stall = Stall::Server;
+        let turn = sent;
         while !ended {
+            if sent - turn >= TURN {
+                rest(cx);
+                break;
+            }
             match server.poll_body(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::BrokenBody(error))),

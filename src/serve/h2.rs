@@ -1,12 +1,14 @@
-//! One HTTP/2 connection of a client (RFC 9113): a task for the connection, one for each stream.
+//! One HTTP/2 connection of a client (RFC 9113), in one task: its streams share the connection's turn,
+//! so that a client with a hundred streams gets no more of the thread than one with a single request.
 
 mod websocket;
 
-use std::future::poll_fn;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::stream::{FuturesUnordered, Stream};
 use h2::ext::Protocol;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
@@ -16,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::Service;
+use super::gather::Gather;
 use super::linger::{self, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
@@ -41,8 +44,8 @@ const MAX_RESETS: usize = 32;
 /// Serves streams until one side closes.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     io: I,
-    service: &Rc<Service>,
-    peer: &Rc<Peer>,
+    service: &Service,
+    peer: &Peer,
     guard: &Guard,
 ) {
     let local = &service.local;
@@ -50,7 +53,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let limits = *local.world().limits();
     let meter = Meter::new(io, timeouts.send);
     let tokens = meter.tokens();
-    let mut io = Shared::new(meter);
+    let mut io = Shared::new(Gather::new(meter));
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -76,26 +79,27 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     };
+    io.with(Gather::hold);
     let mut idle = Deadline::default();
     idle.set(timeouts.idle);
     let mut ending = false;
     let mut overdone = false;
     let mut was_idle = true;
     let mut requests = 0;
+    let mut streams = Streams::new();
     let end = poll_fn(|cx| {
+        // What they have to say is sent below.
+        poll_streams(&mut streams, cx);
+        let before = requests;
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
-                    tokio::task::spawn_local(stream(
-                        request,
-                        respond,
-                        Rc::clone(service),
-                        Rc::clone(peer),
-                        tokens.clone(),
-                    ));
+                    let (client, head) = open(request, respond, service, tokens.clone());
+                    // Boxed: a set of large futures would make every connection large.
+                    streams.push(Box::pin(stream(client, head, service, peer)));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -105,6 +109,14 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(End::Broken);
                 }
             }
+        }
+        if requests > before {
+            poll_streams(&mut streams, cx);
+        }
+        // What all streams had to say since the last time goes out together.
+        if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
+            debug!(client = %peer.client, %error, "HTTP/2 connection");
+            return Poll::Ready(End::Broken);
         }
         if tokens.are_spent() && !overdone {
             overdone = true;
@@ -147,11 +159,31 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         Poll::Pending
     })
     .await;
+    // The connection's own end has let go of its half by now, and what is left of streams sees it.
+    drop(connection);
+    if end == End::Broken {
+        // Why it ends may still get through.
+        poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
+    }
+    poll_fn(|cx| {
+        poll_streams(&mut streams, cx);
+        match streams.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
     if end == End::InOrder {
-        // The connection's own end has let go of its half by now.
-        drop(connection);
         linger::close(&mut io).await;
     }
+}
+
+/// The streams of a connection.
+type Streams<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+/// Lets those streams go on that have something to go on with.
+fn poll_streams(streams: &mut Streams<'_>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {}
 }
 
 /// How a connection ended.
@@ -163,15 +195,17 @@ enum End {
     Broken,
 }
 
-async fn stream(
+/// A request, as the proxy sees it. What `h2` made of its head is let go of at once: hundreds may be
+/// under way.
+fn open(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    service: Rc<Service>,
-    peer: Rc<Peer>,
+    service: &Service,
     tokens: Tokens,
-) {
+) -> (Http2Client, Result<RequestHead, Refusal>) {
     let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
+    let max_fields = service.local.world().limits().request_fields;
+    let head = import(&parts, body.is_end_stream(), max_fields);
     let mut client = Http2Client {
         body,
         chunk: Bytes::new(),
@@ -182,17 +216,25 @@ async fn stream(
         tokens,
         tunnel: Tunnel::None,
     };
-    let head = import(&parts, ended, service.local.world().limits().request_fields);
     let opened = head.and_then(|mut head| {
         if head.upgrade {
             client.tunnel = Tunnel::Asked(Opening::ask(&mut head)?);
         }
         Ok(head)
     });
-    match opened {
-        Ok(head) => service.handle(&peer, head, &mut client).await,
+    (client, opened)
+}
+
+async fn stream(
+    mut client: Http2Client,
+    head: Result<RequestHead, Refusal>,
+    service: &Service,
+    peer: &Peer,
+) {
+    match head {
+        Ok(head) => service.handle(peer, head, &mut client).await,
         Err(refusal) => {
-            proxy::refuse(&service.local, &peer, &mut client, refusal.into()).await;
+            proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
         }
     }
 }
