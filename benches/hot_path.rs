@@ -21,6 +21,7 @@ use staunch::http::host::Host;
 use staunch::http::{Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
+use staunch::proxy::rules::material::Material;
 use staunch::upstream::Upstreams;
 
 #[global_allocator]
@@ -98,13 +99,21 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     }
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
     let previous = Upstreams::default();
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &previous);
-    let table = Table::build(&config.sites, &upstreams);
+    let upstreams = Upstreams::build(
+        &config.upstreams,
+        &config.timeouts,
+        &[],
+        &Clock::system(),
+        &previous,
+    );
+    let table = Table::build(&config, &upstreams, &Material::default());
+    let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = parse::request(head, 100).expect("a head");
     let authority = host(count / 2);
     bencher.bench_local(|| {
         let host = Host::parse(black_box(authority.as_bytes())).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        table.site(site).upstream(black_box(b"/api/items")).is_ok()
+        table.site(site).route(black_box(&head)).is_ok()
     });
 }
 

@@ -9,11 +9,13 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use staunch::clock::Clock;
 use staunch::config;
 use staunch::http::host::Host;
 use staunch::http::{Framing, Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
+use staunch::proxy::rules::material::Material;
 use staunch::upstream::Upstreams;
 use staunch::wire::{Body, Message, Reader, Writer};
 
@@ -129,11 +131,19 @@ fn route(times: u32) {
         .collect();
     let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
     let none = Upstreams::default();
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &none);
-    let table = Table::build(&config.sites, &upstreams);
+    let upstreams = Upstreams::build(
+        &config.upstreams,
+        &config.timeouts,
+        &[],
+        &Clock::system(),
+        &none,
+    );
+    let table = Table::build(&config, &upstreams, &Material::default());
+    let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
+    let head = parse::request(head, 100).expect("a head");
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        let _ = black_box(table.site(site).upstream(black_box(b"/api/items")).is_ok());
+        let _ = black_box(table.site(site).route(black_box(&head)).is_ok());
     }
 }

@@ -35,6 +35,7 @@ pub mod refusals;
 pub mod run;
 pub mod sink;
 pub mod store;
+pub mod upstream_tls;
 pub mod words;
 pub mod world;
 

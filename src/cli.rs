@@ -5,9 +5,11 @@
 pub mod accept;
 pub mod certs;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod drill;
 pub mod import;
+pub mod man;
 pub mod probe;
 pub mod run;
 pub mod upgrade;
@@ -51,6 +53,10 @@ enum Command {
     Drill(drill::Args),
     /// Write the configuration of another program as one of staunch's
     Import(import::Args),
+    /// Print what makes a shell complete this program's arguments
+    Completions(completions::Args),
+    /// Print the manual page, or write those of all commands into a folder
+    Man(man::Args),
 }
 
 /// How a command ends. The numbers are part of the interface.
@@ -95,6 +101,8 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => upgrade::run(args),
         Command::Drill(args) => drill::run(args),
         Command::Import(args) => import::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     exit.into()
 }

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 mod address;
 mod check;
+mod compression;
 mod default;
 mod diagnostic;
 mod flags;
@@ -23,6 +24,7 @@ mod limits;
 mod load;
 mod read;
 mod reference;
+mod rules;
 mod section;
 mod sink;
 mod stream;
@@ -33,10 +35,15 @@ mod units;
 mod upstream;
 mod value;
 
+pub use compression::{Coding, Compression, Effort, MediaRange};
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
+pub use rules::{
+    Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
+    RouteTimeouts, Rules, Setting, Template, Trace, Variable,
+};
 pub use stream::{Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
@@ -62,10 +69,14 @@ pub struct Config {
     pub workers: Workers,
     /// Where certificates come from, in the order of the file.
     pub certificates: Vec<CertificateSource>,
+    /// What holds for all sites, and for requests that reach none.
+    pub defaults: Rules,
     /// Sites, in the order of the file.
     pub sites: Vec<Site>,
     /// Upstreams by name. One given as a URL in a site or route is here under that URL.
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
+    /// Name servers to ask in place of the system's.
+    pub dns: Vec<SocketAddr>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// Bounds on what clients may ask for.
@@ -178,23 +189,17 @@ pub struct Site {
     pub names: Vec<SiteName>,
     /// The site for clients that name none (`default = true`); else the first site is.
     pub default: bool,
-    /// Sorted by descending length of path, so that the first match is the longest prefix. A
-    /// site's own `upstream` is the route with the path `/`.
+    /// In the order in which they are tried: exact ones, expressions in the order of the file,
+    /// prefixes by descending length. What a site does itself is the route with the path `/`.
     pub routes: Vec<Route>,
+    /// The rules that hold where no route does, the defaults among them.
+    pub rules: Rules,
     /// What it asks of TLS.
     pub tls: Arc<SiteTls>,
     /// Requests of all clients.
     pub rate: Option<Rate>,
-}
-
-/// One `[[site.route]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Path prefix, beginning with `/`. `/api/` matches below it; `/api` matches itself and
-    /// anything below `/api/`, not `/apiary`.
-    pub path: Arc<str>,
-    /// Key into [`Config::upstreams`].
-    pub upstream: Arc<str>,
+    /// How responses are compressed, where they are.
+    pub compression: Option<Arc<Compression>>,
 }
 
 /// A server behind.
@@ -210,12 +215,16 @@ pub struct Server {
     pub weight: u32,
     /// Used only while no other is up.
     pub backup: bool,
+    /// Of one that stands for a service (`+srv://`), or was found for it: the domain that it was
+    /// asked for.
+    pub domain: Option<Arc<str>>,
 }
 
 impl Server {
     /// Whether it speaks anything but HTTP (`tcp://`, `tls://`).
     pub fn is_raw(&self) -> bool {
         let scheme = self.url.split("://").next().unwrap_or_default();
+        let scheme = scheme.split('+').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case("tcp") || scheme.eq_ignore_ascii_case("tls")
     }
 }
@@ -229,6 +238,8 @@ pub enum ServerAddress {
     Name(Arc<str>, u16),
     /// A unix socket.
     Unix(PathBuf),
+    /// A service, whose servers the DNS names (SRV records, RFC 2782).
+    Service(Arc<str>),
 }
 
 /// How a server is chosen among several.

@@ -181,6 +181,12 @@ impl RequestHead {
         &target[..end]
     }
 
+    /// What follows the question mark, where there is one.
+    pub fn query(&self) -> Option<&[u8]> {
+        let target = self.target();
+        memchr::memchr(b'?', target).map(|at| &target[at + 1..])
+    }
+
     /// Host and port as the client gave them.
     pub fn authority(&self) -> &[u8] {
         self.fields.slice(self.authority)

@@ -8,7 +8,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub mod haproxy;
 pub mod nginx;
+mod pattern;
+mod site;
 
 /// What came of it.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ impl fmt::Display for Place {
 pub enum Loss {
     /// What it did is not done any more, or is done otherwise.
     Real,
+    /// It is done, in a way that differs where it hardly matters.
+    Slight,
     /// It is of no concern here.
     None,
 }
@@ -60,6 +65,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = match self.loss {
             Loss::Real => "not imported",
+            Loss::Slight => "differs",
             Loss::None => "not needed",
         };
         let Self {

@@ -18,6 +18,7 @@
 //! It is not a client library on purpose: those lock or hash on the hot path, or leave the series of
 //! what is gone in the output for ever.
 
+mod compression;
 mod control;
 mod edge;
 mod handle;
@@ -31,6 +32,7 @@ mod stream;
 mod tls;
 mod upstream;
 
+pub use compression::{Coding, CompressionSeries};
 pub use control::{CertificateCounters, ReloadResult, Reloads, UpgradeResult, Upgrades};
 pub use edge::{Edge, ErrorKind, Handshake, HandshakeFailure, Limit, Timeout, TlsVersion};
 pub use edge::{ListenerSeries, OpenConnection, Protocol};

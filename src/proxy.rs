@@ -5,16 +5,21 @@
 //! response or a broken-off connection in one place; metrics and the access log are written in one
 //! place, whatever happened.
 
+mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod grpc;
 pub mod headers;
 mod identity;
 pub mod limit;
 pub mod local;
+mod own;
+mod path;
 mod preamble;
 mod redirect;
 pub mod route;
+pub mod rules;
 pub mod stream;
 pub mod tunnel;
 
@@ -32,21 +37,25 @@ use crate::config::{Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
+use crate::metrics::{Limit, Timeout};
 use crate::telemetry::access::{self, Record};
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
-use crate::upstream::Upstream;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
-use crate::wire::{Body, Deadline};
-use error::{Failure, Refusal, Side, phrase};
+use crate::wire::Body;
+use compress::{Compressed, Wish};
+use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
 use headers::Hop;
 use limit::{Bucket, Buckets};
 pub use local::{Local, Snapshot};
+use own::Own;
 pub use redirect::redirect;
-use route::{SiteIndex, Table};
+use route::{Action, Route, SiteIndex, Table};
+use rules::material::Material;
+use rules::{Known, Marks, Rules};
 
 /// What requests are served by: one immutable snapshot of the configuration, shared by all threads.
 #[derive(Debug)]
@@ -65,6 +74,8 @@ pub struct World {
     pub client_rate: Option<Buckets>,
     /// Clients whose word on those before them is believed.
     pub forwarded_from: Vec<ipnet::IpNet>,
+    /// What rules were made with.
+    pub material: Material,
 }
 
 /// What is known of the connection that a request came on.
@@ -127,13 +138,14 @@ pub trait Client {
     fn last(&mut self);
 }
 
-/// The methods that are told to whoever asks; others pass too.
-const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
-
 /// What a request was, for metrics and the access log.
 #[derive(Debug, Default)]
-struct Account {
+struct Account<'w> {
     site: Option<SiteIndex>,
+    /// The rules that hold for it, as far as that is known.
+    rules: Option<&'w Rules>,
+    /// What it is known by, where that is asked for.
+    marks: Option<Box<Marks>>,
     status: u16,
     received: u64,
     sent: u64,
@@ -150,12 +162,15 @@ struct Account {
 pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead, client: &mut C) {
     let begin = Instant::now();
     let world = local.world();
-    let mut account = Account::default();
+    let mut account = Account {
+        rules: world.table().rules(),
+        ..Account::default()
+    };
     local.edge().requests_in_flight.inc();
     let result = serve(local, &world, peer, &mut head, client, begin, &mut account).await;
     local.edge().requests_in_flight.dec();
     if let Err(failure) = &result {
-        fail(local, peer, &head, client, &mut account, failure).await;
+        fail(local, &world, peer, &head, client, &mut account, failure).await;
     }
     let took = account.ended.unwrap_or_else(Instant::now) - begin;
     record(
@@ -172,9 +187,12 @@ pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead
 /// Answers a request that could not even be read. `failure` says why.
 pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failure: Failure) {
     let world = local.world();
-    let mut account = Account::default();
+    let mut account = Account {
+        rules: world.table().rules(),
+        ..Account::default()
+    };
     let head = RequestHead::unread();
-    fail(local, peer, &head, client, &mut account, &failure).await;
+    fail(local, &world, peer, &head, client, &mut account, &failure).await;
     record(
         local,
         &world,
@@ -186,43 +204,101 @@ pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failu
     );
 }
 
-async fn serve<C: Client>(
+async fn serve<'w, C: Client>(
     local: &Local,
-    world: &Snapshot,
+    world: &'w Snapshot,
     peer: &Peer,
     head: &mut RequestHead,
     client: &mut C,
     begin: Instant,
-    account: &mut Account,
+    account: &mut Account<'w>,
 ) -> Result<(), Failure> {
     admissible(head)?;
-    let upstream = route(local, world, peer, head, account)?;
+    let route = route(local, world, peer, head, account)?;
     if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
-        return last_hop(local, client, account).await;
+        let own = Own::last_hop(local);
+        return answer(world, peer, head, client, account, own).await;
     }
-    let limit = world.limits().request_body;
+    let limit = route.request_body;
     if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
         && length > limit
     {
         return Err(Refusal::TooLarge.into());
     }
-    let upgrade = headers::to_upstream(head, hop(world, peer));
-    let site = account.site.map(|site| world.table().site(site));
-    identity::replace(&mut head.fields, peer, site);
-    let mut upload = Upload::new(head.framing, limit);
-    let mut deadline = local.deadline();
+    match &route.action {
+        Action::Forward(to) => {
+            let upload = Upload::new(head.framing, limit);
+            forward(
+                local,
+                world,
+                peer,
+                head,
+                client,
+                account,
+                (to, upload, begin),
+            )
+            .await
+        }
+        Action::Redirect { location, status } => {
+            let location = with_known(peer, head, account, |known| {
+                rules::location(location, known)
+            });
+            let own = Own::redirect(local, *status, &location?, head.method);
+            answer(world, peer, head, client, account, own).await
+        }
+        Action::Respond(respond) => {
+            let own = Own::respond(local, respond, account.rules, head.method);
+            answer(world, peer, head, client, account, own).await
+        }
+    }
+}
 
+/// Passes a request on, and the response back.
+async fn forward<C: Client>(
+    local: &Local,
+    world: &Snapshot,
+    peer: &Peer,
+    head: &mut RequestHead,
+    client: &mut C,
+    account: &mut Account<'_>,
+    (to, mut upload, begin): (&route::Forward, Upload, Instant),
+) -> Result<(), Failure> {
+    let (upstream, timeouts) = (&*to.upstream, to.timeouts());
+    let rewritten = match &to.rewrite {
+        Some(rewrite) if head.target() != b"*" => Some(with_known(peer, head, account, |known| {
+            rules::rewritten(rewrite, known)
+        })?),
+        _ => None,
+    };
+    // Read before the request is edited: it is the client's word that counts.
+    let site = account.site.map(|site| world.table().site(site));
+    let compression =
+        (site.and_then(|site| site.compression.as_deref())).map(|terms| (terms, Wish::of(head)));
+    let upgrade = headers::to_upstream(head, hop(world, peer));
+    identity::replace(&mut head.fields, peer, site);
+    // What the client asked for is what the log and the response's rules know.
+    let asked = (head.target, head.authority);
+    if let (Some(rules), Some(marks)) = (account.rules, &account.marks) {
+        rules.to_upstream(head, peer, marks);
+    }
+    if let Some(target) = rewritten {
+        head.target = head.fields.store(&target);
+    }
+    let mut deadline = local.deadline();
     let forward = Forward {
         local,
         world,
         peer,
-        upstream: &upstream,
+        upstream,
+        timeouts,
+        total: to.total(),
         head,
         upgrade: upgrade.as_deref(),
     };
     let result = forward
         .run(client, &mut upload, &mut deadline, begin, account)
         .await;
+    (head.target, head.authority) = asked;
     account.received = upload.taken;
     let Answer {
         connection: mut server,
@@ -238,26 +314,56 @@ async fn serve<C: Client>(
             out.extend_from_slice(&local.date()[..]);
         });
     }
+    if let Some(rules) = account.rules {
+        with_known(peer, head, account, |known| {
+            rules.to_client(&mut response, known)
+        });
+    }
+    let plan = (compression.as_ref().filter(|_| !upgraded)).and_then(|(terms, wish)| {
+        let full = || local.edge().limit(Limit::Compressions);
+        compress::choose(
+            terms,
+            wish,
+            head.method,
+            local.compressing(),
+            &mut response,
+            full,
+        )
+    });
     client.start(response, upgraded)?;
     account.started = true;
     if upgraded {
         account.tunnelled = true;
         // That was for the request; a tunnel may last.
         deadline.unbound();
-        let passed =
-            tunnel::run(client, &mut server, world.timeouts().tunnel, &mut deadline).await?;
+        let passed = tunnel::run(client, &mut server, timeouts.tunnel, &mut deadline).await?;
         account.received = passed.up;
         account.sent = passed.down;
+        if passed.silent {
+            local.edge().timeout(Timeout::Tunnel);
+        }
         return Ok(());
     }
-    let sent = exchange::response(
-        client,
-        &mut server,
-        &mut upload,
-        &upstream.timeouts,
-        &mut deadline,
-    )
-    .await;
+    let sent = match plan {
+        None => exchange::response(client, &mut server, &mut upload, timeouts, &mut deadline).await,
+        // Boxed: not every response need carry room for what few have.
+        Some(plan) => {
+            Box::pin(async {
+                let series = &local.edge().compression;
+                let mut client = Compressed::new(client, plan, series)?;
+                exchange::response(
+                    &mut client,
+                    &mut server,
+                    &mut upload,
+                    timeouts,
+                    &mut deadline,
+                )
+                .await
+                .map(|_| client.output)
+            })
+            .await
+        }
+    };
     account.received = upload.taken;
     if let Err(failure) = &sent
         && failure.is_of_server()
@@ -270,6 +376,34 @@ async fn serve<C: Client>(
     account.ended = Some(now);
     local.pool().put(server, now);
     Ok(())
+}
+
+/// Answers without an upstream.
+async fn answer<C: Client>(
+    world: &Snapshot,
+    peer: &Peer,
+    head: &RequestHead,
+    client: &mut C,
+    account: &mut Account<'_>,
+    own: Own<'_>,
+) -> Result<(), Failure> {
+    account.status = own.status();
+    account.sent = own.length();
+    let rules = account.rules;
+    let own = with_known(peer, head, account, |known| own.by(rules, known));
+    own.deliver(client, world.timeouts().send).await
+}
+
+/// Does something that needs to know of the request.
+fn with_known<T>(
+    peer: &Peer,
+    head: &RequestHead,
+    account: &Account<'_>,
+    work: impl FnOnce(&Known<'_>) -> T,
+) -> T {
+    let none = Marks::default();
+    let marks = account.marks.as_deref().unwrap_or(&none);
+    work(&Known { peer, head, marks })
 }
 
 /// Refuses what a gateway must not pass on, whatever the site.
@@ -288,29 +422,15 @@ fn admissible(head: &RequestHead) -> Result<(), Refusal> {
     }
 }
 
-/// Answers a request that may be forwarded no further (RFC 9110, section 7.6.2).
-async fn last_hop<C: Client>(
+/// Finds the site, then the route; lets the client in, or not.
+fn route<'w>(
     local: &Local,
-    client: &mut C,
-    account: &mut Account,
-) -> Result<(), Failure> {
-    account.status = 204;
-    let mut fields = Fields::with_capacity(128);
-    fields.push(b"Allow", ALLOW);
-    fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
-    let response = ResponseHead::own(204, phrase(204), Framing::None, fields);
-    deliver(local, client, response, &[]).await
-}
-
-/// Finds the site, then the upstream.
-fn route(
-    local: &Local,
-    world: &Snapshot,
+    world: &'w Snapshot,
     peer: &Peer,
     head: &RequestHead,
-    account: &mut Account,
-) -> Result<Arc<Upstream>, Refusal> {
-    let site = match head.authority() {
+    account: &mut Account<'w>,
+) -> Result<&'w Route, Refusal> {
+    let index = match head.authority() {
         [] => world.table().nameless(),
         authority => {
             let host = Host::parse(authority).ok_or(Refusal::Host)?;
@@ -323,11 +443,34 @@ fn route(
             world.table().find(host.as_str())
         }
     };
-    let site = site.ok_or(Refusal::Misdirected)?;
-    account.site = Some(site);
-    identity::admit(peer, world.table().site(site))?;
+    let index = index.ok_or(Refusal::Misdirected)?;
+    account.site = Some(index);
+    let site = world.table().site(index);
+    account.rules = site.rules.as_deref();
+    identity::admit(peer, site)?;
     within_rates(world, peer, account.site)?;
-    world.table().site(site).upstream(head.path()).cloned()
+    let (route, marks) = site.route(head)?;
+    account.rules = route.rules.as_deref();
+    account.marks = marks;
+    if let Some(rules) = account.rules {
+        name(local, world, peer, head, account);
+        rules.admit(peer.client.ip())?;
+    }
+    Ok(route)
+}
+
+/// Gives the request an id and a place in a trace, where its rules want that.
+fn name(
+    local: &Local,
+    world: &Snapshot,
+    peer: &Peer,
+    head: &RequestHead,
+    account: &mut Account<'_>,
+) {
+    if let Some(rules) = account.rules {
+        let marks = account.marks.get_or_insert_default();
+        marks.name(rules, head, world.trusts(peer.client.ip()), local.random());
+    }
 }
 
 /// Whether the name that the handshake asked for is this host, which is in lower case.
@@ -363,10 +506,11 @@ fn hop(world: &Snapshot, peer: &Peer) -> Hop {
 /// Tells the client what went wrong, or breaks off where it is too late for that.
 async fn fail<C: Client>(
     local: &Local,
+    world: &Snapshot,
     peer: &Peer,
     head: &RequestHead,
     client: &mut C,
-    account: &mut Account,
+    account: &mut Account<'_>,
     failure: &Failure,
 ) {
     if let Some(kind) = failure.kind() {
@@ -399,74 +543,20 @@ async fn fail<C: Client>(
         // than is worth reading.
         client.last();
     }
-    let (response, body) = page(
-        account.status,
-        failure.retry_after(),
-        &local.date()[..],
-        head.method == Method::Head,
-    );
-    account.sent = body.len() as u64;
+    if account.marks.is_none() {
+        name(local, world, peer, head, account);
+    }
+    let (status, retry_after) = (account.status, failure.retry_after());
+    let own = match grpc::asks(head) {
+        true => Own::grpc(local, status),
+        false => Own::error(local, status, retry_after, account.rules, head.method),
+    };
     // It failed already; that its explanation cannot be delivered either is no news.
-    let _ = deliver(local, client, response, &body).await;
-}
-
-/// Sends a response of the proxy's own, within the time that any sending has.
-async fn deliver<C: Client>(
-    local: &Local,
-    client: &mut C,
-    response: ResponseHead,
-    body: &[u8],
-) -> Result<(), Failure> {
-    client.start(response, false)?;
-    let mut deadline = Deadline::default();
-    deadline.set(local.world().timeouts().send);
-    let mut rest = body;
-    let mut finished = false;
-    poll_fn(|cx| {
-        while !rest.is_empty() {
-            match client.poll_send(cx, rest)? {
-                Poll::Ready(count) => rest = &rest[count..],
-                Poll::Pending => return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
-            }
-        }
-        if !finished {
-            client.finish(None);
-            finished = true;
-        }
-        match client.poll_flush(cx) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
-        }
-    })
-    .await
-}
-
-/// The response that the proxy makes itself: small, and without a word on what is behind.
-fn page(
-    status: u16,
-    retry_after: Option<u32>,
-    date: &[u8],
-    head_only: bool,
-) -> (ResponseHead, Vec<u8>) {
-    let reason = phrase(status);
-    let body = format!("{status} {reason}\n").into_bytes();
-    let mut fields = Fields::with_capacity(256);
-    fields.push(b"Content-Type", b"text/plain; charset=utf-8");
-    fields.push(b"Content-Length", body.len().to_string().as_bytes());
-    fields.push_with(Id::Date, |out| out.extend_from_slice(date));
-    if status == 405 {
-        fields.push(b"Allow", ALLOW);
-    }
-    if let Some(seconds) = retry_after {
-        fields.push(b"Retry-After", seconds.to_string().as_bytes());
-    }
-    let length = body.len() as u64;
-    let response = ResponseHead::own(status, reason, Framing::Length(length), fields);
-    (response, if head_only { Vec::new() } else { body })
+    let _ = answer(world, peer, head, client, account, own).await;
 }
 
 /// Says in the log what an operator can act upon; what only a client did wrong, at debug level.
-fn report(peer: &Peer, head: &RequestHead, account: &Account, failure: &Failure) {
+fn report(peer: &Peer, head: &RequestHead, account: &Account<'_>, failure: &Failure) {
     let target = String::from_utf8_lossy(head.target());
     let host = String::from_utf8_lossy(head.authority());
     match failure.side() {
@@ -489,7 +579,7 @@ fn record(
     world: &Snapshot,
     peer: &Peer,
     head: &RequestHead,
-    account: &Account,
+    account: &Account<'_>,
     took: Duration,
     failure: Option<&Failure>,
 ) {
@@ -528,7 +618,8 @@ fn record(
                 .map(|identity| identity.fingerprint.as_str()),
             referer: head.fields.get(Id::Referer),
             user_agent: head.fields.get(Id::UserAgent),
-            request_id: None,
+            request_id: account.marks.as_ref().and_then(|marks| marks.request_id()),
+            trace_id: account.marks.as_ref().and_then(|marks| marks.trace_id()),
             error: error.as_deref(),
         });
     });

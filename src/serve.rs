@@ -2,11 +2,13 @@
 //! HTTP/1.1 or HTTP/2 by what was agreed on.
 
 pub mod doors;
+mod gather;
 pub mod h1;
 pub mod h2;
 mod handshake;
 mod linger;
 mod meter;
+mod pace;
 pub mod stream;
 
 use std::io::{self, ErrorKind};
@@ -149,7 +151,7 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
             let stream = Listening::new(done, Rc::clone(&service.local), ends.client);
             if is_h2 {
                 open.becomes(Protocol::Http2);
-                Box::pin(h2::serve(stream, &service, &Rc::new(peer), &guard)).await;
+                Box::pin(h2::serve(stream, &service, &peer, &guard)).await;
             } else {
                 open.becomes(Protocol::Http1);
                 h1::serve(stream, &service, &peer, &guard).await;

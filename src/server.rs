@@ -6,8 +6,10 @@
 mod alerting;
 mod control;
 mod listeners;
+mod maintenance;
 mod predecessor;
 mod reload;
+mod services;
 mod systemd;
 mod upgrade;
 mod upstreams;
@@ -15,7 +17,7 @@ mod upstreams;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,15 +38,18 @@ use crate::metrics::{Registry, Reloads, Upgrades, describe_process};
 use crate::proxy::World;
 use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
+use crate::proxy::rules::material::Material;
 use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
+use crate::upstream::dns::Dns;
 use crate::worker::{self, Command, Handle, Shared};
 use crate::{listen, tls};
 use alerting::Alerting;
 use predecessor::Predecessor;
 pub use predecessor::Start;
+use services::Services;
 use upgrade::Program;
 
 /// How long the last lines of the log may take to be written.
@@ -172,6 +177,9 @@ struct Server {
     tls: tls::Keep,
     /// The system's roots, for servers behind.
     anchors: Vec<TrustAnchor<'static>>,
+    /// Who knows what names stand for.
+    dns: ArcSwap<Dns>,
+    services: Services,
     /// Told after each reload.
     reloaded: Notify,
     telemetry: Arc<Telemetry>,
@@ -236,7 +244,10 @@ impl Server {
             key_log: debugging.key_log()?,
         })?;
         let policies = tls.prepare(&config)?;
-        let world = world(&config, &anchors, &Upstreams::default());
+        let services = Services::default();
+        let material = material(&config, &Material::default());
+        let none = Upstreams::default();
+        let world = world(&config, &anchors, &clock, &services, &none, material);
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -260,6 +271,8 @@ impl Server {
             state,
             tls,
             anchors,
+            dns: ArcSwap::from_pointee(Dns::new(&config.dns)),
+            services,
             reloaded: Notify::new(),
             telemetry,
             access,
@@ -275,9 +288,13 @@ impl Server {
         Ok((server, opening))
     }
 
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Begins to accept.
     fn open(&self, sockets: listeners::Sockets, policies: tls::Prepared) {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = self.config();
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         listeners::give(&workers, sockets, &config.listen, &policies);
         self.tls.commit(policies);
@@ -304,17 +321,40 @@ fn tell_all<T>(
 }
 
 /// What requests are served by, under this configuration.
-fn world(config: &Config, anchors: &[TrustAnchor<'static>], previous: &Upstreams) -> World {
-    let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, anchors, previous);
+fn world(
+    config: &Config,
+    anchors: &[TrustAnchor<'static>],
+    clock: &Clock,
+    services: &Services,
+    previous: &Upstreams,
+    material: Material,
+) -> World {
+    let configured = services.expand(&config.upstreams);
+    let upstreams = Upstreams::build(&configured, &config.timeouts, anchors, clock, previous);
     World {
-        table: Table::build(&config.sites, &upstreams),
+        table: Table::build(config, &upstreams, &material),
         streams: listeners::targets(&config.listen),
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,
         client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
+        material,
     }
+}
+
+/// What rules need from files. That some cannot be read is said and lived with.
+fn material(config: &Config, previous: &Material) -> Material {
+    let (material, faults) = Material::read(config, previous);
+    for fault in faults {
+        warn!(
+            path = %fault.path.display(),
+            error = %fault.error,
+            "an error page cannot be used, and what was there before is; let the user that staunch \
+             runs as read it, and reload"
+        );
+    }
+    material
 }
 
 /// The state directory. That it cannot be used is said and lived with.

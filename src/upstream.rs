@@ -11,6 +11,8 @@ pub mod balance;
 pub mod budget;
 pub mod check;
 pub mod connection;
+pub mod dns;
+pub mod files;
 pub mod gate;
 pub mod health;
 pub mod names;
@@ -25,15 +27,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustls_pki_types::{ServerName, TrustAnchor};
+use arc_swap::ArcSwapOption;
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
 use tracing::{info, warn};
+
+use crate::cert::presented::{PresentedCertificate, describe};
+use crate::clock::Clock;
 
 use crate::config::{self, Balance, Ejection, HashKey, Protocol, ProxyProtocol};
 use crate::config::{ServerAddress, Timeouts};
 use balance::fnv;
 use budget::Budget;
 use gate::Gate;
-use health::{Health, Moment};
+use health::{Health, Moment, Standing};
 use names::Addresses;
 use trust::Trust;
 
@@ -52,8 +58,10 @@ pub struct Server {
     pub address: ServerAddress,
     /// What its name resolves to, where it has one.
     pub addresses: Addresses,
-    /// How to speak TLS to it, if at all; or why that cannot be.
-    pub tls: Option<Result<ServerTls, String>>,
+    /// How to speak TLS to it, if at all.
+    pub tls: Option<ServerTls>,
+    /// The certificate that it presented last.
+    pub presented: ArcSwapOption<Presented>,
     /// What is spoken to it.
     pub protocol: Protocol,
     /// How it is told whose connection it is.
@@ -72,6 +80,14 @@ pub struct ServerTls {
     pub trust: Arc<Trust>,
     /// The name that its certificate must cover.
     pub name: ServerName<'static>,
+}
+
+/// A certificate that a server presented.
+#[derive(Debug)]
+pub struct Presented {
+    der: CertificateDer<'static>,
+    /// What is in it.
+    pub certificate: PresentedCertificate,
 }
 
 /// What a server has to do, counted by all threads.
@@ -186,8 +202,8 @@ pub struct Upstream {
     pub budget: Budget,
     /// How its servers are checked, if they are.
     pub check: Option<config::Health>,
-    /// How often names are resolved again.
-    pub refresh: Duration,
+    /// How often names are resolved again, where not as their records say.
+    pub refresh: Option<Duration>,
     servers: Vec<Arc<Server>>,
     shares: Vec<Share>,
     gates: Vec<Option<Arc<Gate>>>,
@@ -216,6 +232,12 @@ impl Upstream {
     /// All its servers.
     pub fn servers(&self) -> &[Arc<Server>] {
         &self.servers
+    }
+
+    /// How TLS is spoken to each of its servers; it is the same for all of them.
+    pub fn trusts(&self) -> impl Iterator<Item = &Arc<Trust>> {
+        let tls = self.servers.iter().filter_map(|server| server.tls.as_ref());
+        tls.map(|tls| &tls.trust)
     }
 
     /// The gate before a server, where there is one.
@@ -275,6 +297,14 @@ impl Upstream {
         self.ejecting.store(false, Ordering::Release);
     }
 
+    /// Whether another server is up to take what waits for one that is down, and the budget has room
+    /// for it.
+    pub fn can_spare(&self) -> bool {
+        let now = Moment::now();
+        let up = |server: &Arc<Server>| server.health.proven(now) == Standing::Up;
+        self.budget.is_left() && self.servers.iter().any(up)
+    }
+
     /// Whether so many requests in a row failed that it would be left alone, could it be spared.
     pub fn is_failing(&self, server: usize) -> bool {
         let after = self.ejection.after;
@@ -303,11 +333,12 @@ impl Upstreams {
         configured: &BTreeMap<Arc<str>, config::Upstream>,
         timeouts: &Timeouts,
         system: &[TrustAnchor<'static>],
+        clock: &Clock,
         previous: &Self,
     ) -> Self {
         let upstream = |(index, (name, upstream)): (usize, (&Arc<str>, &config::Upstream))| {
             let before = previous.get(name).map(Arc::as_ref);
-            let built = Upstream::new(index, name, upstream, timeouts, system, before);
+            let built = Upstream::new(index, name, upstream, timeouts, system, clock, before);
             (Arc::clone(name), Arc::new(built))
         };
         Self(configured.iter().enumerate().map(upstream).collect())
@@ -322,6 +353,11 @@ impl Upstreams {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.0.values()
     }
+
+    /// How TLS is spoken to each that speaks it.
+    pub fn trusts(&self) -> impl Iterator<Item = &Arc<Trust>> {
+        self.iter().filter_map(|upstream| upstream.trusts().next())
+    }
 }
 
 impl Upstream {
@@ -331,20 +367,28 @@ impl Upstream {
         upstream: &config::Upstream,
         timeouts: &Timeouts,
         system: &[TrustAnchor<'static>],
+        clock: &Clock,
         before: Option<&Self>,
     ) -> Self {
-        let trust = upstream
-            .servers
-            .iter()
-            .any(|server| server.tls)
-            .then(|| before_or_new(name, upstream, system, before));
+        let speaks_tls = upstream.servers.iter().any(|server| server.tls);
+        let trust = speaks_tls.then(|| {
+            let before = before.and_then(|before| before.trusts().next());
+            Trust::load(
+                name,
+                &upstream.tls,
+                upstream.protocol,
+                system,
+                clock,
+                before,
+            )
+        });
         let own = &upstream.timeouts;
         let capacity = &upstream.capacity;
         let mut servers = Vec::with_capacity(upstream.servers.len());
         let mut gates = Vec::with_capacity(upstream.servers.len());
         for server in &upstream.servers {
             let same = before.and_then(|before| {
-                let tls = server_tls(server, upstream, &trust);
+                let tls = server_tls(server, upstream, trust.as_ref());
                 let is_it = |s: &Arc<Server>| s.is_reached_by(server, upstream, tls.as_ref());
                 let at = before.servers.iter().position(is_it)?;
                 Some((&before.servers[at], &before.gates[at]))
@@ -352,7 +396,7 @@ impl Upstream {
             let kept = match same {
                 Some((same, _)) => Arc::clone(same),
                 None => {
-                    let tls = server_tls(server, upstream, &trust);
+                    let tls = server_tls(server, upstream, trust.as_ref());
                     Arc::new(Server::new(server, upstream, tls))
                 }
             };
@@ -399,62 +443,49 @@ impl Upstream {
     }
 }
 
-/// How TLS is spoken to an upstream now; where its files cannot be used, as before.
-fn before_or_new(
-    name: &str,
-    upstream: &config::Upstream,
-    system: &[TrustAnchor<'static>],
-    before: Option<&Upstream>,
-) -> Result<Arc<Trust>, String> {
-    let before = before.and_then(|before| {
-        let mut known = before
-            .servers
-            .iter()
-            .filter_map(|server| server.tls.as_ref());
-        known
-            .find_map(|tls| tls.as_ref().ok())
-            .map(|tls| &tls.trust)
-    });
-    let loaded = Trust::load(&upstream.tls, upstream.protocol, system, before);
-    match (loaded, before) {
-        (Ok(trust), _) => Ok(trust),
-        (Err(error), Some(before)) => {
-            warn!(upstream = %name, %error, "TLS to the upstream stays as it was");
-            Ok(Arc::clone(before))
-        }
-        (Err(error), None) => {
-            warn!(upstream = %name, %error, "TLS to the upstream cannot be used");
-            Err(error)
-        }
-    }
-}
-
 /// How TLS is spoken to a server, if at all.
 fn server_tls(
     server: &config::Server,
     upstream: &config::Upstream,
-    trust: &Option<Result<Arc<Trust>, String>>,
-) -> Option<Result<ServerTls, String>> {
+    trust: Option<&Arc<Trust>>,
+) -> Option<ServerTls> {
     if !server.tls {
         return None;
     }
-    let own = || match &server.address {
-        ServerAddress::Ip(address) => Some(ServerName::from(address.ip())),
-        ServerAddress::Name(name, _) => ServerName::try_from(name.to_string()).ok(),
-        ServerAddress::Unix(_) => None,
+    let named = |name: &str| ServerName::try_from(name.to_owned()).ok();
+    let own = || match (&server.domain, &server.address) {
+        // Who answers for a service's records is not whom clients were sent to (RFC 6125, section
+        // 6.2.1): without this, whoever can forge them could send another's name.
+        (Some(domain), _) => named(domain),
+        (None, ServerAddress::Ip(address)) => Some(ServerName::from(address.ip())),
+        (None, ServerAddress::Name(name, _)) => named(name),
+        (None, ServerAddress::Unix(_) | ServerAddress::Service(_)) => None,
     };
     let given = upstream.tls.name.as_ref();
     let name = given.map_or_else(own, |name| ServerName::try_from(name.to_string()).ok())?;
-    let trust = trust.as_ref()?;
-    Some(trust.clone().map(|trust| ServerTls { trust, name }))
+    let trust = Arc::clone(trust?);
+    Some(ServerTls { trust, name })
 }
 
 impl Server {
-    fn new(
-        server: &config::Server,
-        upstream: &config::Upstream,
-        tls: Option<Result<ServerTls, String>>,
-    ) -> Self {
+    /// Notes what certificate it presented. On the way of each new connection, so that nothing is
+    /// read that was read before.
+    fn presents(&self, chain: Option<&[CertificateDer<'static>]>) {
+        let Some(der) = chain.and_then(<[_]>::first) else {
+            return;
+        };
+        let known = self.presented.load();
+        if known.as_ref().is_some_and(|known| known.der == *der) {
+            return;
+        }
+        if let Some(certificate) = describe(der) {
+            let der = der.clone();
+            self.presented
+                .store(Some(Arc::new(Presented { der, certificate })));
+        }
+    }
+
+    fn new(server: &config::Server, upstream: &config::Upstream, tls: Option<ServerTls>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         Self {
             id: ServerId(NEXT.fetch_add(1, Ordering::Relaxed)),
@@ -462,6 +493,7 @@ impl Server {
             address: server.address.clone(),
             addresses: Addresses::default(),
             tls,
+            presented: ArcSwapOption::empty(),
             protocol: upstream.protocol,
             proxy_protocol: upstream.proxy_protocol,
             health: Health::default(),
@@ -480,11 +512,11 @@ impl Server {
         &self,
         server: &config::Server,
         upstream: &config::Upstream,
-        tls: Option<&Result<ServerTls, String>>,
+        tls: Option<&ServerTls>,
     ) -> bool {
         let same_tls = match (&self.tls, tls) {
             (None, None) => true,
-            (Some(Ok(one)), Some(Ok(other))) => {
+            (Some(one), Some(other)) => {
                 Arc::ptr_eq(&one.trust, &other.trust) && one.name == other.name
             }
             _ => false,

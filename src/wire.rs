@@ -8,9 +8,11 @@
 pub mod buffer;
 pub mod deadline;
 pub mod reader;
+pub mod rest;
 pub mod writer;
 
 pub use buffer::Buffer;
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
+pub use rest::{Rest, rest};
 pub use writer::Writer;

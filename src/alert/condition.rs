@@ -57,6 +57,8 @@ pub enum Code {
     ConfigurationRefused,
     /// An upstream server is down.
     UpstreamDown,
+    /// The certificate that an upstream server presents is about to expire.
+    UpstreamExpiring,
     /// A sink does not take alerts.
     SinkFailing,
     /// The canary's way through the machinery is broken.
@@ -67,7 +69,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for metrics and the runbook.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RenewalOverdue,
         Self::Expiring,
         Self::Expired,
@@ -89,6 +91,7 @@ impl Code {
         Self::RevocationListExpired,
         Self::ConfigurationRefused,
         Self::UpstreamDown,
+        Self::UpstreamExpiring,
         Self::SinkFailing,
         Self::CanaryFailed,
         Self::TestAlert,
@@ -118,6 +121,7 @@ impl Code {
             Self::RevocationListExpired => "revocation_list_expired",
             Self::ConfigurationRefused => "configuration_refused",
             Self::UpstreamDown => "upstream_down",
+            Self::UpstreamExpiring => "upstream_expiring",
             Self::SinkFailing => "sink_failing",
             Self::CanaryFailed => "canary_failed",
             Self::TestAlert => "test_alert",
@@ -148,6 +152,7 @@ impl Code {
             Self::RevocationListExpired => "revocation list EXPIRED",
             Self::ConfigurationRefused => "configuration refused",
             Self::UpstreamDown => "upstream down",
+            Self::UpstreamExpiring => "upstream certificate expiring",
             Self::SinkFailing => "alert sink failing",
             Self::CanaryFailed => "canary failed",
             Self::TestAlert => "test alert",
@@ -169,7 +174,7 @@ impl Code {
             | Self::BrokenChain
             | Self::Revoked => ("certificate", "certificates"),
             Self::NamesUncovered => ("name", "names"),
-            Self::UpstreamDown => ("upstream server", "upstream servers"),
+            Self::UpstreamDown | Self::UpstreamExpiring => ("upstream server", "upstream servers"),
             Self::SinkFailing => ("sink", "sinks"),
             Self::ProbeFailed => ("probe", "probes"),
             _ => ("subject", "subjects"),

@@ -498,7 +498,7 @@ fn habit_threshold(habit: Option<f64>, validity: Validity) -> Option<f64> {
 
 /// The moment when less than this share of the lifetime is left.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // seconds
-fn threshold(validity: Validity, share: f64) -> Timestamp {
+pub(super) fn threshold(validity: Validity, share: f64) -> Timestamp {
     validity
         .not_after
         .plus(-((validity.lifetime() as f64 * share) as i64))

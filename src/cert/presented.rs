@@ -64,7 +64,7 @@ impl Presented {
         for (at, der) in sent.iter().enumerate() {
             match Certificate::parse(der.to_vec()) {
                 Ok(certificate) => {
-                    presented.chain.push(describe(&certificate));
+                    presented.chain.push(in_words(&certificate));
                     parsed.push(certificate);
                 }
                 Err(why) => {
@@ -129,7 +129,14 @@ impl Presented {
     }
 }
 
-fn describe(certificate: &Certificate) -> PresentedCertificate {
+/// One certificate in words; `None` where it is none.
+pub fn describe(der: &CertificateDer<'_>) -> Option<PresentedCertificate> {
+    Certificate::parse(der.to_vec())
+        .ok()
+        .map(|it| in_words(&it))
+}
+
+fn in_words(certificate: &Certificate) -> PresentedCertificate {
     let details = X509Certificate::from_der(&certificate.der).ok();
     let (names, serial) = details.map_or_else(Default::default, |(_, x509)| {
         (names::of(&x509).0, x509::hexadecimal(x509.raw_serial()))

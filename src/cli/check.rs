@@ -4,6 +4,8 @@
 //! counts: last-good copies in the state directory are what is left when everything here has been
 //! ignored.
 
+mod machine;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use crate::cert::select::Choice;
 use crate::cert::{DiskState, Report, Stage};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, SiteName};
+use crate::proxy::rules::material::{Fault, Material};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -50,9 +53,11 @@ pub fn run(args: Args) -> Exit {
     let now = args.at.unwrap_or_else(|| Clock::system().now());
     let roots = Arc::new(Roots::system());
     let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), roots);
-    let verdict = Verdict::of(&config, &inventory, now);
+    let mut verdict = Verdict::of(&config, &inventory, now);
+    verdict.pages = Material::read(&config, &Material::default()).1;
     println!("{}: the configuration is usable", args.config.display());
     print!("{}", verdict.text(now));
+    print!("{}", machine::Machine::this().advice(&config));
     match verdict.is_well() {
         true => Exit::Ok,
         false => Exit::Bad,
@@ -66,6 +71,8 @@ struct Verdict {
     refused: Vec<Report>,
     /// Keys that everybody on this machine may read: no fault of what is served.
     exposed: BTreeSet<PathBuf>,
+    /// Error pages that cannot be used.
+    pages: Vec<Fault>,
 }
 
 /// What one name of a site would be answered with.
@@ -99,11 +106,12 @@ impl Verdict {
             sites,
             refused,
             exposed,
+            pages: Vec::new(),
         }
     }
 
     fn is_well(&self) -> bool {
-        self.refused.is_empty() && self.sites.iter().all(Served::is_well)
+        self.refused.is_empty() && self.pages.is_empty() && self.sites.iter().all(Served::is_well)
     }
 
     fn text(&self, now: Timestamp) -> String {
@@ -145,6 +153,13 @@ impl Verdict {
                     .detail
                     .as_deref()
                     .unwrap_or("it is not what would be served")
+            );
+        }
+        for fault in &self.pages {
+            let _ = write!(
+                text,
+                "\n{fault}\n  do: let the user that staunch runs as read it; until then errors \
+                 have the built-in page\n"
             );
         }
         for key in &self.exposed {

@@ -1,18 +1,25 @@
 //! `staunch import`: the configuration of another program, written anew.
 
+mod verify;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
 use super::Exit;
 use crate::config;
-use crate::import::{Loss, nginx};
+use crate::import::{Loss, haproxy, nginx};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     from: From,
+
+    /// Ask the server that runs now, and staunch with what was imported, the same things, and show
+    /// where they answer differently
+    #[arg(long, value_name = "URL", global = true)]
+    verify: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -22,12 +29,20 @@ enum From {
         /// What it includes is read too, relative to its folder
         file: PathBuf,
     },
+    /// HAProxy's
+    Haproxy {
+        /// The file that it is started with
+        file: PathBuf,
+    },
 }
 
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
-    let From::Nginx { file } = args.from;
-    let imported = match nginx::import(&file) {
+    let imported = match &args.from {
+        From::Nginx { file } => nginx::import(file),
+        From::Haproxy { file } => haproxy::import(file),
+    };
+    let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
             eprintln!("error: {error}");
@@ -42,8 +57,21 @@ pub fn run(args: Args) -> Exit {
         eprintln!("what was written needs a hand before it can be used:\n{report}");
         return Exit::Bad;
     }
-    match imported.notes.iter().any(|note| note.loss == Loss::Real) {
-        true => Exit::Bad,
-        false => Exit::Ok,
+    let alike = match &args.verify {
+        None => true,
+        Some(url) => match verify::run(url, &imported.text) {
+            Ok(found) => {
+                eprint!("{found}");
+                found.is_alike()
+            }
+            Err(why) => {
+                eprintln!("staunch import --verify {url}: {why}");
+                return Exit::Failed;
+            }
+        },
+    };
+    match alike && !imported.notes.iter().any(|note| note.loss == Loss::Real) {
+        true => Exit::Ok,
+        false => Exit::Bad,
     }
 }

@@ -4,7 +4,7 @@
 //! is described instead of refused; then the same questions that a strict client asks, answered in
 //! words. The deadline covers all of it, from the address to the last byte of the handshake.
 
-mod handshake;
+pub(super) mod handshake;
 mod report;
 
 use std::path::PathBuf;
@@ -96,17 +96,17 @@ fn roots(path: &PathBuf) -> Result<Roots, String> {
 
 /// Where to connect.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
-    host: String,
-    port: u16,
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl Target {
-    const PORT: u16 = 443;
+    pub(super) const PORT: u16 = 443;
 
     /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, and, since it is what
     /// people have at hand, a URL.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("https://").unwrap_or(text);
         let rest = rest.split(['/', '?', '#']).next().unwrap_or(rest);
         let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {

@@ -131,6 +131,7 @@ mod tests {
             failures: 4,
             ejections: 1,
             latency_ms: 1.25,
+            certificate_not_after: None,
         };
         let upstreams = [Report {
             name: "api".to_owned(),

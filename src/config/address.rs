@@ -175,6 +175,9 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
             "take it out: credentials in a URL end up in logs, and nothing would send them",
         ));
     }
+    if let Some((scheme, rest)) = text.split_once("+srv://") {
+        return service(text, scheme, rest);
+    }
     let is = |scheme: &str, names: [&str; 2]| names.iter().any(|n| scheme.eq_ignore_ascii_case(n));
     let (tls, default_port, rest) = match text.split_once("://") {
         Some((scheme, rest)) if is(scheme, ["http", "https"]) => match scheme.len() {
@@ -230,6 +233,41 @@ pub(super) fn server(text: &str, folder: &Path) -> Result<Server, Complaint> {
         tls,
         weight: 1,
         backup: false,
+        domain: None,
+    })
+}
+
+/// A service, whose servers the DNS names: `http+srv://_web._tcp.example.com`.
+fn service(text: &str, scheme: &str, rest: &str) -> Result<Server, Complaint> {
+    let scheme = scheme.to_ascii_lowercase();
+    if !["http", "https", "tcp", "tls"].contains(&scheme.as_str()) {
+        return Err(Complaint::new(
+            format!("has a scheme that is not spoken, `{scheme}+srv`"),
+            "services are `http+srv://`, `https+srv://`, and for streams `tcp+srv://`, `tls+srv://`",
+        ));
+    }
+    let name = rest.strip_suffix('/').unwrap_or(rest);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let mut parts = name.splitn(3, '.');
+    let label = |part: Option<&str>| {
+        part.and_then(|part| part.strip_prefix('_'))
+            .is_some_and(|part| super::upstream::token(part).is_ok())
+    };
+    let labelled = label(parts.next()) && label(parts.next());
+    let domain = parts.next().filter(|_| labelled).ok_or_else(|| {
+        Complaint::new(
+            "is not the name of a service",
+            "write it as in `\"http+srv://_web._tcp.example.com\"`, without a port",
+        )
+    })?;
+    let domain = host_name(domain)?;
+    Ok(Server {
+        url: text.into(),
+        address: ServerAddress::Service(name.to_ascii_lowercase().into()),
+        tls: ["https", "tls"].contains(&scheme.as_str()),
+        weight: 1,
+        backup: false,
+        domain: Some(domain),
     })
 }
 
@@ -261,6 +299,7 @@ fn unix_server(path: &str, folder: &Path) -> Result<Server, Complaint> {
         tls: false,
         weight: 1,
         backup: false,
+        domain: None,
     })
 }
 
@@ -328,6 +367,11 @@ pub(super) fn route_path(text: &str) -> Result<Arc<str>, Complaint> {
         (
             "has a character that no path has on the wire",
             "write it percent-encoded, as in `\"/caf%C3%A9\"`",
+        )
+    } else if text.contains("//") || text.split('/').any(|part| matches!(part, "." | "..")) {
+        (
+            "is never asked for like that",
+            "paths are compared with their dot segments and repeated slashes taken out",
         )
     } else {
         return Ok(text.into());

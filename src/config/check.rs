@@ -5,13 +5,17 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::compression::RawCompression;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
+use super::rules::{RawAction, RawRoute};
 use super::section::File;
 use super::stream::{RawStream, Stream};
 use super::tls::{self, RawSiteTls};
-use super::value::{RoutePath, Target};
-use super::{Config, Listen, Rate, Route, Server, Site, SiteName, Upstream};
+use super::value::Target;
+use super::{
+    Action, Config, Listen, Matcher, Rate, Rewrite, Route, Rules, Server, Site, SiteName, Upstream,
+};
 
 /// One `[[site]]`, as it was read.
 pub(super) struct RawSite {
@@ -21,14 +25,23 @@ pub(super) struct RawSite {
     pub(super) routes: Vec<RawRoute>,
     /// Where its TLS is passed through to.
     pub(super) passthrough: Option<At<Target>>,
+    /// The last of the routes is what the site does itself.
+    pub(super) has_own: bool,
+    pub(super) rules: Rules,
     pub(super) tls: RawSiteTls,
     pub(super) rate: Option<Rate>,
+    pub(super) compression: RawCompression,
 }
 
-/// One `[[site.route]]`, or the `upstream` of a site.
-pub(super) struct RawRoute {
-    pub(super) path: At<RoutePath>,
-    pub(super) upstream: At<Target>,
+impl RawSite {
+    /// What is done where a route does not say: what the site does, if that is to pass on.
+    fn upstream(&self) -> Option<&At<Target>> {
+        // The site's own is last.
+        match self.routes.last()?.action.as_ref()? {
+            RawAction::Forward(upstream) if self.has_own => Some(upstream),
+            _ => None,
+        }
+    }
 }
 
 /// One `[upstream.NAME]`, as it was read.
@@ -71,11 +84,12 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
+    let defaults = file.defaults;
     let (passed, terminated): (Vec<_>, Vec<_>) =
         (file.sites.into_iter()).partition(|site| site.passthrough.is_some());
     let sites = terminated
         .into_iter()
-        .map(|site| finish_site(site, &mut upstreams))
+        .map(|site| finish_site(site, &defaults, &mut upstreams))
         .collect();
     let mut passthrough = Vec::new();
     for site in passed {
@@ -103,8 +117,10 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         tls: file.tls.value,
         workers: file.workers,
         certificates: plain(file.certificates),
+        defaults,
         sites,
         upstreams,
+        dns: file.dns,
         timeouts: file.timeouts,
         limits: file.limits,
         drain: file.drain,
@@ -119,22 +135,69 @@ fn plain<T>(all: Vec<At<T>>) -> Vec<T> {
     all.into_iter().map(|at| at.value).collect()
 }
 
-fn finish_site(site: RawSite, upstreams: &mut BTreeMap<Arc<str>, Upstream>) -> Site {
+fn finish_site(
+    site: RawSite,
+    defaults: &Rules,
+    upstreams: &mut BTreeMap<Arc<str>, Upstream>,
+) -> Site {
+    let inherited = site.upstream().cloned();
+    let rules = site.rules.over(defaults);
     let mut routes: Vec<_> = site
         .routes
         .into_iter()
-        .map(|route| Route {
-            path: route.path.value.0,
-            upstream: finish_target(route.upstream, upstreams),
+        .filter_map(|route| {
+            let action = route
+                .action
+                .or_else(|| inherited.clone().map(RawAction::Forward));
+            Some(Route {
+                matcher: route.matcher.value,
+                last: route.last,
+                action: finish_action(action?, route.rewrite, upstreams),
+                rules: route.rules.over(&rules),
+            })
         })
         .collect();
-    routes.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+    routes.sort_by_key(|route| std::cmp::Reverse(order(&route.matcher)));
     Site {
         names: plain(site.names),
         default: site.default.value,
         routes,
+        rules,
         tls: Arc::new(site.tls.value),
         rate: site.rate,
+        compression: site.compression.finish(),
+    }
+}
+
+/// What goes before others is larger. Expressions stay in the order of the file.
+fn order(matcher: &Matcher) -> (u8, usize) {
+    match matcher {
+        Matcher::Exact(_) => (2, 0),
+        Matcher::Regex(_) => (1, 0),
+        Matcher::Prefix(path) => (0, path.len()),
+    }
+}
+
+fn finish_action(
+    action: RawAction,
+    rewrite: Option<Rewrite>,
+    upstreams: &mut BTreeMap<Arc<str>, Upstream>,
+) -> Action {
+    match action {
+        RawAction::Forward(upstream) => Action::Forward {
+            upstream: finish_target(upstream, upstreams),
+            rewrite,
+        },
+        RawAction::Redirect(location, status) => Action::Redirect { location, status },
+        RawAction::Respond {
+            status,
+            body,
+            content_type,
+        } => Action::Respond {
+            status,
+            body,
+            content_type,
+        },
     }
 }
 
@@ -275,10 +338,27 @@ fn names(sites: &[RawSite], cx: &Context<'_>) {
 fn routes(sites: &[RawSite], cx: &Context<'_>) {
     for site in sites {
         let mut firsts = Firsts::new();
-        // The site's own `upstream` is last, so that a fault is shown there.
-        for RawRoute { path, .. } in &site.routes {
-            if let Some(first) = firsts.before(&path.value.0, &path.span) {
-                twice(cx, "path", &path.value.0, &path.span, &first);
+        for RawRoute { matcher, .. } in &site.routes {
+            let (kind, what) = match &matcher.value {
+                Matcher::Exact(_) => (0, "path"),
+                Matcher::Regex(_) => (1, "expression"),
+                Matcher::Prefix(_) => (2, "path"),
+            };
+            let value = matcher.value.to_string();
+            if let Some(first) = firsts.before((kind, value), &matcher.span) {
+                twice(cx, what, &matcher.value, &matcher.span, &first);
+            }
+        }
+        let lost = |route: &&RawRoute| route.action.is_none() && !route.leads;
+        for route in site.routes.iter().filter(lost) {
+            if site.upstream().is_none() {
+                cx.report(
+                    Diagnostic::error(route.matcher.span.clone(), "a route that leads nowhere")
+                        .help(
+                            "write `upstream`, `redirect` or `respond` in it, or `upstream` in its \
+                             site",
+                        ),
+                );
             }
         }
     }
@@ -305,7 +385,10 @@ fn streams(streams: &[RawStream], cx: &Context<'_>) {
 /// What requests are sent to.
 fn http_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
     let routes = file.sites.iter().flat_map(|site| &site.routes);
-    routes.map(|route| &route.upstream)
+    routes.filter_map(|route| match &route.action {
+        Some(RawAction::Forward(upstream)) => Some(upstream),
+        _ => None,
+    })
 }
 
 /// What connections are passed on to.

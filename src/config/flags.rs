@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::diagnostic::{Complaint, Diagnostic, Report};
 use super::load::{absolute, parse_in};
 use super::section::Environment;
-use super::{CertificateSource, Config, Listen, Location, Route, Site, SiteName, address, check};
+use super::{
+    Action, CertificateSource, Config, Listen, Location, Matcher, Route, Rules, Site, SiteName,
+    address, check,
+};
 
 /// What `staunch run` can be told without a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,11 +62,18 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             names: vec![SiteName::Any],
             default: true,
             routes: vec![Route {
-                path: "/".into(),
-                upstream,
+                matcher: Matcher::Prefix("/".into()),
+                last: false,
+                action: Action::Forward {
+                    upstream,
+                    rewrite: None,
+                },
+                rules: Rules::default(),
             }],
+            rules: Rules::default(),
             tls: Arc::default(),
             rate: None,
+            compression: None,
         }],
         upstreams,
         warnings: Report::default(),

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -150,6 +151,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The keys and values of a table whose keys are the user's own, where it is one.
+    pub(super) fn entries(
+        &self,
+        expected: &str,
+    ) -> Option<impl Iterator<Item = (At<Arc<str>>, &'a Spanned<DeValue<'a>>)> + use<'a>> {
+        let DeValue::Table(table) = self.node.get_ref() else {
+            self.wrong_type(expected);
+            return None;
+        };
+        Some(table.iter().map(|(name, node)| {
+            let (value, span) = (name.get_ref().as_ref().into(), name.span());
+            (At { value, span }, node)
+        }))
+    }
+
     /// Says that this is not what was expected.
     pub(super) fn wrong_type(&self, expected: &str) {
         let (found, help) = match self.node.get_ref() {
@@ -280,9 +296,19 @@ impl<'c> Table<'c> {
         shown: String,
         meaning: &'static str,
     ) -> Option<T> {
+        self.take_bounded(key, range, Some(shown), meaning)
+    }
+
+    fn take_bounded<T: FromToml + Show + PartialOrd>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+        shown: Option<String>,
+        meaning: &'static str,
+    ) -> Option<T> {
         let (least, most) = (range.start().show(), range.end().show());
         let form = format!("{}, {least} to {most}", T::FORM);
-        let At { value, span } = self.take(key, meaning, &form, Some(shown))?;
+        let At { value, span } = self.take(key, meaning, &form, shown)?;
         if range.contains(&value) {
             return Some(value);
         }
@@ -313,6 +339,16 @@ impl<'c> Table<'c> {
         meaning: &'static str,
     ) -> Option<T> {
         self.take(key, meaning, T::FORM, None)
+    }
+
+    /// The same, with bounds.
+    pub(super) fn optional_within<T: FromToml + Show + PartialOrd>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+        meaning: &'static str,
+    ) -> Option<T> {
+        self.take_bounded(key, range, None, meaning)
     }
 
     /// A key that must be there. `None` has been reported.
@@ -385,6 +421,35 @@ impl<'c> Table<'c> {
             }
         }
         Table::read(self.cx, section, label, span, entries, read)
+    }
+
+    /// A key whose value is either simple or a table with more to say.
+    pub(super) fn alternative<T: FromToml, R>(
+        &mut self,
+        key: &'static str,
+        section: &'static str,
+        meaning: &'static str,
+        simple: impl FnOnce(T) -> R,
+        read: impl FnOnce(&mut Self) -> Option<R>,
+    ) -> Option<R> {
+        let node = self.entries.and_then(|entries| entries.get(key));
+        let Some(DeValue::Table(table)) = node.map(Spanned::get_ref) else {
+            return self.optional(key, meaning).map(simple);
+        };
+        self.known.push(key);
+        self.note(key, meaning, T::FORM, None);
+        let (label, span) = (format!("[{section}]"), self.place(key).unwrap_or(0..0));
+        Table::read(self.cx, section, label, span, Some(table), read)
+    }
+
+    /// Says what is wrong at a place of this section.
+    pub(super) fn complain(&self, span: &Span, complaint: Complaint) {
+        let message = match self.section {
+            "" => complaint.message,
+            section => format!("`{section}`: {}", complaint.message),
+        };
+        self.cx
+            .report(Diagnostic::error(span.clone(), message).help(complaint.help));
     }
 
     /// The tables `[[key]]`, in their order. What `read` gives up is left out.

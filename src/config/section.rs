@@ -6,17 +6,18 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::check::{RawRoute, RawSite, RawUpstream};
+use super::check::{RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
 use super::read::{At, Table};
+use super::rules;
 use super::stream::{RawStream, stream};
 use super::tls::RawTls;
 use super::upstream::upstream;
-use super::value::{Address, LogLevel, RoutePath, Target};
+use super::value::{Address, LogLevel, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
-    Timeouts, Upgrade, Workers,
+    Rules, Timeouts, Upgrade, Workers,
 };
 
 /// The shortest and longest time that a deadline can be set to: none is off by being zero, and
@@ -61,9 +62,11 @@ pub(super) struct File {
     pub(super) tls: RawTls,
     pub(super) workers: Workers,
     pub(super) certificates: Vec<At<CertificateSource>>,
+    pub(super) defaults: Rules,
     pub(super) sites: Vec<RawSite>,
     pub(super) streams: Vec<RawStream>,
     pub(super) upstreams: Vec<RawUpstream>,
+    pub(super) dns: Vec<std::net::SocketAddr>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
@@ -100,9 +103,11 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         tls: t.section("tls", "tls", super::tls::tls),
         workers: t.section("workers", "workers", |t| workers(t, environment)),
         certificates: t.each("certificate", "certificate", certificate),
+        defaults: t.section("defaults", "defaults", rules::defaults),
         sites: t.each("site", "site", |t, _| Some(site(t))),
         streams: t.each("stream", "stream", stream),
         upstreams: t.named("upstream", "upstream.NAME", upstream),
+        dns: t.section("dns", "dns", dns),
         timeouts: t.section("timeouts", "timeouts", timeouts),
         limits: t.section("limits", "limits", super::limits::limits),
         drain: t.section("drain", "drain", drain),
@@ -255,10 +260,7 @@ fn site(t: &mut Table<'_>) -> RawSite {
         At::nowhere(false),
         "The site for clients that name none. Without any, the first site is.",
     );
-    let upstream: Option<At<Target>> = t.optional(
-        "upstream",
-        "Where requests go that no route matches: a URL, or the NAME of an `[upstream.NAME]`.",
-    );
+    let (own, rules) = rules::site(t);
     let passthrough: Option<At<Target>> = t.optional(
         "passthrough",
         "Where connections go for its names without their TLS being terminated: a URL, or the NAME \
@@ -272,14 +274,11 @@ fn site(t: &mut Table<'_>) -> RawSite {
          answered with 429.",
         "burst",
     );
-    let mut routes = t.each("route", "site.route", route);
-    routes.extend(upstream.map(|upstream| RawRoute {
-        path: At {
-            value: RoutePath("/".into()),
-            span: upstream.span.clone(),
-        },
-        upstream,
-    }));
+    let compression = super::compression::compression(t);
+    let mut routes = t.each("route", "site.route", rules::route);
+    let has_own = own.is_some();
+    // Last, so that a fault of two is shown there.
+    routes.extend(own);
     if names.as_ref().is_some_and(Vec::is_empty) {
         t.cx.report(
             Diagnostic::error(t.span.clone(), "a site without a name")
@@ -288,6 +287,8 @@ fn site(t: &mut Table<'_>) -> RawSite {
     }
     let beside = [
         "upstream",
+        "redirect",
+        "respond",
         "route",
         "tls",
         "client_certificates",
@@ -303,10 +304,13 @@ fn site(t: &mut Table<'_>) -> RawSite {
                 .help("whoever the connections are passed to sees to it; take one of them out"),
         );
     }
-    if !t.has("upstream") && !t.has("route") && !t.has("passthrough") {
+    let leads = ["upstream", "redirect", "respond", "route", "passthrough"];
+    if !leads.iter().any(|key| t.has(key)) {
         t.cx.report_missing(
-            Diagnostic::error(t.span.clone(), "a site that leads nowhere")
-                .help("write `upstream = \"http://host:port\"`, or a `[[site.route]]`"),
+            Diagnostic::error(t.span.clone(), "a site that leads nowhere").help(
+                "write `upstream = \"http://host:port\"`, `redirect`, `respond`, or a \
+                 `[[site.route]]`",
+            ),
         );
     }
     RawSite {
@@ -315,25 +319,21 @@ fn site(t: &mut Table<'_>) -> RawSite {
         default,
         routes,
         passthrough,
+        has_own,
+        rules,
         tls,
         rate,
+        compression,
     }
 }
 
-fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRoute> {
-    let path = t.required(
-        "path",
-        "Prefix of the path; the longest that matches wins. `/api/` is what is below it; `/api` \
-         is that and itself, but not `/apiary`.",
-    );
-    let upstream = t.required(
-        "upstream",
-        "Where its requests go: a URL, or the NAME of an `[upstream.NAME]`.",
-    );
-    Some(RawRoute {
-        path: path?,
-        upstream: upstream?,
-    })
+fn dns(t: &mut Table<'_>) -> Vec<std::net::SocketAddr> {
+    t.or(
+        "servers",
+        Vec::new(),
+        "Name servers that are asked for the names of servers, as `IP:PORT`, in place of those in \
+         `/etc/resolv.conf`.",
+    )
 }
 
 fn timeouts(t: &mut Table<'_>) -> Timeouts {

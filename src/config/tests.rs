@@ -2,6 +2,7 @@
 
 mod faults;
 mod hostile;
+mod rules;
 mod tls;
 
 use std::num::NonZeroUsize;
@@ -27,6 +28,14 @@ fn parse(text: &str) -> Result<Config, Report> {
 /// What is said of `text`, which must not be usable.
 fn refused(text: &str) -> String {
     parse(text).expect_err(text).to_string()
+}
+
+/// Where a route leads.
+fn upstream_of(route: &Route) -> &str {
+    match &route.action {
+        Action::Forward { upstream, .. } => upstream,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A site and a certificate, so that there is nothing to warn of.
@@ -67,6 +76,7 @@ fn the_commented_example_says_the_defaults() {
     assert_eq!(given.tls.choice.settle(), bare.tls.choice.settle());
     assert_eq!(given.tls.tickets, bare.tls.tickets);
     assert_eq!(given.tls.ja4, bare.tls.ja4);
+    assert_eq!(given.defaults, bare.defaults);
     assert_eq!(given.workers, bare.workers);
     assert_eq!(given.timeouts, bare.timeouts);
     assert_eq!(given.limits, bare.limits);
@@ -275,14 +285,14 @@ every = "5m"
     let routes: Vec<_> = site
         .routes
         .iter()
-        .map(|r| (&*r.path, &*r.upstream))
+        .map(|r| (r.matcher.to_string(), upstream_of(r)))
         .collect();
     assert_eq!(
         routes,
         [
-            ("/api/v2/", "https://v2.internal"),
-            ("/api/", "api"),
-            ("/", "http://127.0.0.1:8080"),
+            ("/api/v2/".to_owned(), "https://v2.internal"),
+            ("/api/".to_owned(), "api"),
+            ("/".to_owned(), "http://127.0.0.1:8080"),
         ]
     );
     let v2 = &config.upstreams["https://v2.internal"].servers[0];
@@ -360,7 +370,7 @@ fn flags_make_one_site_for_whatever_name() {
     assert_eq!(config.listen, parse("").unwrap().listen);
     assert_eq!(config.sites[0].names, [SiteName::Any]);
     assert_eq!(
-        &*config.sites[0].routes[0].upstream,
+        upstream_of(&config.sites[0].routes[0]),
         "http://127.0.0.1:8080"
     );
     assert_eq!(config.upstreams.len(), 1);
@@ -430,10 +440,7 @@ fn the_reference_has_every_key_with_its_meaning() {
         find("listen", "https").default.as_deref(),
         Some("[\"[::]:443\"]")
     );
-    assert_eq!(
-        find("site.route", "path").default.as_deref(),
-        Some("required")
-    );
+    assert_eq!(find("site", "names").default.as_deref(), Some("required"));
     assert_eq!(
         find("upstream.NAME", "balance").default.as_deref(),
         Some("\"round-robin\"")

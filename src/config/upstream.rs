@@ -32,8 +32,8 @@ pub struct Upstream {
     pub ejection: Ejection,
     /// How long a server that comes back is eased in.
     pub slow_start: Option<Duration>,
-    /// How often names are resolved again.
-    pub refresh: Duration,
+    /// How often names are resolved again; `None`: as their records say.
+    pub refresh: Option<Duration>,
     /// Active checks.
     pub health: Option<Health>,
     /// What is spoken to its servers.
@@ -58,7 +58,7 @@ impl Upstream {
             capacity: Capacity::default(),
             ejection: Ejection::default(),
             slow_start: None,
-            refresh: default::RESOLVE_EVERY,
+            refresh: None,
             health: None,
             protocol: Protocol::default(),
             tls: UpstreamTls::default(),
@@ -306,8 +306,9 @@ pub(super) fn upstream(t: &mut Table<'_>, name: &str, span: Span) -> Option<RawU
     let servers = t.mixed(
         "servers",
         "upstream.NAME.servers",
-        "`http://host:port`, `https://host:port` or `unix:/path`, one or more; or a table in \
-         braces, `{ url = …, weight = …, backup = … }`.",
+        "`http://host:port`, `https://host:port` or `unix:/path`, one or more; \
+         `http+srv://_service._tcp.domain` for those that SRV records name; or a table in braces, \
+         `{ url = …, weight = …, backup = … }`.",
         server,
     );
     if servers.as_ref().is_some_and(Vec::is_empty) {
@@ -429,11 +430,10 @@ fn settings(t: &mut Table<'_>) -> Upstream {
         "slow_start",
         "How long a server that comes back gets fewer requests than its share, rising to it.",
     );
-    let refresh = t.or_within(
+    let refresh: Option<Within> = t.optional(
         "resolve_every",
-        base.refresh,
-        Duration::from_millis(100)..=LONGEST,
-        "How often the names of servers are resolved again. A name that stops resolving keeps its \
+        "How often the names of servers are resolved again. Without it, as their records in the DNS \
+         say, and every ten seconds where that is not known. A name that stops resolving keeps its \
          last addresses.",
     );
     let has_health = t.has("health");
@@ -475,7 +475,7 @@ fn settings(t: &mut Table<'_>) -> Upstream {
             share: eject_share,
         },
         slow_start: slow_start.map(|time| time.0),
-        refresh,
+        refresh: refresh.map(|every| every.0),
         protocol,
         proxy_protocol: proxy_protocol.map(|version| version.value),
         tls: t.section("tls", "upstream.NAME.tls", tls),
@@ -597,7 +597,8 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
         "interval",
         default::HEALTH_INTERVAL,
         SHORTEST..=LONGEST,
-        "From one check to the next, give or take a tenth.",
+        "From one check to the next, give or take a tenth; a fifth of it once an answer is not as \
+         those before.",
     );
     let timeout = t.or_within(
         "timeout",

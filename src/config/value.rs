@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::address;
+use super::compression::{self, Coding, Effort, MediaRange};
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
 use super::read::Value;
+use super::rules::{Pattern, TraceWord};
 use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
@@ -290,6 +292,8 @@ text! {
     Label, "a name in quotes", "an array of names", |t, _| address::label(t).map(Label);
     RoutePath, "a path prefix such as \"/api/\"", "an array of paths",
         |t, _| address::route_path(t).map(RoutePath);
+    Pattern, "a regular expression such as '^/img/(?<name>.+)[.]png$'", "an array of expressions",
+        |t, _| Pattern::new(t).map_err(|error| unreadable(&error));
     CallUrl, "a URL such as \"https://alerts.example.com/hook\"", "an array of URLs",
         |t, _| address::call_url(t).map(CallUrl);
     MailServer, "the URL of a mail server such as \"smtp://localhost:25\"",
@@ -301,6 +305,9 @@ text! {
         |t, _| address::variable(t).map(Variable);
     TlsName, "a host name such as \"api.internal\"", "an array of host names",
         |t, _| address::tls_name(t).map(TlsName);
+    MediaRange, "a media type such as \"text/html\" or \"text/*\"",
+        "an array of media types such as [\"text/html\", \"application/json\"]",
+        |t, _| compression::media_range(t);
     CookieName, "the name of a cookie, in quotes", "an array of names",
         |t, _| upstream::token(t).map(CookieName);
     HashKey, "\"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"", "an array of hash keys",
@@ -318,6 +325,20 @@ text! {
         };
     AccessLogTarget, "\"off\", \"stdout\", or a path such as \"/var/log/staunch/access.log\"",
         "an array of targets", access_log_target;
+}
+
+/// Why an expression is none: the last line says it, the others draw it.
+fn unreadable(error: &regex::Error) -> Complaint {
+    let said = error.to_string();
+    let last = said.lines().last().unwrap_or_default();
+    Complaint::new(
+        format!(
+            "is no regular expression: {}",
+            last.trim_start_matches("error: ")
+        ),
+        "the syntax is the one of Rust's regex crate, which has no look-around and no \
+         back-references; in TOML, single quotes leave backslashes alone",
+    )
 }
 
 fn path(text: &str, value: Value<'_>) -> Result<PathBuf, Complaint> {
@@ -374,6 +395,16 @@ words! {
         "http2" => Protocol::Http2,
         "auto" => Protocol::Auto,
     };
+    Coding, "\"zstd\", \"br\" or \"gzip\"", {
+        "zstd" => Coding::Zstd,
+        "br" => Coding::Brotli,
+        "gzip" => Coding::Gzip,
+    };
+    Effort, "\"low\", \"medium\" or \"high\"", {
+        "low" => Effort::Low,
+        "medium" => Effort::Medium,
+        "high" => Effort::High,
+    };
     ProxyProtocol, "\"v1\", \"v2\" or \"v2-tls\"", {
         "v1" => ProxyProtocol::V1,
         "v2" => ProxyProtocol::V2,
@@ -387,6 +418,11 @@ words! {
         "information" => Severity::Information,
         "warning" => Severity::Warning,
         "critical" => Severity::Critical,
+    };
+    TraceWord, "\"off\", \"continue\" or \"restart\"", {
+        "off" => TraceWord::Off,
+        "continue" => TraceWord::Continue,
+        "restart" => TraceWord::Restart,
     };
     LogFormat, "\"human\" or \"json\"", {
         "human" => LogFormat::Human,
@@ -404,6 +440,10 @@ words! {
         "command" => SinkType::Command,
         "heartbeat" => SinkType::Heartbeat,
     };
+}
+
+impl ListForm for Coding {
+    const LIST: &'static str = "an array of content codings such as [\"zstd\", \"br\", \"gzip\"]";
 }
 
 /// The `type` of an `[[alerts.sink]]`.
@@ -454,6 +494,7 @@ show_quoted! {
     SocketAddr, ToString::to_string;
     Address, |a| a.0.map(|a| a.to_string()).unwrap_or_default();
     IpNet, ToString::to_string;
+    Arc<str>, ToString::to_string;
     LogLevel, |l| l.0.to_string();
     HashKey, upstream::show_hash_key;
     StatusSet, ToString::to_string;

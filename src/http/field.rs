@@ -355,6 +355,24 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|item| !item.is_empty())
 }
 
+/// Whether a field of this name could be taken by an upstream for one that tells of a client's
+/// certificate (RFC 9440 and others); some make no difference between `-` and `_`.
+pub fn is_claim(name: &[u8]) -> bool {
+    let same = |one: &u8, other: &u8| match one {
+        b'_' => *other == b'-',
+        one => one.eq_ignore_ascii_case(other),
+    };
+    let begins = |with: &[u8]| {
+        name.len() >= with.len() && name.iter().zip(with).all(|(one, other)| same(one, other))
+    };
+    begins(b"client-cert") || begins(b"x-client-cert")
+}
+
+/// Whether this is a token (RFC 9110, section 5.6.2).
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().copied().all(is_token_byte)
+}
+
 /// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
 pub const fn is_token_byte(byte: u8) -> bool {
     matches!(byte,
@@ -425,5 +443,20 @@ mod tests {
         assert_eq!(Id::of(b"X-FORWARDED-for"), Id::XForwardedFor);
         assert_eq!(Id::of(b"X-Forwarded-Fox"), Id::Other);
         assert_eq!(Id::of(b""), Id::Other);
+    }
+
+    #[test]
+    fn what_only_looks_like_one_of_the_fields_is_a_claim_too() {
+        for name in [
+            "Client-Cert",
+            "client_cert",
+            "CLIENT-CERT-CHAIN",
+            "x_Client-cert_SAN",
+        ] {
+            assert!(is_claim(name.as_bytes()), "{name}");
+        }
+        for name in ["client", "X-Client", "Accept", "Client.Cert"] {
+            assert!(!is_claim(name.as_bytes()), "{name}");
+        }
     }
 }

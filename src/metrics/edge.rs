@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compression::CompressionSeries;
 use super::handle::{Counter, Gauge, Histogram};
 use super::label::{Label, Set, label};
 use super::names;
@@ -76,6 +77,8 @@ label! {
         SiteRate = "site_rate",
         /// Frames of HTTP/2 that carry nothing, more than an honest client sends.
         Http2Frames = "http2_frames",
+        /// Responses that a worker compresses at once; more are sent as they are.
+        Compressions = "compressions",
     }
 }
 
@@ -114,6 +117,8 @@ label! {
         Misdirected = "misdirected",
         /// No route of the site matches (404).
         NoRoute = "no_route",
+        /// The client's address is not let in (403).
+        Forbidden = "forbidden",
         /// A rate is exceeded (429).
         TooManyRequests = "too_many_requests",
         /// The head is too large (431).
@@ -122,6 +127,8 @@ label! {
         BodyTooLarge = "body_too_large",
         /// The request took too long to come (408).
         RequestTimeout = "request_timeout",
+        /// There is maintenance (503).
+        Maintenance = "maintenance",
         /// Too much is going on already (503).
         Overloaded = "overloaded",
         /// All servers are thought to be down (503).
@@ -192,6 +199,8 @@ pub struct Edge {
     pub requests_in_flight: Gauge,
     /// Requests whose client went away before the end.
     pub client_aborts: Counter,
+    /// Responses that are compressed.
+    pub compression: CompressionSeries,
 }
 
 impl Edge {
@@ -220,6 +229,7 @@ impl Edge {
             client_alerts: Set::new(registry, names::TLS_CLIENT_ALERTS, &[], "alert"),
             requests_in_flight: names::REQUESTS_IN_FLIGHT.gauge(registry, &[]),
             client_aborts: names::CLIENT_ABORTS.counter(registry, &[]),
+            compression: CompressionSeries::new(registry),
         }
     }
 

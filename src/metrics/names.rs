@@ -159,8 +159,29 @@ pub const PROXY_ERRORS: Metric = metric(
     "Requests that staunch answered with an error of its own, or broke off, by cause",
 );
 
+/// Labels: coding.
+pub const COMPRESSED_RESPONSES: Metric = metric(
+    "staunch_compressed_responses_total",
+    "Responses that staunch compressed, by content coding",
+);
+/// Labels: coding.
+pub const COMPRESSION_INPUT: Metric = metric(
+    "staunch_compression_input_bytes_total",
+    "Bytes of response bodies before they were compressed",
+);
+/// Labels: coding.
+pub const COMPRESSION_OUTPUT: Metric = metric(
+    "staunch_compression_output_bytes_total",
+    "Bytes of response bodies after they were compressed",
+);
+
 // Upstreams.
 
+/// Labels: site.
+pub const SITE_MAINTENANCE: Metric = metric(
+    "staunch_site_maintenance",
+    "1 where the site, or a route of it, answers with 503 for maintenance",
+);
 /// Labels: upstream, server.
 pub const UPSTREAM_UP: Metric = metric(
     "staunch_upstream_up",
@@ -210,6 +231,22 @@ pub const UPSTREAM_EJECTIONS: Metric = metric(
 pub const UPSTREAM_CONNECTIONS_OPEN: Metric = metric(
     "staunch_upstream_connections_open",
     "Connections to a server open now, in use or kept",
+);
+
+/// Labels: upstream, server.
+pub const UPSTREAM_CERTIFICATE_NOT_AFTER: Metric = metric(
+    "staunch_upstream_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that a server presented last",
+);
+/// Labels: upstream.
+pub const UPSTREAM_CLIENT_CERTIFICATE_NOT_AFTER: Metric = metric(
+    "staunch_upstream_client_certificate_not_after_timestamp_seconds",
+    "When the certificate expires that servers are shown",
+);
+/// Labels: upstream.
+pub const UPSTREAM_TLS_STALE: Metric = metric(
+    "staunch_upstream_tls_stale",
+    "1 where the files of TLS to an upstream cannot be used, and what was in use goes on, if anything",
 );
 
 // Connections that are passed on byte by byte.

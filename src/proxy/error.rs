@@ -60,12 +60,18 @@ pub enum Failure {
     /// The server took longer to answer than it may.
     #[error("the server did not answer in time")]
     ResponseTimeout,
+    /// Checks found the server to be down while the request waited for it.
+    #[error("the server went down before it answered")]
+    WentDown,
     /// The server stopped within its response's body.
     #[error("the server stopped sending its response")]
     BodyTimeout,
     /// The server's response ended early or is malformed.
     #[error("the server's response broke off: {0}")]
     BrokenBody(ReadError),
+    /// The response cannot be compressed.
+    #[error("the response cannot be compressed: {0}")]
+    Coding(io::Error),
 }
 
 /// Why a request is refused as it stands.
@@ -89,6 +95,9 @@ pub enum Refusal {
     /// The method is not for a gateway.
     #[error("the method is not allowed")]
     Method,
+    /// An extended CONNECT for something that there is no translation for.
+    #[error("the protocol to connect by is not known")]
+    Protocol,
     /// The body is longer than the limit.
     #[error("the body is longer than the limit")]
     TooLarge,
@@ -101,6 +110,12 @@ pub enum Refusal {
     /// The client asks for more than it may; for how many seconds.
     #[error("the client asks too often")]
     ClientRate(u32),
+    /// The client's address is not let in.
+    #[error("the client's address is not let in")]
+    Forbidden,
+    /// There is maintenance; for how many seconds.
+    #[error("there is maintenance")]
+    Maintenance(u32),
     /// The site is asked for more than it may be; for how many seconds.
     #[error("the site is asked too often")]
     SiteRate(u32),
@@ -112,8 +127,11 @@ impl Refusal {
         match self {
             Self::Head(HeadError::TooLong | HeadError::TooManyFields) => 431,
             Self::Head(HeadError::Version) => 505,
-            Self::Head(HeadError::TransferCoding) => 501,
+            // RFC 9220, section 3, says so of an extended CONNECT.
+            Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
             Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
+            Self::Forbidden => 403,
+            Self::Maintenance(_) => 503,
             Self::Misdirected => 421,
             Self::NoRoute => 404,
             Self::Method => 405,
@@ -134,15 +152,17 @@ impl Failure {
             Self::ClientGone | Self::ClientNotReading => 499,
             Self::ClientBody(_) => 400,
             Self::ClientStalled => 408,
-            Self::Connect(ConnectError::Timeout(_)) | Self::ResponseTimeout | Self::BodyTimeout => {
-                504
-            }
+            Self::Connect(ConnectError::Timeout(_))
+            | Self::ResponseTimeout
+            | Self::WentDown
+            | Self::BodyTimeout => 504,
             Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => 503,
             Self::Connect(_)
             | Self::NoResponse(_)
             | Self::BadHead(_)
             | Self::UnaskedUpgrade
             | Self::BrokenBody(_) => 502,
+            Self::Coding(_) => 500,
         }
     }
 
@@ -165,9 +185,11 @@ impl Failure {
     /// known.
     pub const fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::Refused(Refusal::ClientRate(seconds) | Refusal::SiteRate(seconds)) => {
-                Some(*seconds)
-            }
+            Self::Refused(
+                Refusal::ClientRate(seconds)
+                | Refusal::SiteRate(seconds)
+                | Refusal::Maintenance(seconds),
+            ) => Some(*seconds),
             _ if self.status() == 503 => Some(1),
             _ => None,
         }
@@ -181,9 +203,10 @@ impl Failure {
             | Self::ClientBody(_)
             | Self::ClientStalled
             | Self::ClientNotReading => Side::Client,
-            Self::Connect(ConnectError::Exhausted(_)) | Self::NoServer | Self::Full(_) => {
-                Side::Here
-            }
+            Self::Connect(ConnectError::Exhausted(_))
+            | Self::NoServer
+            | Self::Full(_)
+            | Self::Coding(_) => Side::Here,
             _ => Side::Upstream,
         }
     }
@@ -192,12 +215,14 @@ impl Failure {
     pub const fn kind(&self) -> Option<ErrorKind> {
         Some(match self {
             Self::Refused(refusal) => match refusal.status() {
+                403 => ErrorKind::Forbidden,
                 404 => ErrorKind::NoRoute,
                 408 => ErrorKind::RequestTimeout,
                 413 => ErrorKind::BodyTooLarge,
                 421 => ErrorKind::Misdirected,
                 429 => ErrorKind::TooManyRequests,
                 431 => ErrorKind::HeadTooLarge,
+                503 => ErrorKind::Maintenance,
                 _ => ErrorKind::BadRequest,
             },
             Self::ClientGone | Self::ClientNotReading => return None,
@@ -211,8 +236,9 @@ impl Failure {
             Self::NoServer => ErrorKind::NoServer,
             Self::NoResponse(_) => ErrorKind::UpstreamClosed,
             Self::BadHead(_) | Self::UnaskedUpgrade => ErrorKind::UpstreamMalformed,
-            Self::ResponseTimeout => ErrorKind::UpstreamTimeout,
+            Self::ResponseTimeout | Self::WentDown => ErrorKind::UpstreamTimeout,
             Self::BodyTimeout | Self::BrokenBody(_) => ErrorKind::UpstreamBody,
+            Self::Coding(_) => ErrorKind::Internal,
         })
     }
 
@@ -234,14 +260,15 @@ impl Failure {
             Self::Connect(_) => UpstreamOutcome::Connect,
             Self::NoResponse(_) | Self::BrokenBody(_) => UpstreamOutcome::Closed,
             Self::BadHead(_) | Self::UnaskedUpgrade => UpstreamOutcome::Malformed,
-            Self::ResponseTimeout | Self::BodyTimeout => UpstreamOutcome::Timeout,
+            Self::ResponseTimeout | Self::WentDown | Self::BodyTimeout => UpstreamOutcome::Timeout,
             Self::Full(_) => UpstreamOutcome::Full,
             Self::Refused(_)
             | Self::NoServer
             | Self::ClientGone
             | Self::ClientBody(_)
             | Self::ClientStalled
-            | Self::ClientNotReading => UpstreamOutcome::Aborted,
+            | Self::ClientNotReading
+            | Self::Coding(_) => UpstreamOutcome::Aborted,
         }
     }
 
@@ -268,6 +295,7 @@ impl Failure {
                 Self::NoResponse(_)
                 | Self::BadHead(_)
                 | Self::UnaskedUpgrade
+                | Self::WentDown
                 | Self::ResponseTimeout => idempotent || !sent,
                 _ => false,
             }
@@ -292,25 +320,57 @@ pub struct Progress {
     pub replayable: bool,
 }
 
-/// The reason phrase of a status that the proxy makes itself.
+/// The reason phrase of a status (RFC 9110, section 15; RFC 6585); empty, which is allowed, where
+/// there is none.
 pub const fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
         204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
+        418 => "I'm a Teapot",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
         _ => "",
     }
 }

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::Client;
 use super::error::Failure;
@@ -11,14 +12,18 @@ use crate::config::Timeouts;
 use crate::http::field::Fields;
 use crate::http::framing::BodyError;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
+use crate::upstream::Upstream;
 use crate::upstream::connection::Connection;
-use crate::wire::{Body, Deadline, ReadError};
+use crate::wire::{Body, Deadline, ReadError, rest};
 
 /// Interim responses that are passed on before a server is taken for broken.
 const MAX_INTERIM: usize = 64;
 
 /// Bytes of a request's body that are kept for a further try.
 const MAX_KEPT: u64 = 64 << 10;
+
+/// Bytes of a body that are moved before others have their turn.
+const TURN: u64 = 256 << 10;
 
 /// How far the request's body got.
 #[derive(Debug)]
@@ -122,7 +127,12 @@ impl Upload {
     ) -> Result<(Stall, bool), Failure> {
         let mut moved = false;
         let mut stall = Stall::Server;
+        let turn = self.taken;
         while !self.done && !self.refused {
+            if self.taken - turn >= TURN {
+                rest(cx);
+                break;
+            }
             if self.resent < self.kept.len() {
                 match server.poll_send(cx, &self.kept[self.resent..]) {
                     Poll::Pending => break,
@@ -185,7 +195,12 @@ enum Stall {
     Server,
 }
 
-/// Sends the request and waits for the head of the final response; interim ones are passed on.
+/// How often a request that waits looks whether its server has gone down.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Sends the request and waits for the head of the final response; interim ones are passed on. It
+/// does not wait for a server that checks have found to be down where `elsewhere` has another for
+/// it.
 pub async fn request<C: Client>(
     client: &mut C,
     server: &mut Connection,
@@ -193,9 +208,13 @@ pub async fn request<C: Client>(
     upload: &mut Upload,
     timeouts: &Timeouts,
     deadline: &mut Deadline,
+    elsewhere: Option<&Upstream>,
 ) -> Result<ResponseHead, Failure> {
     let mut interim = 0;
-    deadline.set(timeouts.upstream_response);
+    let mut left = timeouts.upstream_response;
+    // The part of what is left that the deadline is set to.
+    let part = |left: Duration| elsewhere.map_or(left, |_| left.min(LOOK));
+    deadline.set(part(left));
     let mut waiting = Stall::Server;
     poll_fn(|cx| {
         loop {
@@ -212,21 +231,30 @@ pub async fn request<C: Client>(
             };
             if moved || stall != waiting {
                 waiting = stall;
+                left = timeouts.upstream_response;
                 deadline.set(match stall {
                     Stall::Client => timeouts.request_body,
-                    Stall::Server => timeouts.upstream_response,
+                    Stall::Server => part(left),
                 });
             }
             if upload.done && client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
-            if deadline.poll(cx).is_ready() {
-                return Poll::Ready(Err(match waiting {
-                    Stall::Client => Failure::ClientStalled,
-                    Stall::Server => Failure::ResponseTimeout,
-                }));
+            if deadline.poll(cx).is_pending() {
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            if waiting == Stall::Client {
+                return Poll::Ready(Err(Failure::ClientStalled));
+            }
+            left = left.saturating_sub(part(left));
+            if left.is_zero() || deadline.left() == Some(Duration::ZERO) {
+                return Poll::Ready(Err(Failure::ResponseTimeout));
+            }
+            let is_down = server.server().health.is_down();
+            if is_down && upload.is_replayable() && elsewhere.is_some_and(Upstream::can_spare) {
+                return Poll::Ready(Err(Failure::WentDown));
+            }
+            deadline.set(part(left));
         }
     })
     .await
@@ -279,7 +307,12 @@ pub async fn response<C: Client>(
     poll_fn(|cx| {
         let (_, mut moved) = upload.poll(cx, client, server)?;
         let mut stall = Stall::Server;
+        let turn = sent;
         while !ended {
+            if sent - turn >= TURN {
+                rest(cx);
+                break;
+            }
             match server.poll_body(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::BrokenBody(error))),

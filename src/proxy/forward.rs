@@ -12,7 +12,7 @@ use tracing::debug;
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
 use super::{Account, Client, Local, Peer, Snapshot, preamble};
-use crate::config::Protocol;
+use crate::config::{Protocol, Timeouts};
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
 use crate::upstream::balance::Tried;
@@ -29,6 +29,9 @@ pub(super) struct Forward<'a> {
     pub(super) world: &'a Snapshot,
     pub(super) peer: &'a Peer,
     pub(super) upstream: &'a Upstream,
+    /// The deadlines that hold, for the whole request too.
+    pub(super) timeouts: &'a Timeouts,
+    pub(super) total: Option<Duration>,
     pub(super) head: &'a RequestHead,
     pub(super) upgrade: Option<&'a [u8]>,
 }
@@ -49,6 +52,8 @@ struct Attempt {
     reused: bool,
     /// Some of the request may have reached the server.
     sent: bool,
+    /// The server was asked whether it is there, and was silent.
+    given_up: bool,
 }
 
 impl Forward<'_> {
@@ -60,11 +65,11 @@ impl Forward<'_> {
         upload: &mut Upload,
         deadline: &mut Deadline,
         mut begin: Instant,
-        account: &mut Account,
+        account: &mut Account<'_>,
     ) -> Result<Answer, Failure> {
         let upstream = self.upstream;
         upstream.budget.pay();
-        if let Some(total) = upstream.total {
+        if let Some(total) = self.total {
             deadline.bound(total);
         }
         let idempotent = self.head.method.is_idempotent();
@@ -119,7 +124,7 @@ impl Forward<'_> {
             };
             series.outcome(failure.outcome());
             let no_response = matches!(failure, Failure::NoResponse(_));
-            let died_at_rest = no_response && attempt.reused;
+            let died_at_rest = no_response && attempt.reused && !attempt.given_up;
             let untouched = died_at_rest || (no_response && !attempt.sent);
             if failure.is_of_server() && !died_at_rest {
                 upstream.failed(server, Moment::of(now), &failure);
@@ -167,7 +172,7 @@ impl Forward<'_> {
         deadline: &mut Deadline,
         attempt: &mut Attempt,
     ) -> Result<Answer, Failure> {
-        let timeouts = &self.upstream.timeouts;
+        let timeouts = self.timeouts;
         let server = &self.upstream.servers()[index];
         let pass = match self.upstream.gate(index) {
             None => None,
@@ -209,6 +214,8 @@ impl Forward<'_> {
         };
         attempt.reused = connection.is_reused();
         connection.send_head(self.head, upgrade);
+        let checked = self.upstream.check.is_some() && self.head.method.is_idempotent();
+        let elsewhere = checked.then_some(self.upstream);
         let response = exchange::request(
             client,
             &mut connection,
@@ -216,9 +223,11 @@ impl Forward<'_> {
             upload,
             timeouts,
             deadline,
+            elsewhere,
         )
         .await;
         attempt.sent = connection.has_sent();
+        attempt.given_up = connection.is_given_up();
         if response.as_ref().is_err_and(Failure::is_of_server) {
             connection.retire();
         }

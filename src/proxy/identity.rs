@@ -12,8 +12,7 @@ use smallvec::SmallVec;
 use super::Peer;
 use super::error::Refusal;
 use super::route::Site;
-use crate::http::field::Fields;
-use crate::tls::identity::is_claim;
+use crate::http::field::{Fields, is_claim};
 
 /// Whether a site is served on this connection.
 pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {

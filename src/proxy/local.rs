@@ -10,8 +10,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::World;
+use super::compress::Room;
 use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
+use super::rules::Random;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
@@ -42,6 +44,8 @@ pub struct Local {
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
     deadlines: RefCell<Vec<Deadline>>,
+    compressing: Room,
+    random: Random,
 }
 
 impl Local {
@@ -70,7 +74,9 @@ impl Local {
             access,
             draining,
             certificates,
+            random: Random::new(),
             deadlines: RefCell::default(),
+            compressing: Room::default(),
         }
     }
 
@@ -83,6 +89,11 @@ impl Local {
             deadline,
             of: &self.deadlines,
         }
+    }
+
+    /// How many responses are compressed.
+    pub(super) const fn compressing(&self) -> &Room {
+        &self.compressing
     }
 
     /// Whether the certificate of a connection for `name` covers `host` too.
@@ -98,6 +109,11 @@ impl Local {
             *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
         }
         Rc::clone(&snapshot)
+    }
+
+    /// For ids of requests and traces.
+    pub const fn random(&self) -> &Random {
+        &self.random
     }
 
     /// This worker's upstream connections.

@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use super::error::{Failure, Refusal};
-use super::{Account, Client, Local, Peer, deliver, fail, record};
-use crate::http::field::{Fields, Id};
+use super::own::Own;
+use super::{Account, Client, Local, Peer, fail, record};
 use crate::http::host::Host;
-use crate::http::{Framing, Method, RequestHead, ResponseHead};
+use crate::http::{Method, RequestHead};
 
 /// Answers with 308 (RFC 9110, section 15.4.9), which keeps the method, to the same host and path
 /// at the port where HTTPS is.
@@ -24,11 +24,14 @@ pub async fn redirect<C: Client>(
         ..Account::default()
     };
     let result = match location(&head, port) {
-        Ok(location) => deliver(local, client, response(local, &location), &[]).await,
+        Ok(location) => {
+            let own = Own::redirect(local, 308, &location, head.method);
+            own.deliver(client, world.timeouts().send).await
+        }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &result {
-        fail(local, peer, &head, client, &mut account, failure).await;
+        fail(local, &world, peer, &head, client, &mut account, failure).await;
     }
     record(
         local,
@@ -61,14 +64,6 @@ fn location(head: &RequestHead, port: u16) -> Result<Vec<u8>, Failure> {
         target => location.extend_from_slice(target),
     }
     Ok(location)
-}
-
-fn response(local: &Local, location: &[u8]) -> ResponseHead {
-    let mut fields = Fields::with_capacity(256 + location.len());
-    fields.push(b"Location", location);
-    fields.push(b"Content-Length", b"0");
-    fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
-    ResponseHead::own(308, "Permanent Redirect", Framing::None, fields)
 }
 
 #[cfg(test)]

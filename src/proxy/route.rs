@@ -1,12 +1,20 @@
-//! Which site and which upstream a request is for.
+//! Which site and which route a request is for.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Refusal;
 use super::limit::Bucket;
-use crate::config::{self, SiteName, SiteTls};
+use super::path;
+use super::path::{clean, is_prefix, normalise};
+use super::rules::material::Material;
+use super::rules::{self, Marks, Rules, encode_path};
+use crate::config::{
+    self, Compression, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts, SiteName, SiteTls,
+    Template, Timeouts,
+};
+use crate::http::RequestHead;
 use crate::upstream::{Upstream, Upstreams};
 
 /// Identifies a site within one table, for tables beside it.
@@ -29,14 +37,121 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// What it may still be asked for, where that is limited.
     pub rate: Option<Bucket>,
-    /// The longest path first.
-    routes: Vec<Route>,
+    /// How its responses are compressed, where they are.
+    pub compression: Option<Arc<Compression>>,
+    /// The rules that hold where no route does.
+    pub rules: Option<Arc<Rules>>,
+    /// Routes for one path, by that.
+    exact: HashMap<Box<[u8]>, Route>,
+    /// Routes with an expression, in their order.
+    patterns: Vec<(Expression, Route)>,
+    /// The longest first.
+    prefixes: Vec<Prefix>,
+}
+
+/// What is done with some requests of a site.
+#[derive(Debug)]
+pub struct Route {
+    /// What is done.
+    pub action: Action,
+    /// The rules that hold, those of its site among them.
+    pub rules: Option<Arc<Rules>>,
+    /// Bytes that a request's body may have.
+    pub request_body: Option<u64>,
+    /// Something in it needs to know what follows its path.
+    uses_rest: bool,
+}
+
+/// What is done with a request.
+#[derive(Debug)]
+pub enum Action {
+    /// It goes to an upstream.
+    Forward(Forward),
+    /// The client is sent elsewhere.
+    Redirect {
+        /// Where to.
+        location: Template,
+        /// With which status.
+        status: u16,
+    },
+    /// It is answered as it is written.
+    Respond(Respond),
+}
+
+/// The way to an upstream.
+#[derive(Debug)]
+pub struct Forward {
+    /// Which one.
+    pub upstream: Arc<Upstream>,
+    /// How the path is written anew.
+    pub rewrite: Option<Rewrite>,
+    /// The route's own deadlines, where it has any.
+    own: Option<Box<(Timeouts, Option<Duration>)>>,
+}
+
+/// A response that is written in the configuration.
+#[derive(Debug)]
+pub struct Respond {
+    /// The status.
+    pub status: u16,
+    /// The body; `None`: one for the status.
+    pub body: Option<Arc<str>>,
+    /// Its type.
+    pub content_type: Arc<str>,
+}
+
+impl Forward {
+    /// The deadlines that hold.
+    pub fn timeouts(&self) -> &Timeouts {
+        self.own
+            .as_ref()
+            .map_or(&self.upstream.timeouts, |own| &own.0)
+    }
+
+    /// The deadline for the whole request.
+    pub fn total(&self) -> Option<Duration> {
+        self.own.as_ref().map_or(self.upstream.total, |own| own.1)
+    }
+}
+
+/// An expression, and which of its groups have names.
+#[derive(Debug)]
+struct Expression {
+    pattern: Pattern,
+    groups: Vec<usize>,
+}
+
+impl Expression {
+    fn new(pattern: &Pattern) -> Self {
+        let names = pattern.regex().capture_names().enumerate();
+        Self {
+            pattern: pattern.clone(),
+            groups: names.filter_map(|(at, name)| name.map(|_| at)).collect(),
+        }
+    }
+
+    /// The values of its groups where it matches.
+    fn find(&self, path: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let regex = self.pattern.regex();
+        if self.groups.is_empty() {
+            return regex.is_match(path).then(Vec::new);
+        }
+        let found = regex.captures(path)?;
+        let value = |&at: &usize| {
+            let group = found.get(at).map_or(&b""[..], |group| group.as_bytes());
+            encode_path(group)
+        };
+        Some(self.groups.iter().map(value).collect())
+    }
 }
 
 #[derive(Debug)]
-struct Route {
-    path: Arc<str>,
-    upstream: Arc<Upstream>,
+struct Prefix {
+    /// As paths are compared.
+    path: Box<[u8]>,
+    /// No expression is tried where this is the longest.
+    last: bool,
+    route: Route,
 }
 
 /// All sites and routes of a configuration.
@@ -48,13 +163,18 @@ pub struct Table {
     any: Option<SiteIndex>,
     /// For requests that name no host, which only HTTP/1.0 may.
     nameless: Option<SiteIndex>,
+    /// For requests that reach no site.
+    rules: Option<Arc<Rules>>,
 }
 
 impl Table {
     /// Builds it. A configuration names only upstreams that exist.
-    pub fn build(sites: &[config::Site], upstreams: &Upstreams) -> Self {
-        let mut table = Self::default();
-        for (index, site) in sites.iter().enumerate() {
+    pub fn build(config: &Config, upstreams: &Upstreams, material: &Material) -> Self {
+        let mut table = Self {
+            rules: Rules::new(&config.defaults, material).map(Arc::new),
+            ..Self::default()
+        };
+        for (index, site) in config.sites.iter().enumerate() {
             let index = SiteIndex(index);
             for name in &site.names {
                 match name {
@@ -70,9 +190,15 @@ impl Table {
             if site.default || table.nameless.is_none() {
                 table.nameless = Some(index);
             }
-            table.sites.push(Site::build(site, upstreams));
+            let built = Site::build(site, &config.limits, upstreams, material);
+            table.sites.push(built);
         }
         table
+    }
+
+    /// The rules for requests that reach no site.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.rules.as_deref()
     }
 
     /// All sites, in the order of the configuration.
@@ -105,174 +231,223 @@ impl Table {
 }
 
 impl Site {
-    fn build(site: &config::Site, upstreams: &Upstreams) -> Self {
-        let routes = site
-            .routes
-            .iter()
-            .filter_map(|route| {
-                let upstream = Arc::clone(upstreams.get(&route.upstream)?);
-                Some(Route {
-                    path: Arc::clone(&route.path),
-                    upstream,
-                })
-            })
-            .collect();
+    fn build(
+        site: &config::Site,
+        limits: &Limits,
+        upstreams: &Upstreams,
+        material: &Material,
+    ) -> Self {
+        let rules = Rules::new(&site.rules, material).map(Arc::new);
         let label = match &site.names[..] {
             [SiteName::Exact(name), ..] => Arc::clone(name),
             [SiteName::Wildcard(parent), ..] => format!("*.{parent}").into(),
             [SiteName::Any, ..] | [] => "*".into(),
         };
-        Self {
+        let mut built = Self {
             label,
             tls: Arc::clone(&site.tls),
             rate: site.rate.map(Bucket::new),
-            routes,
+            compression: site.compression.clone(),
+            rules: rules.clone(),
+            exact: HashMap::new(),
+            patterns: Vec::new(),
+            prefixes: Vec::new(),
+        };
+        for route in &site.routes {
+            // Most routes have no rules of their own.
+            let rules = match route.rules == site.rules {
+                true => rules.clone(),
+                false => Rules::new(&route.rules, material).map(Arc::new),
+            };
+            let Some(ready) = Route::build(route, rules, limits, upstreams) else {
+                continue;
+            };
+            let normal = |path: &str| {
+                let normal = normalise(path.as_bytes()).map(|path| path.into_owned());
+                normal
+                    .unwrap_or_else(|| path.as_bytes().to_vec())
+                    .into_boxed_slice()
+            };
+            match &route.matcher {
+                Matcher::Exact(path) => {
+                    built.exact.insert(normal(path), ready);
+                }
+                Matcher::Regex(pattern) => {
+                    built.patterns.push((Expression::new(pattern), ready));
+                }
+                Matcher::Prefix(path) => built.prefixes.push(Prefix {
+                    path: normal(path),
+                    last: route.last,
+                    route: ready,
+                }),
+            }
         }
+        built
+            .prefixes
+            .sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+        built
     }
 
-    /// The upstream of the longest prefix that matches. The path is compared as an upstream would
-    /// read it, so that a prefix cannot be walked around by `/a/../b` or `%61`.
-    pub fn upstream(&self, path: &[u8]) -> Result<&Arc<Upstream>, Refusal> {
+    /// The route for a request, and what it found in the path. The path is compared as an upstream
+    /// would read it, so that a route cannot be walked around by `/a/../b` or `%61`.
+    pub fn route(&self, head: &RequestHead) -> Result<(&Route, Option<Box<Marks>>), Refusal> {
         // Most sites have one route, and most paths are plain.
-        if let [only] = &self.routes[..]
-            && &*only.path == "/"
+        if let [only] = &self.prefixes[..]
+            && *only.path == *b"/"
+            && self.exact.is_empty()
+            && self.patterns.is_empty()
         {
-            return Ok(&only.upstream);
+            return only.route.with_rest(head, b"/");
         }
-        let path = normalise(path).ok_or(Refusal::Path)?;
-        self.routes
-            .iter()
-            .find(|route| is_prefix(route.path.as_bytes(), &path))
-            .map(|route| &route.upstream)
-            .ok_or(Refusal::NoRoute)
+        let path = normalise(head.path()).ok_or(Refusal::Path)?;
+        if !self.exact.is_empty()
+            && let Some((path, route)) = self.exact.get_key_value(&*path)
+        {
+            return route.with_rest(head, path);
+        }
+        let mut prefixes = self.prefixes.iter();
+        let prefix = prefixes.find(|prefix| is_prefix(&prefix.path, &path));
+        if prefix.is_none_or(|prefix| !prefix.last) {
+            for (expression, route) in &self.patterns {
+                if let Some(groups) = expression.find(&path) {
+                    let marks = (!groups.is_empty()).then(|| Marks::of_groups(groups));
+                    return Ok((route, marks.map(Box::new)));
+                }
+            }
+        }
+        let prefix = prefix.ok_or(Refusal::NoRoute)?;
+        prefix.route.with_rest(head, &prefix.path)
+    }
+
+    /// Its routes, in no order that matters.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        let patterns = self.patterns.iter().map(|(_, route)| route);
+        let prefixes = self.prefixes.iter().map(|prefix| &prefix.route);
+        self.exact.values().chain(patterns).chain(prefixes)
     }
 }
 
-/// Whether `prefix` covers `path` on the boundary of a segment.
-fn is_prefix(prefix: &[u8], path: &[u8]) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || prefix.ends_with(b"/") || rest.starts_with(b"/"))
+impl Route {
+    fn build(
+        route: &config::Route,
+        rules: Option<Arc<Rules>>,
+        limits: &Limits,
+        upstreams: &Upstreams,
+    ) -> Option<Self> {
+        let (mut uses_rest, mut value) = (false, None);
+        let action = match &route.action {
+            config::Action::Forward { upstream, rewrite } => {
+                match rewrite {
+                    Some(Rewrite::Prefix(_)) => uses_rest = true,
+                    Some(Rewrite::Path(template)) => value = Some(template),
+                    None => {}
+                }
+                let upstream = Arc::clone(upstreams.get(upstream)?);
+                Action::Forward(Forward {
+                    own: deadlines(&route.rules.timeouts, &upstream),
+                    rewrite: rewrite.clone(),
+                    upstream,
+                })
+            }
+            config::Action::Redirect { location, status } => {
+                value = Some(location);
+                Action::Redirect {
+                    location: location.clone(),
+                    status: *status,
+                }
+            }
+            config::Action::Respond {
+                status,
+                body,
+                content_type,
+            } => Action::Respond(Respond {
+                status: *status,
+                body: body.clone(),
+                content_type: Arc::clone(content_type),
+            }),
+        };
+        let request_body = match &route.rules.request_body {
+            None => limits.request_body,
+            Some(setting) => setting.on().copied(),
+        };
+        Some(Self {
+            uses_rest: uses_rest || rules::uses_rest(rules::templates(&route.rules).chain(value)),
+            action,
+            rules,
+            request_body,
+        })
+    }
+
+    /// Itself, and what follows its path, where something needs that.
+    fn with_rest(
+        &self,
+        head: &RequestHead,
+        own: &[u8],
+    ) -> Result<(&Self, Option<Box<Marks>>), Refusal> {
+        if !self.uses_rest {
+            return Ok((self, None));
+        }
+        let path = clean(head.path()).ok_or(Refusal::Path)?;
+        let mut rest = path::after(&path, own).to_vec();
+        if let Some(query) = head.query() {
+            rest.push(b'?');
+            rest.extend_from_slice(query);
+        }
+        Ok((self, Some(Box::new(Marks::of_rest(rest)))))
+    }
 }
 
-/// Percent-decodes, merges slashes and removes dot segments (RFC 3986, section 5.2.4); `None` when
-/// the path leaves the root. For comparison only: what is forwarded is what the client sent.
-fn normalise(path: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let plain = memchr::memchr(b'%', path).is_none()
-        && memchr::memmem::find(path, b"/.").is_none()
-        && memchr::memmem::find(path, b"//").is_none();
-    if plain {
-        return Some(Cow::Borrowed(path));
+/// A route's own deadlines, over those of its upstream.
+fn deadlines(
+    own: &RouteTimeouts,
+    upstream: &Upstream,
+) -> Option<Box<(Timeouts, Option<Duration>)>> {
+    if *own == RouteTimeouts::default() {
+        return None;
     }
-    let decoded = percent_decode(path);
-    let mut out: Vec<&[u8]> = Vec::new();
-    let mut ends_open = false;
-    for segment in decoded.split(|&byte| byte == b'/') {
-        ends_open = matches!(segment, b"" | b"." | b"..");
-        match segment {
-            b"" | b"." => {}
-            b".." => {
-                out.pop()?;
-            }
-            _ => out.push(segment),
-        }
-    }
-    let mut path = Vec::with_capacity(decoded.len());
-    for segment in &out {
-        path.push(b'/');
-        path.extend_from_slice(segment);
-    }
-    if ends_open {
-        path.push(b'/');
-    }
-    Some(Cow::Owned(path))
-}
-
-fn percent_decode(path: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| byte.and_then(|&byte| (byte as char).to_digit(16));
-    let mut out = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while let Some(&byte) = path.get(at) {
-        match (byte, digit(path.get(at + 1)), digit(path.get(at + 2))) {
-            #[allow(clippy::cast_possible_truncation)] // two hexadecimal digits
-            (b'%', Some(high), Some(low)) => {
-                out.push((high << 4 | low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
+    let wider = upstream.timeouts;
+    let timeouts = Timeouts {
+        upstream_response: own.response.unwrap_or(wider.upstream_response),
+        upstream_idle: own.idle.unwrap_or(wider.upstream_idle),
+        request_body: own.request_body.unwrap_or(wider.request_body),
+        send: own.send.unwrap_or(wider.send),
+        tunnel: own.tunnel.unwrap_or(wider.tunnel),
+        ..wider
+    };
+    Some(Box::new((timeouts, own.total.or(upstream.total))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn normal(path: &str) -> Option<String> {
-        normalise(path.as_bytes()).map(|path| String::from_utf8_lossy(&path).into_owned())
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::http::parse;
+
+    fn config(text: &str) -> Config {
+        config::parse(text, std::path::Path::new("/s.toml")).unwrap()
     }
 
-    #[test]
-    fn paths_are_compared_as_an_upstream_would_read_them() {
-        for (path, expected) in [
-            ("/", Some("/")),
-            ("/a/b", Some("/a/b")),
-            ("/a/./b", Some("/a/b")),
-            ("/a/../b", Some("/b")),
-            ("//a//b/", Some("/a/b/")),
-            ("/%61pi/", Some("/api/")),
-            ("/a/%2e%2E/b", Some("/b")),
-            ("/a/%2fb", Some("/a/b")),
-            ("/a/..", Some("/")),
-            ("/..", None),
-            ("/a/../../b", None),
-            ("/100%", Some("/100%")),
-            ("/%zz", Some("/%zz")),
-        ] {
-            assert_eq!(normal(path).as_deref(), expected, "{path}");
-        }
+    fn build(config: &Config) -> Table {
+        let upstreams = Upstreams::build(
+            &config.upstreams,
+            &config.timeouts,
+            &[],
+            &Clock::system(),
+            &Upstreams::default(),
+        );
+        Table::build(config, &upstreams, &Material::default())
     }
 
-    #[test]
-    fn a_prefix_ends_with_a_segment() {
-        for (prefix, path, expected) in [
-            ("/", "/x", true),
-            ("/api", "/api", true),
-            ("/api", "/api/x", true),
-            ("/api", "/apiary", false),
-            ("/api/", "/api/x", true),
-            ("/api/", "/api", false),
-        ] {
-            assert_eq!(
-                is_prefix(prefix.as_bytes(), path.as_bytes()),
-                expected,
-                "{prefix} {path}"
-            );
-        }
-    }
-
-    fn table(names: &[&[SiteName]]) -> Table {
-        let sites: Vec<_> = names
-            .iter()
-            .map(|names| config::Site {
-                names: names.to_vec(),
-                default: false,
-                rate: None,
-                routes: vec![],
-                tls: Arc::default(),
-            })
-            .collect();
-        Table::build(&sites, &Upstreams::default())
+    fn table(names: &[&str]) -> Table {
+        let site = |names: &&str| format!("[[site]]\nnames = {names}\nrespond = 200\n");
+        build(&config(&names.iter().map(site).collect::<String>()))
     }
 
     #[test]
     fn an_exact_name_comes_before_a_wildcard_before_any() {
-        let exact = SiteName::Exact("a.example.com".into());
-        let wildcard = SiteName::Wildcard("example.com".into());
-        let table = table(&[&[SiteName::Any], &[wildcard], &[exact]]);
+        let table = table(&["['*']", "['*.example.com']", "['a.example.com']"]);
         let find = |host| table.find(host).map(SiteIndex::get);
         assert_eq!(find("a.example.com"), Some(2));
         assert_eq!(find("b.example.com"), Some(1));
@@ -283,7 +458,59 @@ mod tests {
 
     #[test]
     fn without_a_site_for_any_an_unknown_host_has_none() {
-        let table = table(&[&[SiteName::Exact("a.test".into())]]);
+        let table = table(&["['a.test']"]);
         assert_eq!(table.find("b.test"), None);
+    }
+
+    /// Which body a site answers with.
+    fn body(table: &Table, target: &str) -> Result<String, Refusal> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        let head = parse::request(head.as_bytes(), 100).unwrap();
+        let (route, _) = table.sites()[0].route(&head)?;
+        match &route.action {
+            Action::Respond(respond) => Ok(respond.body.as_deref().unwrap_or_default().to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn exact_goes_before_expressions_before_the_longest_prefix() {
+        let route = |key: &str, path: &str, body: &str| {
+            format!("[[site.route]]\n{key} = '{path}'\nrespond = 200\nbody = '{body}'\n")
+        };
+        let table = build(&config(
+            &["[[site]]\nnames = ['a.test']\n".to_owned()]
+                .into_iter()
+                .chain([
+                    route("path", "/", "root"),
+                    route("path", "/img/", "img"),
+                    route("path", "/static/", "static") + "final = true\n",
+                    route("regex", "[.]png$", "png"),
+                    route("regex", "(?i)[.]PNG$", "never"),
+                    route("exact", "/img/one.png", "one"),
+                    route("path", "/caf%C3%A9/", "coffee"),
+                ])
+                .collect::<String>(),
+        ));
+        for (target, expected) in [
+            ("/", "root"),
+            ("/img", "root"),
+            ("/img/", "img"),
+            ("/img/one.png", "one"),
+            ("/img/o%6ee.png?x", "one"),
+            ("/img//one.png", "one"),
+            ("/img/one.png/", "img"),
+            ("/img/two.png", "png"),
+            ("/x.PNG", "never"),
+            ("/img/two.%70ng", "png"),
+            ("/img/two.png?.jpg", "png"),
+            ("/img/two.jpg?.png", "img"),
+            ("/static/two.png", "static"),
+            ("/caf%C3%A9/x", "coffee"),
+            ("/caf%c3%a9/x", "coffee"),
+        ] {
+            assert_eq!(body(&table, target).unwrap(), expected, "{target}");
+        }
+        assert_eq!(body(&table, "/../x"), Err(Refusal::Path));
     }
 }

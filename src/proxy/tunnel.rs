@@ -26,6 +26,8 @@ pub struct Passed {
     pub up: u64,
     /// To the client.
     pub down: u64,
+    /// It was closed because both ends were silent.
+    pub silent: bool,
 }
 
 /// Passes bytes both ways until both ends have closed, one of them breaks, or both are silent for
@@ -52,6 +54,7 @@ pub async fn run<C: Client>(
             deadline.set(silence);
         }
         if deadline.poll(cx).is_ready() {
+            passed.silent = true;
             return Poll::Ready(Ok(passed));
         }
         Poll::Pending

@@ -1,10 +1,15 @@
-//! One HTTP/2 connection of a client (RFC 9113): a task for the connection, one for each stream.
+//! One HTTP/2 connection of a client (RFC 9113), in one task: its streams share the connection's turn,
+//! so that a client with a hundred streams gets no more of the thread than one with a single request.
 
-use std::future::poll_fn;
-use std::rc::Rc;
+mod websocket;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::stream::{FuturesUnordered, Stream};
+use h2::ext::Protocol;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{HeaderName, HeaderValue};
@@ -13,16 +18,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::Service;
+use super::gather::Gather;
 use super::linger::{self, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
-use crate::http::field::{Fields, Id};
+use crate::http::field::{Fields, Id, is_token};
 use crate::http::framing::may_be_trailer;
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
 use crate::wire::{Body, Deadline, buffer};
+use websocket::Opening;
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
 /// hold (RFC 9113, section 5.2).
@@ -37,8 +44,8 @@ const MAX_RESETS: usize = 32;
 /// Serves streams until one side closes.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     io: I,
-    service: &Rc<Service>,
-    peer: &Rc<Peer>,
+    service: &Service,
+    peer: &Peer,
     guard: &Guard,
 ) {
     let local = &service.local;
@@ -46,7 +53,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     let limits = *local.world().limits();
     let meter = Meter::new(io, timeouts.send);
     let tokens = meter.tokens();
-    let mut io = Shared::new(meter);
+    let mut io = Shared::new(Gather::new(meter));
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -54,6 +61,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_pending_accept_reset_streams(MAX_RESETS);
     let handshake = tokio::time::timeout(
@@ -71,26 +79,27 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     };
+    io.with(Gather::hold);
     let mut idle = Deadline::default();
     idle.set(timeouts.idle);
     let mut ending = false;
     let mut overdone = false;
     let mut was_idle = true;
     let mut requests = 0;
+    let mut streams = Streams::new();
     let end = poll_fn(|cx| {
+        // What they have to say is sent below.
+        poll_streams(&mut streams, cx);
+        let before = requests;
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
-                    tokio::task::spawn_local(stream(
-                        request,
-                        respond,
-                        Rc::clone(service),
-                        Rc::clone(peer),
-                        tokens.clone(),
-                    ));
+                    let (client, head) = open(request, respond, service, tokens.clone());
+                    // Boxed: a set of large futures would make every connection large.
+                    streams.push(Box::pin(stream(client, head, service, peer)));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
@@ -100,6 +109,14 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(End::Broken);
                 }
             }
+        }
+        if requests > before {
+            poll_streams(&mut streams, cx);
+        }
+        // What all streams had to say since the last time goes out together.
+        if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
+            debug!(client = %peer.client, %error, "HTTP/2 connection");
+            return Poll::Ready(End::Broken);
         }
         if tokens.are_spent() && !overdone {
             overdone = true;
@@ -142,11 +159,31 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         Poll::Pending
     })
     .await;
+    // The connection's own end has let go of its half by now, and what is left of streams sees it.
+    drop(connection);
+    if end == End::Broken {
+        // Why it ends may still get through.
+        poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
+    }
+    poll_fn(|cx| {
+        poll_streams(&mut streams, cx);
+        match streams.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
     if end == End::InOrder {
-        // The connection's own end has let go of its half by now.
-        drop(connection);
         linger::close(&mut io).await;
     }
+}
+
+/// The streams of a connection.
+type Streams<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+/// Lets those streams go on that have something to go on with.
+fn poll_streams(streams: &mut Streams<'_>, cx: &mut Context<'_>) {
+    while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {}
 }
 
 /// How a connection ended.
@@ -158,15 +195,17 @@ enum End {
     Broken,
 }
 
-async fn stream(
+/// A request, as the proxy sees it. What `h2` made of its head is let go of at once: hundreds may be
+/// under way.
+fn open(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    service: Rc<Service>,
-    peer: Rc<Peer>,
+    service: &Service,
     tokens: Tokens,
-) {
+) -> (Http2Client, Result<RequestHead, Refusal>) {
     let (parts, body) = request.into_parts();
-    let ended = body.is_end_stream();
+    let max_fields = service.local.world().limits().request_fields;
+    let head = import(&parts, body.is_end_stream(), max_fields);
     let mut client = Http2Client {
         body,
         chunk: Bytes::new(),
@@ -175,18 +214,34 @@ async fn stream(
         send: None,
         held: Bytes::new(),
         tokens,
+        tunnel: Tunnel::None,
     };
-    match import(&parts, ended, service.local.world().limits().request_fields) {
-        Ok(head) => service.handle(&peer, head, &mut client).await,
+    let opened = head.and_then(|mut head| {
+        if head.upgrade {
+            client.tunnel = Tunnel::Asked(Opening::ask(&mut head)?);
+        }
+        Ok(head)
+    });
+    (client, opened)
+}
+
+async fn stream(
+    mut client: Http2Client,
+    head: Result<RequestHead, Refusal>,
+    service: &Service,
+    peer: &Peer,
+) {
+    match head {
+        Ok(head) => service.handle(peer, head, &mut client).await,
         Err(refusal) => {
-            proxy::refuse(&service.local, &peer, &mut client, refusal.into()).await;
+            proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
         }
     }
 }
 
 /// Brings a request into the form that the proxy works on. What `h2` has not refused already
 /// (RFC 9113, section 8.2) is refused here: what HTTP/1.1 could read in two ways.
-fn import(
+pub fn import(
     parts: &http::request::Parts,
     ended: bool,
     max_fields: usize,
@@ -200,8 +255,14 @@ fn import(
     head.version = Version::Http2;
     head.keep_alive = true;
     head.fields = Fields::with_capacity(1024);
-    head.method = Method::from_bytes(parts.method.as_str().as_bytes());
-    head.method_text = head.fields.store(parts.method.as_str().as_bytes());
+    head.upgrade = is_websocket(parts)?;
+    // RFC 8441, section 5: what asks for a WebSocket here is a GET elsewhere.
+    let method = match head.upgrade {
+        true => "GET",
+        false => parts.method.as_str(),
+    };
+    head.method = Method::from_bytes(method.as_bytes());
+    head.method_text = head.fields.store(method.as_bytes());
     let target = match (head.method, parts.uri.path_and_query()) {
         (Method::Connect, _) => "",
         (_, Some(target)) => target.as_str(),
@@ -226,6 +287,11 @@ fn import(
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
         let value = value.as_bytes();
+        // `http` takes a quotation mark for part of a name, which no token has (RFC 9110, section
+        // 5.1).
+        if !is_token(name.as_str().as_bytes()) {
+            return Err(HeadError::Malformed("a field name is malformed").into());
+        }
         // RFC 9113, section 8.2.1. The other characters that a value must not have, `h2` refuses.
         if value.trim_ascii().len() != value.len() {
             return Err(HeadError::Malformed("a field value begins or ends with a space").into());
@@ -264,6 +330,13 @@ fn import(
     if !cookies.is_empty() {
         head.fields.push(b"Cookie", &cookies);
     }
+    if head.upgrade {
+        if length.is_some() {
+            return Err(HeadError::Malformed("CONNECT has no body, and no content-length").into());
+        }
+        head.fields.push(b"Upgrade", websocket::PROTOCOL.as_bytes());
+        return Ok(head); // what follows is the tunnel
+    }
     head.framing = match (ended, length) {
         // RFC 9113, section 8.1.1. `h2` refuses it too; what came through would be a request that
         // its upstream waits to read the rest of.
@@ -275,6 +348,15 @@ fn import(
         (false, None) => Framing::Chunked,
     };
     Ok(head)
+}
+
+/// Whether the request asks for a WebSocket, by an extended CONNECT (RFC 8441, section 4).
+fn is_websocket(parts: &http::request::Parts) -> Result<bool, Refusal> {
+    match parts.extensions.get::<Protocol>() {
+        None => Ok(false),
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) => Ok(true),
+        Some(_) => Err(Refusal::Protocol),
+    }
 }
 
 /// `:authority`, or `host` where there is none; both must say the same (RFC 9113, section 8.3.1).
@@ -306,8 +388,20 @@ struct Http2Client {
     send: Option<SendStream<Bytes>>,
     /// The last data, held back so that the end of the stream can go with it.
     held: Bytes,
-    /// A response that is delivered pays for frames that carry nothing.
+    /// What is delivered pays for frames that carry nothing.
     tokens: Tokens,
+    tunnel: Tunnel,
+}
+
+/// What the stream's data is.
+#[derive(Debug, PartialEq, Eq)]
+enum Tunnel {
+    /// The bodies of request and response.
+    None,
+    /// Nothing yet: a WebSocket was asked for.
+    Asked(Opening),
+    /// What passes both ways.
+    Open,
 }
 
 impl Http2Client {
@@ -316,6 +410,7 @@ impl Http2Client {
         let held = std::mem::take(&mut self.held);
         match &mut self.send {
             Some(send) if end || !held.is_empty() => {
+                self.tokens.carried();
                 send.send_data(held, end).map_err(|_| Failure::ClientGone)
             }
             _ => Ok(()),
@@ -325,6 +420,9 @@ impl Http2Client {
 
 impl Client for Http2Client {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
+        if matches!(self.tunnel, Tunnel::Asked(_)) {
+            return Poll::Ready(Ok(Body::End)); // of the request: it has none
+        }
         while self.chunk.is_empty() {
             match ready!(self.body.poll_data(cx)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
@@ -370,9 +468,14 @@ impl Client for Http2Client {
         }
     }
 
-    fn start(&mut self, head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
-        debug_assert!(!upgrade, "HTTP/2 has no Upgrade (RFC 9113, section 8.6)");
-        let end = head.framing == Framing::None;
+    fn start(&mut self, mut head: ResponseHead, upgrade: bool) -> Result<(), Failure> {
+        match &self.tunnel {
+            Tunnel::Asked(opening) if upgrade => opening.accepted(&mut head)?,
+            Tunnel::Asked(_) => Opening::declined(head.status)?,
+            // HTTP/2 has no other `Upgrade` (RFC 9113, section 8.6), so nobody can have asked.
+            Tunnel::None | Tunnel::Open => debug_assert!(!upgrade),
+        }
+        let end = head.framing == Framing::None && !upgrade;
         let Some(response) = export(head) else {
             use crate::http::parse::HeadError;
             return Err(Failure::BadHead(HeadError::Malformed(
@@ -417,7 +520,9 @@ impl Client for Http2Client {
         Poll::Ready(self.release(false))
     }
 
-    fn begin_tunnel(&mut self) {}
+    fn begin_tunnel(&mut self) {
+        self.tunnel = Tunnel::Open;
+    }
 
     fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
         let _ = self.release(true);
@@ -425,9 +530,14 @@ impl Client for Http2Client {
     }
 
     fn abort(&mut self) {
+        let reason = match self.tunnel {
+            // RFC 8441, section 5: what a reset of the TCP connection would be.
+            Tunnel::Open => Reason::CANCEL,
+            Tunnel::None | Tunnel::Asked(_) => Reason::INTERNAL_ERROR,
+        };
         match &mut self.send {
-            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
-            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+            Some(send) => send.send_reset(reason),
+            None => self.respond.send_reset(reason),
         }
     }
 
@@ -438,7 +548,7 @@ fn import_trailers(map: &HeaderMap) -> Option<Box<Fields>> {
     let mut fields = Fields::default();
     for (name, value) in map {
         let name = name.as_str().as_bytes();
-        if may_be_trailer(Id::of(name)) {
+        if may_be_trailer(Id::of(name)) && is_token(name) {
             fields.push(name, value.as_bytes());
         }
     }

@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tracing::{debug, info};
 
+use super::pace::Turn;
 use crate::cert::select::{Chosen, take_chosen};
 use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
@@ -92,6 +93,8 @@ const LONGEST: usize = 128 * 1024;
 /// name in it decides; both halves are under the one deadline of whoever waits for this.
 pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Failed> {
     let nameless = |error| Failed { error, name: None };
+    // Before it has said something, there is nothing to have a turn for.
+    stream.readable().await.map_err(nameless)?;
     if policies.ja4 {
         let (start, ja4) = greeting(stream).await.map_err(nameless)?;
         return choose(policies, start, ja4).await;
@@ -126,14 +129,22 @@ async fn choose(
 async fn watched<T>(accepting: impl Future<Output = T>) -> (T, Option<Chosen>) {
     let mut accepting = pin!(accepting);
     let mut chosen = None;
-    let result = poll_fn(|cx| {
+    let mut step = |cx: &mut Context<'_>| {
         let polled = accepting.as_mut().poll(cx);
         if let Some(now) = take_chosen() {
             chosen = Some(now);
         }
         polled
-    });
-    (result.await, chosen)
+    };
+    // The first step is the one that costs: the key exchange and the signature.
+    let turn = Turn::wait().await;
+    let first = poll_fn(|cx| Poll::Ready(step(cx))).await;
+    turn.pass().await;
+    let result = match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => poll_fn(step).await,
+    };
+    (result, chosen)
 }
 
 /// Counts how the client received the certificate.

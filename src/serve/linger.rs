@@ -63,6 +63,11 @@ impl<I> Shared<I> {
     pub fn other(&self) -> Self {
         Self(Rc::clone(&self.0))
     }
+
+    /// Does something with the stream itself.
+    pub fn with<T>(&self, act: impl FnOnce(&mut I) -> T) -> T {
+        act(&mut self.0.borrow_mut())
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Shared<I> {

@@ -5,7 +5,7 @@
 //! [`Meter`] lies beneath `h2`, sees the heads of the frames that come by, and takes one token for
 //! each that carries nothing: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, CONTINUATION,
 //! empty DATA, and what it does not know. Tokens come back with time, with data that is really
-//! transferred and with streams that end well; so an honest client never runs out of them (RFC
+//! transferred and with pieces and responses that are delivered; so an honest client never runs out of them (RFC
 //! 9113, section 10.5; CVE-2019-9511 to -9518, CVE-2023-44487, CVE-2024-27316).
 //!
 //! It also watches that what is written gets away: a client that reads nothing at all would hold
@@ -31,6 +31,9 @@ const PER_SECOND: u32 = 100;
 const BYTES: u64 = 256;
 /// Tokens that a stream brings back when its response was delivered.
 const PER_RESPONSE: u32 = 4;
+/// Tokens that a piece of a response brings back: a simple client opens its two windows for each,
+/// however small it is.
+const PER_PIECE: u32 = 2;
 /// What a reset costs: there was a request, which may have gone to an upstream.
 const RESET: u32 = 8;
 
@@ -55,6 +58,11 @@ impl Tokens {
     /// A response was delivered.
     pub fn responded(&self) {
         self.give(PER_RESPONSE);
+    }
+
+    /// A piece of a response was delivered.
+    pub fn carried(&self) {
+        self.give(PER_PIECE);
     }
 
     fn give(&self, count: u32) {

@@ -19,6 +19,7 @@ use crate::alert::http::Client;
 use crate::alert::probe::{self, Rhythm, Target};
 use crate::alert::refusals;
 use crate::alert::run::{self, Inputs, Listing};
+use crate::alert::upstream_tls;
 use crate::alert::world::{self, Listener};
 use crate::cert::Event;
 use crate::cert::keeper::{Setback, Wanted};
@@ -189,6 +190,8 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
             let world = server.shared.world.load();
             let mut backends = backends.lock().unwrap_or_else(PoisonError::into_inner);
             (all.degraded).extend(backends.look(&world.upstreams, Instant::now()));
+            let thresholds = server.alerting.config.borrow().clone();
+            (all.degraded).extend(upstream_tls::look(&world.upstreams, &thresholds, now));
             all
         })
     };

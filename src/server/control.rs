@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::take;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,11 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 
 use super::predecessor::Predecessor;
 use super::upgrade::{self, Successor};
-use super::{Error, Opening, Server, alerting, systemd, tell_all, upstreams};
+use super::{Error, Opening, Server, alerting, maintenance, systemd, tell_all, upstreams};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome, Reply, Route};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -31,7 +31,10 @@ use crate::worker::{Command, Handle};
 const WAITING_RELOADS: usize = 16;
 
 type ReloadRequest = oneshot::Sender<ReloadOutcome>;
-type UpgradeRequest = oneshot::Sender<Result<Successor, String>>;
+type UpgradeRequest = oneshot::Sender<Result<Upgraded, String>>;
+
+/// The id and version of the process that serves now.
+type Upgraded = (u32, String);
 
 /// Runs until the world has stopped.
 pub fn run(
@@ -93,6 +96,7 @@ async fn control(
     });
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(WAITING_RELOADS);
     let (upgrade, mut upgrades) = mpsc::channel::<UpgradeRequest>(1);
+    let under_way = Arc::new(AtomicBool::new(false));
     let (end_admin, admin_ended) = oneshot::channel::<()>();
     let Opening {
         sockets,
@@ -104,15 +108,21 @@ async fn control(
     let admin_socket = (admin.as_ref())
         .map(|socket| socket.as_fd().try_clone_to_owned())
         .transpose()?;
+    // As it is configured when this starts: a reload changes nothing here.
+    let admin_address = server.config().listen.admin;
     upstreams::start(server);
     if let Some(predecessor) = predecessor {
         // Nothing else can go on before the other one answers, which takes a moment.
-        let legacy = predecessor.prepared()?;
+        let world = server.shared.world.load();
+        let legacy = predecessor.prepared(|known| known.apply(&world.upstreams))?;
         server.tls.inherit(&legacy.tickets);
-        legacy.drain(&server.shared.world.load().upstreams);
     }
     server.open(sockets, policies);
     let admin = admin.map(|listener| {
+        let upgrade = Upgrading {
+            ask: upgrade,
+            under_way: Arc::clone(&under_way),
+        };
         let state = admin_state(server, watch, reload, upgrade);
         tokio::spawn(admin::serve(listener, state, async move {
             let _ = admin_ended.await;
@@ -122,6 +132,7 @@ async fn control(
         server.registry.clone(),
         server.keeper.subscribe(),
     ));
+    maintenance::start(server);
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
     if let Some(predecessor) = predecessor {
@@ -129,8 +140,11 @@ async fn control(
     }
     systemd::ready();
     info!("ready");
-    let lend = || (admin_socket.as_ref()).and_then(|socket| socket.try_clone().ok());
-    let end = loop {
+    let lend = || {
+        let copy = admin_socket.as_ref()?.try_clone().ok()?;
+        Some((admin_address?, copy))
+    };
+    let ending = loop {
         tokio::select! {
             reason = signals.end.recv() => break Ending::Told(reason),
             _ = signals.hup.recv() => {
@@ -144,38 +158,46 @@ async fn control(
                 let _ = reply.send(reload_now(server).await);
             }
             reply = asked(&mut signals.usr2, &mut upgrades) => {
+                under_way.store(true, Ordering::Relaxed);
                 let given = tokio::select! {
                     given = upgrade::give_way(server, lend(), &mut alerting) => given,
                     reason = signals.end.recv() => break Ending::Told(reason),
                 };
-                let replaced = given.is_ok();
+                under_way.store(false, Ordering::Relaxed);
                 if let Some(reply) = reply {
-                    let _ = reply.send(given.map_err(|failure| failure.to_string()));
+                    let now = |it: &Successor| (it.process, it.version.clone());
+                    let answer = given.as_ref().map(now).map_err(ToString::to_string);
+                    let _ = reply.send(answer);
                 }
-                if replaced {
-                    break Ending::Replaced;
+                if let Ok(successor) = given {
+                    break Ending::Replaced(successor);
                 }
             }
         }
     };
-    match end {
+    // Whoever still asks is told at once.
+    drop((reloads, upgrades));
+    let Signals { mut end, usr2, .. } = signals;
+    let refused = tokio::spawn(refuse(usr2));
+    match ending {
         Ending::Told(reason) => {
             systemd::stopping();
             readiness.send_replace(Readiness::Draining {
                 reason: reason.into(),
             });
-            drain(server, &mut signals.end).await;
+            drain(server, &mut end).await;
             if let Some(alerting) = alerting {
                 alerting.end().await;
             }
             drop(end_admin);
         }
-        Ending::Replaced => {
+        Ending::Replaced(successor) => {
             // The other one answers there now.
             drop((end_admin, admin_socket));
-            finish(server, &mut signals.end).await;
+            finish(server, &mut end, &successor).await;
         }
     }
+    refused.abort();
     if let Some(admin) = admin {
         let _ = admin.await;
     }
@@ -187,7 +209,14 @@ enum Ending {
     /// A signal.
     Told(&'static str),
     /// Another process serves.
-    Replaced,
+    Replaced(Successor),
+}
+
+/// Says that a process which is ending does not give way to another.
+async fn refuse(mut usr2: Signal) {
+    while usr2.recv().await.is_some() {
+        warn!("no upgrade: this process is ending; ask the one that serves, or start one");
+    }
 }
 
 /// Waits until a new process is to take over; whom to tell how that went.
@@ -234,7 +263,7 @@ fn admin_state(
     server: &Arc<Server>,
     readiness: watch::Receiver<Readiness>,
     reload: mpsc::Sender<ReloadRequest>,
-    upgrade: mpsc::Sender<UpgradeRequest>,
+    upgrade: Upgrading,
 ) -> Arc<admin::State> {
     let inventory: admin::Inventory = {
         let clock = server.shared.clock.clone();
@@ -286,22 +315,35 @@ fn admin_state(
     })
 }
 
-async fn upgrade_when_asked(upgrade: mpsc::Sender<UpgradeRequest>) -> Reply {
-    let (reply, outcome) = oneshot::channel();
-    if upgrade.try_send(reply).is_err() {
-        let detail = "an upgrade is under way, or staunch is stopping";
+/// How the admin address asks for an upgrade.
+#[derive(Clone)]
+struct Upgrading {
+    ask: mpsc::Sender<UpgradeRequest>,
+    under_way: Arc<AtomicBool>,
+}
+
+async fn upgrade_when_asked(upgrade: Upgrading) -> Reply {
+    let stopping = || {
+        let detail = "this process is ending; ask the one that serves now, or start one";
+        Reply::error(StatusCode::CONFLICT, "stopping", detail)
+    };
+    if upgrade.ask.is_closed() {
+        return stopping();
+    }
+    if upgrade.under_way.swap(true, Ordering::Relaxed) {
+        let detail = "an upgrade is under way already";
         return Reply::error(StatusCode::CONFLICT, "under_way", detail);
     }
+    let (reply, outcome) = oneshot::channel();
+    // There is room for the one who set the flag; else it is about to end.
+    let _ = upgrade.ask.try_send(reply);
     match outcome.await {
-        Ok(Ok(Successor { process, version })) => {
+        Ok(Ok((process, version))) => {
             let answer = serde_json::json!({ "ok": true, "process": process, "version": version });
             Reply::json(StatusCode::OK, &answer)
         }
         Ok(Err(why)) => Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "upgrade_failed", &why),
-        Err(_) => {
-            let detail = "staunch is stopping";
-            Reply::error(StatusCode::CONFLICT, "stopping", detail)
-        }
+        Err(_) => stopping(),
     }
 }
 
@@ -334,11 +376,7 @@ async fn accept(server: Arc<Server>, acceptance: Acceptance) -> AcceptOutcome {
 
 /// The way down: say so, stop accepting, finish what is open, cut what will not end.
 async fn drain(server: &Server, end: &mut End) {
-    let times = server
-        .config
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .drain;
+    let times = server.config().drain;
     info!(notice = ?times.notice, deadline = ?times.deadline, "draining");
     tokio::select! {
         () = tokio::time::sleep(times.notice) => {}
@@ -347,24 +385,38 @@ async fn drain(server: &Server, end: &mut End) {
             return stop(server).await;
         }
     }
-    wait(server, end, Manner::Now, times.deadline).await;
+    let patience = tokio::time::sleep(times.deadline);
+    wait(server, end, Manner::Now, patience).await;
 }
 
 /// The way down of a process that is replaced: nobody comes any more, and those who are there have
-/// time.
-async fn finish(server: &Server, end: &mut End) {
-    let deadline = server
-        .config
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .upgrade
-        .deadline;
-    info!(?deadline, "finishing what is open");
-    wait(server, end, Manner::Gently, deadline).await;
+/// time; unless the one that serves instead ends, of which a service manager may only hear when we
+/// have ended too.
+async fn finish(server: &Server, end: &mut End, successor: &Successor) {
+    let (upgrade, drain) = {
+        let config = server.config();
+        (config.upgrade, config.drain)
+    };
+    info!(deadline = ?upgrade.deadline, "finishing what is open");
+    let gone = async {
+        let status = successor.failed().await;
+        error!(
+            process = successor.process, %status, deadline = ?drain.deadline,
+            "the process that took over has failed; this one ends too, for a new one to be started"
+        );
+        tokio::time::sleep(drain.deadline).await;
+    };
+    let patience = async {
+        tokio::select! {
+            () = gone => {}
+            () = tokio::time::sleep(upgrade.deadline) => {}
+        }
+    };
+    wait(server, end, Manner::Gently, patience).await;
 }
 
-/// Stops accepting, and waits until nothing is open, or the deadline has passed.
-async fn wait(server: &Server, end: &mut End, manner: Manner, deadline: Duration) {
+/// Stops accepting, and waits until nothing is open, or no longer.
+async fn wait(server: &Server, end: &mut End, manner: Manner, patience: impl Future<Output = ()>) {
     let drained = tell_all(server, |done| Command::Drain { manner, done });
     let all = async {
         for done in drained {
@@ -372,9 +424,8 @@ async fn wait(server: &Server, end: &mut End, manner: Manner, deadline: Duration
         }
     };
     tokio::select! {
-        done = timeout_at(Instant::now() + deadline, all) => if done.is_err() {
-            warn!("the deadline has passed");
-        },
+        () = all => {}
+        () = patience => warn!("the deadline has passed"),
         reason = end.recv() => warn!(reason, "told twice: ending at once"),
     }
     stop(server).await;

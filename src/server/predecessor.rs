@@ -16,16 +16,18 @@
 //! Until the new one serves, the old one does. Should either be gone before that, the other goes on
 //! as if nothing had been: the old one as before, the new one not at all.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use crate::config::ServerAddress;
 use crate::listen::adopt::{Inherited, Label};
 use crate::listen::handover::{Error, Link};
 use crate::tls;
-use crate::upstream::Upstreams;
 use crate::upstream::health::{Moment, Standing};
+use crate::upstream::{Server, Upstream, Upstreams};
 
 /// The variable that says which process is the predecessor: nobody's but its child's affair, however
 /// far it is inherited.
@@ -45,6 +47,8 @@ pub enum FromOld {
         /// There are more.
         more: bool,
     },
+    /// What is known of servers behind; there may be more of these.
+    Servers(Vec<Known>),
     /// Take over.
     Go(Box<Legacy>),
 }
@@ -70,36 +74,61 @@ pub enum FromNew {
 pub struct Legacy {
     /// What session tickets are encrypted with.
     pub tickets: tls::Legacy,
-    /// Servers that an operator took out: upstream and URL.
-    pub drained: Vec<(String, String)>,
 }
 
-impl Legacy {
-    /// What an operator did to servers.
-    pub fn drained(upstreams: &Upstreams) -> Vec<(String, String)> {
+/// What is known of a server behind.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Known {
+    upstream: String,
+    url: String,
+    /// An operator took it out.
+    drained: bool,
+    /// Checks say that it is down, and why.
+    down: Option<String>,
+    /// What its name stands for, should the name server not answer the new process.
+    addresses: Vec<SocketAddr>,
+}
+
+impl Known {
+    /// Of all servers of which it matters.
+    pub fn of(upstreams: &Upstreams) -> Vec<Self> {
         let now = Moment::now();
-        let of = |upstream: &crate::upstream::Upstream| {
-            let drained = |server: &&std::sync::Arc<crate::upstream::Server>| {
-                server.health.proven(now) == Standing::Drained
-            };
-            let servers = upstream.servers().iter().filter(drained);
-            let pair = |url: &str| (upstream.name.to_string(), url.to_owned());
-            servers.map(|server| pair(&server.url)).collect::<Vec<_>>()
+        let known = |upstream: &Upstream, server: &Server| Self {
+            upstream: upstream.name.to_string(),
+            url: server.url.to_string(),
+            drained: server.health.proven(now) == Standing::Drained,
+            down: (server.health.is_down()).then(|| server.health.complaint().unwrap_or_default()),
+            addresses: match server.address {
+                ServerAddress::Name(..) => server.addresses.all(),
+                _ => Vec::new(),
+            },
         };
-        upstreams.iter().flat_map(|upstream| of(upstream)).collect()
+        let all = upstreams.iter();
+        all.flat_map(|upstream| upstream.servers().iter().map(|it| known(upstream, it)))
+            .filter(|it| it.drained || it.down.is_some() || !it.addresses.is_empty())
+            .collect()
     }
 
-    /// Takes out what was taken out.
-    pub fn drain(&self, upstreams: &Upstreams) {
+    /// Tells the server of that name, if there still is one.
+    pub fn apply(self, upstreams: &Upstreams) {
         let now = Moment::now();
-        for (upstream, url) in &self.drained {
-            let servers = upstreams.get(upstream).into_iter();
-            let mut servers = servers.flat_map(|upstream| upstream.servers());
-            if let Some(server) = servers.find(|server| *server.url == **url) {
-                server.health.drain(true, now);
-                info!(%upstream, server = %url, "the server stays drained");
-            }
+        let (upstream, url) = (&self.upstream, &self.url);
+        let Some(group) = upstreams.get(upstream) else {
+            return;
+        };
+        let Some(server) = (group.servers().iter()).find(|server| *server.url == **url) else {
+            return;
+        };
+        if self.drained {
+            server.health.drain(true, now);
+            info!(%upstream, server = %url, "the server stays drained");
         }
+        if let Some(why) = self.down.filter(|_| group.check.is_some()) {
+            server.health.checked(false, Some(why), now);
+            info!(%upstream, server = %url, "the server is down, as it was");
+        }
+        server.addresses.set(self.addresses);
     }
 }
 
@@ -132,7 +161,7 @@ impl Predecessor {
                         return Ok(Inherited::from_predecessor(all));
                     }
                 }
-                (FromOld::Go(_), _) => return Err(out_of_turn()),
+                _ => return Err(out_of_turn()),
             }
         }
     }
@@ -144,16 +173,20 @@ impl Predecessor {
         let _ = self.0.send(&FromNew::Refused(why), &[]);
     }
 
-    /// Says that all is prepared, and waits for the word.
+    /// Says that all is prepared, and waits for the word. What is heard of servers behind until
+    /// then is given to `learn`.
     ///
     /// # Errors
     /// When it is gone: it decided otherwise.
-    pub fn prepared(&self) -> Result<Legacy, Error> {
+    pub fn prepared(&self, mut learn: impl FnMut(Known)) -> Result<Legacy, Error> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.0.send(&FromNew::Prepared { version }, &[])?;
-        match self.0.receive(ANSWER)?.0 {
-            FromOld::Go(legacy) => Ok(*legacy),
-            FromOld::Sockets { .. } => Err(out_of_turn()),
+        loop {
+            match self.0.receive(ANSWER)?.0 {
+                FromOld::Servers(known) => known.into_iter().for_each(&mut learn),
+                FromOld::Go(legacy) => return Ok(*legacy),
+                FromOld::Sockets { .. } => return Err(out_of_turn()),
+            }
         }
     }
 

@@ -7,13 +7,14 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::{Server, Source, alerting, listeners, world};
+use super::{Server, Source, alerting, listeners, material, world};
 use crate::admin::{ReloadOutcome, logs};
 use crate::config::{self, Config};
 use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
 use crate::telemetry::access::{AccessLog, Prepared};
 use crate::tls;
+use crate::upstream::dns::Dns;
 
 /// What was prepared.
 struct Plan {
@@ -111,8 +112,19 @@ impl Server {
                 format!("certificate {}: {detail}", refusal.source)
             })
             .collect();
+        if self.dns.load().servers() != config.dns {
+            self.dns.store(Arc::new(Dns::new(&config.dns)));
+        }
         let previous = self.shared.world.load();
-        let world = world(&config, &self.anchors, &previous.upstreams);
+        let material = material(&config, &previous.material);
+        let world = world(
+            &config,
+            &self.anchors,
+            &self.shared.clock,
+            &self.services,
+            &previous.upstreams,
+            material,
+        );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();
         {
@@ -153,6 +165,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");
+    note(old.dns != new.dns, "dns");
     note(old.timeouts != new.timeouts, "timeouts");
     note(old.limits != new.limits, "limits");
     note(old.drain != new.drain, "drain");
@@ -166,7 +179,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         (old.state_dir != new.state_dir, "state_dir"),
     ] {
         if differs {
-            changed.push(format!("{what} changes only with a restart"));
+            changed.push(format!("{what} changes only with a restart or an upgrade"));
         }
     }
     changed

@@ -2,6 +2,7 @@
 //! part, and the order of it all, is [`predecessor`](super::predecessor).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::alerting::{self, Running};
-use super::predecessor::{FromNew, FromOld, Legacy, VARIABLE};
+use super::predecessor::{FromNew, FromOld, Known, Legacy, VARIABLE};
 use super::{Server, systemd, tell_all};
 use crate::listen::adopt::Label;
 use crate::listen::handover::{self, Link};
@@ -27,6 +28,12 @@ const SERVING: Duration = Duration::from_secs(10);
 
 /// How long a process that says nothing any more may take to end, before it is ended.
 const LAST: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the successor is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Servers in one message.
+const AT_ONCE: usize = 64;
 
 /// The program on disk that this process runs, as it was called. Found at the start: later, what
 /// `/proc/self/exe` says is of a file that may have been removed.
@@ -62,12 +69,29 @@ impl Program {
 }
 
 /// A process that serves now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Successor {
     /// Its id.
     pub process: u32,
     /// Its version.
     pub version: String,
+    candidate: Arc<Candidate>,
+}
+
+impl Successor {
+    /// Waits until it has failed, and says how. One that ends well was told to stop, or has given
+    /// way to another.
+    pub async fn failed(&self) -> String {
+        loop {
+            // The system tells only the one who started it.
+            let ended = self.candidate.child().try_wait();
+            match ended {
+                Ok(Some(status)) if !status.success() => return status.to_string(),
+                Ok(None) => tokio::time::sleep(LOOK).await,
+                _ => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// Why nothing changed.
@@ -128,6 +152,7 @@ pub enum Failure {
 }
 
 /// A process that is to take over, ended unless it does.
+#[derive(Debug)]
 struct Candidate {
     path: PathBuf,
     child: Mutex<Child>,
@@ -185,6 +210,14 @@ impl Candidate {
             self.send(&FromOld::Sockets { labels, more }, &with)?;
         }
         Ok(())
+    }
+
+    fn take_over(&self, mut known: Vec<Known>, legacy: Legacy) -> Result<(), Failure> {
+        while !known.is_empty() {
+            let some = known.drain(..known.len().min(AT_ONCE)).collect();
+            self.send(&FromOld::Servers(some), &[])?;
+        }
+        self.send(&FromOld::Go(Box::new(legacy)), &[])
     }
 
     fn send(&self, message: &FromOld, with: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Failure> {
@@ -284,12 +317,14 @@ impl Drop for Attempt {
 /// this is dropped before its end, neither.
 pub async fn give_way(
     server: &Arc<Server>,
-    admin: Option<OwnedFd>,
+    admin: Option<(SocketAddr, OwnedFd)>,
     alerting: &mut Option<Running>,
 ) -> Result<Successor, Failure> {
     let result = attempt(server, admin, alerting).await;
     match &result {
-        Ok(Successor { process, version }) => {
+        Ok(Successor {
+            process, version, ..
+        }) => {
             info!(process, version, "a new process has taken over");
             server.upgrades.record(UpgradeResult::Done);
         }
@@ -303,7 +338,7 @@ pub async fn give_way(
 
 async fn attempt(
     server: &Arc<Server>,
-    admin: Option<OwnedFd>,
+    admin: Option<(SocketAddr, OwnedFd)>,
     alerting: &mut Option<Running>,
 ) -> Result<Successor, Failure> {
     if std::process::id() == 1 {
@@ -318,10 +353,7 @@ async fn attempt(
             )));
         }
     };
-    let (within, admin_address) = {
-        let config = server.config.lock().unwrap_or_else(PoisonError::into_inner);
-        (config.upgrade.ready, config.listen.admin)
-    };
+    let within = server.config().upgrade.ready;
     info!(program = %path.display(), "an upgrade begins");
     let mut attempt = Attempt {
         server: Arc::clone(server),
@@ -338,7 +370,7 @@ async fn attempt(
     for lent in tell_all(server, Order::Lend) {
         used.extend(lent.await.unwrap_or_default());
     }
-    used.extend(admin_address.zip(admin));
+    used.extend(admin);
     let sockets = server.inherited.bequest(used);
     let version = {
         let candidate = Arc::clone(&candidate);
@@ -355,12 +387,12 @@ async fn attempt(
     }
     let legacy = Legacy {
         tickets: server.tls.bequeath(),
-        drained: Legacy::drained(&server.shared.world.load().upstreams),
     };
+    let known = Known::of(&server.shared.world.load().upstreams);
     let served = {
         let candidate = Arc::clone(&candidate);
         blocking(move || {
-            candidate.send(&FromOld::Go(Box::new(legacy)), &[])?;
+            candidate.take_over(known, legacy)?;
             candidate.serving()
         })
         .await
@@ -376,6 +408,7 @@ async fn attempt(
     Ok(Successor {
         process: candidate.process,
         version,
+        candidate,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -12,18 +13,28 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Server;
+use super::services::follow;
 use crate::admin::{Call, Reply, Route};
 use crate::config::{self, ServerAddress};
 use crate::metrics::{Scrape, names as metric};
 use crate::proxy::World;
+use crate::upstream::files::Files;
 use crate::upstream::health::{Moment, Standing};
 use crate::upstream::report::report;
-use crate::upstream::{self, ServerId, Upstream, check, names};
+use crate::upstream::{self, ServerId, Upstream, check};
+
+/// How soon a name of which nothing is known is asked for again.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+/// How often a name is asked for where it is not known how long the answer holds: what answers is
+/// the system, at no cost.
+const UNKNOWN: Duration = Duration::from_secs(10);
+/// Records may say that they hold for no time at all.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A server that is looked after.
 struct Tended {
     check: Option<config::Health>,
-    refresh: std::time::Duration,
+    refresh: Option<Duration>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -33,34 +44,64 @@ impl Drop for Tended {
     }
 }
 
+/// A service that is asked for again and again.
+struct Followed {
+    every: Option<Duration>,
+    task: AbortHandle,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Looks after the servers of the world that is, for as long as the runtime lives.
 pub fn start(server: &Arc<Server>) {
     describe(server);
     let server = Arc::clone(server);
+    let files = Files::start(server.shared.clock.clone());
+    if let Err(error) = &files {
+        warn!(%error, "files of TLS to upstreams are read at a reload only");
+    }
     tokio::spawn(async move {
         let mut tended: HashMap<ServerId, Tended> = HashMap::new();
+        let mut followed: HashMap<Arc<str>, Followed> = HashMap::new();
         loop {
-            reconcile(&mut tended, &server.shared.world.load());
+            let world = server.shared.world.load_full();
+            reconcile(&mut tended, &server, &world);
+            let wanted = server.services.wanted();
+            followed.retain(|name, followed| wanted.get(name) == Some(&followed.every));
+            for (name, every) in wanted {
+                followed.entry(Arc::clone(&name)).or_insert_with(|| {
+                    let follow = follow(Arc::clone(&server), name, every);
+                    let task = tokio::spawn(follow).abort_handle();
+                    Followed { every, task }
+                });
+            }
+            if let Ok(files) = &files {
+                files.mind(&world.upstreams);
+            }
             server.reloaded.notified().await;
         }
     });
 }
 
 /// Begins what the world asks for, and ends what it no longer does.
-fn reconcile(tended: &mut HashMap<ServerId, Tended>, world: &World) {
+fn reconcile(tended: &mut HashMap<ServerId, Tended>, server: &Arc<Server>, world: &World) {
     let mut before = std::mem::take(tended);
     for upstream in world.upstreams.iter() {
-        for server in upstream.servers() {
+        for one in upstream.servers() {
             let kept = before
-                .remove(&server.id)
+                .remove(&one.id)
                 .filter(|kept| kept.check == upstream.check && kept.refresh == upstream.refresh);
-            let kept = kept.unwrap_or_else(|| tend(upstream, server));
-            tended.insert(server.id, kept);
+            let kept = kept.unwrap_or_else(|| tend(server, upstream, one));
+            tended.insert(one.id, kept);
         }
     }
 }
 
-fn tend(upstream: &Upstream, server: &Arc<upstream::Server>) -> Tended {
+fn tend(world: &Arc<Server>, upstream: &Upstream, server: &Arc<upstream::Server>) -> Tended {
     let mut tasks = Vec::new();
     match &upstream.check {
         Some(check) => {
@@ -74,7 +115,7 @@ fn tend(upstream: &Upstream, server: &Arc<upstream::Server>) -> Tended {
         None => server.health.unchecked(),
     }
     if let ServerAddress::Name(..) = server.address {
-        let resolve = resolve(Arc::clone(server), upstream.refresh);
+        let resolve = resolve(Arc::clone(world), Arc::clone(server), upstream.refresh);
         tasks.push(tokio::spawn(resolve).abort_handle());
     }
     Tended {
@@ -85,31 +126,46 @@ fn tend(upstream: &Upstream, server: &Arc<upstream::Server>) -> Tended {
 }
 
 /// Resolves a server's name again and again.
-async fn resolve(server: Arc<upstream::Server>, every: std::time::Duration) {
+async fn resolve(world: Arc<Server>, server: Arc<upstream::Server>, every: Option<Duration>) {
     let ServerAddress::Name(name, port) = &server.address else {
         return;
     };
     let mut failing = false;
     loop {
-        match names::resolve(name, *port).await {
+        let dns = world.dns.load_full();
+        let wait = match dns.addresses(name, *port).await {
             Ok(found) => {
-                if server.addresses.set(found) {
+                if server.addresses.set(found.what) {
                     let addresses = server.addresses.all();
                     info!(server = %server.url, ?addresses, "the name was resolved");
                 }
                 failing = false;
+                pause(found.holds, every)
             }
-            Err(error) if !failing => {
-                warn!(
-                    server = %server.url,
-                    %error,
-                    "the name cannot be resolved; what it was is used on"
-                );
-                failing = true;
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(
+                        server = %server.url,
+                        %error,
+                        "the name cannot be resolved; what it was is used on"
+                    );
+                }
+                match server.addresses.failed(error) {
+                    true => RETRY,
+                    false => check::jitter(UNKNOWN),
+                }
             }
-            Err(_) => {}
-        }
-        sleep(check::jitter(every)).await;
+        };
+        sleep(wait).await;
+    }
+}
+
+/// How long to wait before asking for a name again.
+pub(super) fn pause(holds: Option<Duration>, every: Option<Duration>) -> Duration {
+    match (every, holds) {
+        (Some(every), _) => check::jitter(every),
+        (None, Some(holds)) => holds.max(SHORTEST),
+        (None, None) => check::jitter(UNKNOWN),
     }
 }
 
@@ -140,6 +196,23 @@ fn collect(upstream: &Upstream, now: Moment, scrape: &mut Scrape) {
             scrape.gauge(metric, &labels, value as f64);
         }
         scrape.counter(metric::UPSTREAM_EJECTIONS, &labels, health.ejections());
+        if let Some(presented) = &*server.presented.load() {
+            let at = presented.certificate.not_after.unix() as f64;
+            scrape.gauge(metric::UPSTREAM_CERTIFICATE_NOT_AFTER, &labels, at);
+        }
+    }
+    if let Some(trust) = upstream
+        .trusts()
+        .next()
+        .filter(|it| it.files().next().is_some())
+    {
+        let labels = [("upstream", &*upstream.name)];
+        let stale = f64::from(u8::from(trust.fault().is_some()));
+        scrape.gauge(metric::UPSTREAM_TLS_STALE, &labels, stale);
+        if let Some(shown) = trust.current().as_ref().and_then(|it| it.shown.as_ref()) {
+            let at = shown.not_after.unix() as f64;
+            scrape.gauge(metric::UPSTREAM_CLIENT_CERTIFICATE_NOT_AFTER, &labels, at);
+        }
     }
 }
 

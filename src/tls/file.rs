@@ -1,7 +1,7 @@
 //! Files that TLS goes by, read within bounds and only when they stand still.
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +26,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(path: &Path, what: impl Into<String>, help: impl Into<String>) -> Self {
+    /// In these words.
+    pub fn new(path: &Path, what: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
             what: what.into(),
@@ -36,11 +37,14 @@ impl Fault {
 }
 
 /// A file and what is in it.
-pub(super) type Content = (PathBuf, Vec<u8>);
+pub type Content = (PathBuf, Vec<u8>);
+
+/// One of the ways to read: [`read`] or [`read_still`].
+pub type Read = fn(&[PathBuf]) -> Result<Vec<Content>, Fault>;
 
 /// Reads all of these files, again until two looks show the same: whoever writes one in place must
 /// not be caught in the middle.
-pub(super) fn read_still(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
+pub fn read_still(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
     let mut last = read(paths);
     for _ in 0..LOOKS {
         std::thread::sleep(STILL);
@@ -54,7 +58,7 @@ pub(super) fn read_still(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
 }
 
 /// Reads all of these files.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
     paths
         .iter()
         .map(|path| match read_one(path) {

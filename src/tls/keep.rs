@@ -18,7 +18,7 @@ use rustls::server::ResolvesServerCert;
 use tracing::{error, info, warn};
 
 use super::digest::Digest;
-use super::file::{self, Content, Fault};
+use super::file::{self, Content, Fault, Read};
 use super::policy::{Key, Policies, Policy};
 use super::settings::Common;
 use super::tickets::{self, Ring};
@@ -383,9 +383,6 @@ impl Loaded {
         }
     }
 }
-
-/// One of [`mod@file`]'s ways to read.
-type Read = fn(&[PathBuf]) -> Result<Vec<Content>, Fault>;
 
 /// Reads what these files hold.
 fn load(purpose: &Purpose, read: Read) -> Loaded {

@@ -242,7 +242,7 @@ fn field<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The value of a cookie (RFC 6265, section 4.2.1).
-fn cookie<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+pub fn cookie<'a>(head: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
     head.fields
         .iter()
         .filter(|(id, ..)| *id == Id::Cookie)

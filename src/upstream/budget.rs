@@ -45,6 +45,11 @@ impl Budget {
         }
     }
 
+    /// Whether a try is in it.
+    pub fn is_left(&self) -> bool {
+        self.purse.load(Relaxed) >= TRY
+    }
+
     /// Takes out a try, if one is in it.
     pub fn take(&self, now: Moment) -> bool {
         let before = self.paid.swap(now.0, Relaxed);

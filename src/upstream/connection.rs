@@ -124,6 +124,14 @@ impl Connection {
         }
     }
 
+    /// Whether its server was asked whether it is there, and did not answer.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(one) => one.is_given_up(),
+        }
+    }
+
     /// Lets nobody begin another exchange on it: this one went wrong.
     pub fn retire(&mut self) {
         if let Self::Http2(one) = self {

@@ -1,18 +1,17 @@
 //! What the names of servers resolve to.
 //!
-//! The control plane resolves each name again and again; connections are made to what was found
-//! last, in turn. A name that stops resolving keeps its last addresses: a name server that is down
-//! takes no site down. Names are resolved the way the system does it (`getaddrinfo`), so that
-//! `/etc/hosts` and whatever else `nsswitch.conf` names hold here as everywhere; that hides how
-//! long records may be kept, which the system's own cache knows, so asking often is cheap.
+//! The control plane resolves each name again and again ([`dns`](super::dns)); connections are made
+//! to what was found last, in turn. A name that stops resolving keeps its last addresses: a name
+//! server that is down takes no site down.
 
-use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use super::health::Moment;
 
@@ -23,6 +22,10 @@ const AVOID: u64 = 10_000;
 #[derive(Debug, Default)]
 pub struct Addresses {
     found: ArcSwap<Vec<Address>>,
+    /// Why nothing was found, while nothing ever was.
+    fault: ArcSwapOption<String>,
+    /// Told when one of these is there.
+    known: Notify,
     turn: AtomicUsize,
 }
 
@@ -78,7 +81,37 @@ impl Addresses {
             failed: AtomicU64::new(0),
         });
         self.found.store(Arc::new(found.collect()));
+        self.fault.store(None);
+        self.known.notify_waiters();
         true
+    }
+
+    /// Notes that nothing was found. Whether nothing ever was.
+    pub fn failed(&self, why: String) -> bool {
+        if !self.found.load().is_empty() {
+            return false;
+        }
+        self.fault.store(Some(Arc::new(why)));
+        self.known.notify_waiters();
+        true
+    }
+
+    /// Waits until the name was asked for, by the control plane, for the first time.
+    ///
+    /// # Errors
+    /// Why nothing was found.
+    pub async fn wait(&self) -> Result<(), String> {
+        loop {
+            let mut told = pin!(self.known.notified());
+            told.as_mut().enable();
+            if !self.found.load().is_empty() {
+                return Ok(());
+            }
+            if let Some(fault) = &*self.fault.load() {
+                return Err(fault.to_string());
+            }
+            told.await;
+        }
     }
 
     /// All of them.
@@ -88,18 +121,6 @@ impl Addresses {
             .iter()
             .map(|entry| entry.address)
             .collect()
-    }
-}
-
-/// Asks the system. Off the calling thread.
-pub async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<_> = tokio::net::lookup_host((name, port)).await?.collect();
-    match found.is_empty() {
-        true => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no address",
-        )),
-        false => Ok(found),
     }
 }
 

@@ -19,7 +19,7 @@ use super::connection::http1::Http1;
 use super::connection::http2::Shared;
 use super::connection::io::{Io, Stream};
 use super::health::Moment;
-use super::{Open, Server, ServerId, names};
+use super::{Open, Server, ServerId};
 use crate::config::{Protocol, ServerAddress};
 use crate::listen;
 
@@ -48,7 +48,7 @@ pub enum ConnectError {
 
 /// A client's connection. Where a server is told whose connection it has (PROXY protocol), that
 /// connection carries what comes on this one and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientId(u64);
 
 /// What a server is told before anything else.
@@ -359,26 +359,31 @@ async fn dial_at(
             let port = other.unwrap_or_else(|| address.port());
             connect_tcp(SocketAddr::new(address.ip(), port)).await?
         }
-        ServerAddress::Name(name, port) => {
-            connect_name(server, name, *port, other.unwrap_or(*port), limit).await?
+        ServerAddress::Name(..) | ServerAddress::Service(_) => {
+            connect_name(server, other, limit).await?
         }
     };
     announce(&mut stream, preamble).await?;
     let tls = match &server.tls {
-        Some(tls) if speak != Speak::Passed => tls.as_ref(),
+        Some(tls) if speak != Speak::Passed => tls,
         _ => return Ok(Io::new(Stream::Tcp(stream))),
     };
-    let tls = tls.map_err(|why| ConnectError::Tls(io::Error::other(why.clone())))?;
+    let Some(current) = tls.trust.current() else {
+        let fault = tls.trust.fault();
+        let why = fault.map_or_else(|| "it cannot be set up".to_owned(), |it| it.to_string());
+        return Err(ConnectError::Tls(io::Error::other(why)));
+    };
     let config = match speak {
-        Speak::Agreed => &tls.trust.config,
-        Speak::Http1 => &tls.trust.http1,
-        Speak::Raw | Speak::Passed => &tls.trust.raw,
+        Speak::Agreed => &current.config,
+        Speak::Http1 => &current.http1,
+        Speak::Raw | Speak::Passed => &current.raw,
     };
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector
         .connect(tls.name.clone(), stream)
         .await
         .map_err(ConnectError::Tls)?;
+    server.presents(stream.get_ref().1.peer_certificates());
     Ok(Io::new(Stream::Tls(Box::new(stream))))
 }
 
@@ -393,22 +398,19 @@ async fn announce(
     }
 }
 
-/// Tries the addresses of a name, each for its part of the time.
+/// Tries the addresses of a name, each for its part of the time; at another port where that is
+/// said.
 async fn connect_name(
     server: &Server,
-    name: &str,
-    port: u16,
-    to: u16,
+    other: Option<u16>,
     limit: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let end = Instant::now() + limit;
     let mut addresses = server.addresses.order(Moment::now());
     if addresses.is_empty() {
-        // The control plane has not found it yet.
-        let found = names::resolve(name, port)
-            .await
-            .map_err(ConnectError::Resolve)?;
-        server.addresses.set(found);
+        // The control plane is about to find it.
+        let known = server.addresses.wait().await;
+        known.map_err(|why| ConnectError::Resolve(io::Error::other(why)))?;
         addresses = server.addresses.order(Moment::now());
     }
     let mut last = ConnectError::Resolve(io::ErrorKind::NotFound.into());
@@ -416,17 +418,19 @@ async fn connect_name(
     for (at, address) in addresses.into_iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
         let part = left / u32::try_from(count - at).unwrap_or(u32::MAX);
-        match timeout(part, connect_tcp(SocketAddr::new(address.ip(), to))).await {
+        let to = SocketAddr::new(address.ip(), other.unwrap_or_else(|| address.port()));
+        let failed = match timeout(part, connect_tcp(to)).await {
             Ok(Ok(stream)) => {
-                if to == port {
+                if other.is_none() {
                     server.addresses.note(address, None);
                 }
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = ConnectError::Timeout(limit),
-        }
-        if to == port {
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::Timeout(limit),
+        };
+        last = failed;
+        if other.is_none() {
             server.addresses.note(address, Some(Moment::now()));
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{Moment, Standing};
 use super::{Upstream, Upstreams};
+use crate::clock::Timestamp;
 
 /// One upstream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct ServerReport {
     pub ejections: u64,
     /// Time to the head of a response, a moving average.
     pub latency_ms: f64,
+    /// When the certificate expires that it presented last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Timestamp>,
 }
 
 /// All of them, as they stand.
@@ -86,5 +90,7 @@ fn server(upstream: &Upstream, at: usize, now: Moment) -> ServerReport {
         failures: load.failures.load(Relaxed),
         ejections: server.health.ejections(),
         latency_ms: load.latency.load(Relaxed) as f64 / 1000.0,
+        certificate_not_after: (server.presented.load().as_ref())
+            .map(|presented| presented.certificate.not_after),
     }
 }

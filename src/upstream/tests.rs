@@ -17,7 +17,7 @@ fn timeouts() -> Timeouts {
 
 fn build(configured: config::Upstream, previous: &Upstreams) -> Upstreams {
     let all = BTreeMap::from([("u".into(), configured)]);
-    Upstreams::build(&all, &timeouts(), &[], previous)
+    Upstreams::build(&all, &timeouts(), &[], &Clock::system(), previous)
 }
 
 /// Servers with these weights; 0 stands for a backup.
@@ -28,6 +28,7 @@ fn configured(balance: Balance, weights: &[u32]) -> config::Upstream {
         tls: false,
         weight: weight.max(1),
         backup: weight == 0,
+        domain: None,
     };
     config::Upstream {
         balance,

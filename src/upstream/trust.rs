@@ -1,31 +1,41 @@
 //! How TLS is spoken to the servers of an upstream: whom to believe, and what to show.
 //!
-//! Its files are read when a configuration is taken, and again at each reload. One that cannot be
-//! used harms its own upstream only: what was in use before stays in use, and where there was
-//! nothing before, connections fail with the reason.
+//! Its files are read when a configuration is taken, and whenever they change
+//! ([`files`](super::files)). One that cannot be used harms its own upstream only: what was in use
+//! before stays in use, and where there was nothing before, connections fail with the reason.
+//! Connections that are open go on as they were made.
 
-use std::fs;
-use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use rustls::ClientConfig;
 use rustls_pki_types::TrustAnchor;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tracing::{info, warn};
 
 use super::balance::fnv;
+use crate::cert::presented::{PresentedCertificate, describe};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Protocol, UpstreamTls};
 use crate::tls;
-
-/// The largest file that is read.
-const MAX_FILE: u64 = 4 << 20;
+use crate::tls::file::{self, Content, Fault, Read};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Trust {
+    upstream: Arc<str>,
     settings: UpstreamTls,
     protocol: Protocol,
+    system: Arc<[TrustAnchor<'static>]>,
+    current: ArcSwapOption<Current>,
+    fault: ArcSwapOption<Fault>,
+}
+
+/// What is in use.
+#[derive(Debug)]
+pub struct Current {
     /// Of the content of all files.
     digest: u64,
     /// As the upstream's protocol asks for.
@@ -34,89 +44,203 @@ pub struct Trust {
     pub http1: Arc<ClientConfig>,
     /// For streams, which agree on no protocol.
     pub raw: Arc<ClientConfig>,
+    /// What is shown to servers that ask for a certificate.
+    pub shown: Option<PresentedCertificate>,
 }
 
 impl Trust {
-    /// Reads the files and builds what they say; `before`, where nothing changed.
+    /// Reads the files. `before`, with what its files hold now, where the settings are the same.
     pub fn load(
+        upstream: &Arc<str>,
         settings: &UpstreamTls,
         protocol: Protocol,
         system: &[TrustAnchor<'static>],
+        clock: &Clock,
         before: Option<&Arc<Self>>,
-    ) -> Result<Arc<Self>, String> {
-        let read = |path: &Option<std::path::PathBuf>| path.as_deref().map(read).transpose();
-        let (ca, chain, key) = (
-            read(&settings.ca)?,
-            read(&settings.chain)?,
-            read(&settings.key)?,
-        );
-        let parts = [&ca, &chain, &key].map(|file| file.as_deref().unwrap_or_default());
-        let digest = fnv(&parts);
-        if let Some(before) = before
-            && before.settings == *settings
-            && before.protocol == protocol
-            && before.digest == digest
-        {
-            return Ok(Arc::clone(before));
+    ) -> Arc<Self> {
+        let before = before.filter(|it| it.settings == *settings && it.protocol == protocol);
+        let trust = before.cloned().unwrap_or_else(|| {
+            Arc::new(Self {
+                upstream: Arc::clone(upstream),
+                settings: settings.clone(),
+                protocol,
+                system: system.into(),
+                current: ArcSwapOption::empty(),
+                fault: ArcSwapOption::empty(),
+            })
+        });
+        trust.look(file::read, clock.now());
+        trust
+    }
+
+    /// What is in use, if anything can be.
+    pub fn current(&self) -> Option<Arc<Current>> {
+        self.current.load_full()
+    }
+
+    /// What is wrong with what is on disk.
+    pub fn fault(&self) -> Option<Arc<Fault>> {
+        self.fault.load_full()
+    }
+
+    /// The upstream whose servers it is for.
+    pub const fn upstream(&self) -> &Arc<str> {
+        &self.upstream
+    }
+
+    /// The file of the certificate that is shown.
+    pub fn chain(&self) -> Option<&Path> {
+        self.settings.chain.as_deref()
+    }
+
+    /// All files that it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let UpstreamTls { ca, chain, key, .. } = &self.settings;
+        [ca, chain, key].into_iter().flatten()
+    }
+
+    /// Whether what is on disk is not what is in use.
+    pub fn is_stale(&self) -> bool {
+        match (self.read(file::read), self.current()) {
+            (Ok(files), Some(current)) => files.digest() != current.digest,
+            (read, current) => read.is_ok() || current.is_some() || self.fault().is_none(),
         }
-        let anchors = match (&ca, &settings.ca) {
-            (Some(bytes), Some(path)) => anchors(bytes, path)?,
-            _ => system.to_vec(),
+    }
+
+    /// Reads the files in this way, and takes into use what can be.
+    pub fn look(&self, read: Read, now: Timestamp) {
+        let before = self.current();
+        let built = self.read(read).and_then(|files| {
+            let digest = files.digest();
+            match &before {
+                Some(before) if before.digest == digest => Ok(Arc::clone(before)),
+                _ => self.build(&files, now, before.as_deref()).map(Arc::new),
+            }
+        });
+        let upstream = &self.upstream;
+        match built {
+            Ok(current) => {
+                let is_new = before.as_ref().is_some_and(|it| !Arc::ptr_eq(it, &current));
+                let was_wrong = self.fault.swap(None).is_some();
+                self.current.store(Some(current));
+                if is_new || was_wrong {
+                    info!(%upstream, "TLS to the upstream goes by what is on disk now");
+                }
+            }
+            Err(fault) => {
+                let known = self.fault();
+                if known.as_deref() != Some(&fault) {
+                    match before.is_some() {
+                        true => warn!(%upstream, %fault, "TLS to the upstream stays as it was"),
+                        false => warn!(%upstream, %fault, "TLS to the upstream cannot be used"),
+                    }
+                    self.fault.store(Some(Arc::new(fault)));
+                }
+            }
+        }
+    }
+
+    fn read(&self, read: Read) -> Result<Files, Fault> {
+        let one = |path: &Option<PathBuf>| match path {
+            Some(path) => read(std::slice::from_ref(path)).map(|mut files| files.pop()),
+            None => Ok(None),
         };
-        let identity = match (&chain, &settings.chain) {
-            (Some(chain), Some(path)) => Some(identity(chain, key.as_deref(), path)?),
-            _ => None,
+        Ok(Files {
+            ca: one(&self.settings.ca)?,
+            chain: one(&self.settings.chain)?,
+            key: one(&self.settings.key)?,
+        })
+    }
+
+    fn build(
+        &self,
+        files: &Files,
+        now: Timestamp,
+        before: Option<&Current>,
+    ) -> Result<Current, Fault> {
+        let anchors = match &files.ca {
+            Some(ca) => anchors(ca)?,
+            None => self.system.to_vec(),
         };
+        let identity = match &files.chain {
+            Some(chain) => Some(identity(chain, files.key.as_ref())?),
+            None => None,
+        };
+        let shown = identity
+            .as_ref()
+            .and_then(|(chain, _)| describe(chain.first()?));
+        if let (Some(new), Some(old)) = (&shown, before.and_then(|it| it.shown.as_ref()))
+            && new.not_after < now
+            && old.not_after >= now
+        {
+            let path = self.chain().unwrap_or_else(|| Path::new(""));
+            let what = format!("the certificate in it expired at {}", new.not_after);
+            return Err(Fault::new(path, what, "have it issued anew"));
+        }
         let build = |alpn: &[&[u8]]| {
             let identity = identity
                 .as_ref()
                 .map(|(chain, key)| (chain.clone(), key.clone_key()));
-            tls::upstream(&anchors, identity, settings.only_tls13, alpn)
-                .map_err(|error| format!("TLS to the upstream cannot be set up: {error}"))
+            tls::upstream(&anchors, identity, self.settings.only_tls13, alpn).map_err(|error| {
+                let path = self
+                    .files()
+                    .last()
+                    .map_or_else(|| Path::new(""), PathBuf::as_path);
+                let what = format!("TLS to the upstream cannot be set up with it: {error}");
+                Fault::new(path, what, "see that key and certificate belong together")
+            })
         };
         let http1 = build(&[b"http/1.1"])?;
         let raw = build(&[])?;
-        let config = match protocol {
+        let config = match self.protocol {
             Protocol::Http1 => Arc::clone(&http1),
             Protocol::Http2 => build(&[b"h2"])?,
             Protocol::Auto => build(&[b"h2", b"http/1.1"])?,
         };
-        Ok(Arc::new(Self {
-            settings: settings.clone(),
-            protocol,
-            digest,
+        Ok(Current {
+            digest: files.digest(),
             config,
             http1,
             raw,
-        }))
+            shown,
+        })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |error| format!("{}: {error}", path.display());
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(wrong)?;
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(wrong)?;
-    Ok(bytes)
+/// What was read.
+struct Files {
+    ca: Option<Content>,
+    chain: Option<Content>,
+    key: Option<Content>,
 }
 
-fn anchors(bytes: &[u8], path: &Path) -> Result<Vec<TrustAnchor<'static>>, String> {
-    let certificates = certificates(bytes, path)?;
-    certificates
-        .iter()
-        .map(|certificate| {
-            webpki::anchor_from_trusted_cert(certificate)
-                .map(|anchor| anchor.to_owned())
-                .map_err(|error| format!("{}: {error}", path.display()))
-        })
-        .collect()
+impl Files {
+    fn digest(&self) -> u64 {
+        let content = |file: &Option<Content>| file.as_ref().map_or(0, |(_, it)| fnv(&[it]));
+        let parts = [&self.ca, &self.chain, &self.key].map(|it| content(it).to_be_bytes());
+        fnv(&[&parts[0], &parts[1], &parts[2]])
+    }
 }
 
-fn certificates(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn anchors(file: &Content) -> Result<Vec<TrustAnchor<'static>>, Fault> {
+    let certificates = certificates(file)?;
+    let anchor = |certificate| {
+        webpki::anchor_from_trusted_cert(certificate)
+            .map(|anchor| anchor.to_owned())
+            .map_err(|error| Fault::new(&file.0, error.to_string(), "see what is in it"))
+    };
+    certificates.iter().map(anchor).collect()
+}
+
+fn certificates((path, bytes): &Content) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let read = read.map_err(|error| format!("{}: {error}", path.display()))?;
+    let read = read.map_err(|error| Fault::new(path, error.to_string(), "write it in PEM"))?;
     match read.is_empty() {
-        true => Err(format!("{}: there is no certificate in it", path.display())),
+        true => Err(Fault::new(
+            path,
+            "there is no certificate in it",
+            "write it in PEM",
+        )),
         false => Ok(read),
     }
 }
@@ -124,8 +248,11 @@ fn certificates(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// The key is in the file of the chain where it has none of its own.
-fn identity(chain: &[u8], key: Option<&[u8]>, path: &Path) -> Result<Identity, String> {
-    let key = PrivateKeyDer::from_pem_slice(key.unwrap_or(chain))
-        .map_err(|error| format!("the key of {}: {error}", path.display()))?;
-    Ok((certificates(chain, path)?, key))
+fn identity(chain: &Content, key: Option<&Content>) -> Result<Identity, Fault> {
+    let (path, bytes) = key.unwrap_or(chain);
+    let key = PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
+        let what = format!("its key cannot be read: {error}");
+        Fault::new(path, what, "write it in PEM, without a passphrase")
+    })?;
+    Ok((certificates(chain)?, key))
 }

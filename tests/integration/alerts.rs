@@ -320,3 +320,59 @@ fn a_test_goes_out_by_mail_with_starttls_and_a_password() {
     assert!(has("Auto-Submitted: auto-generated") && has("every 7 days"));
     assert!(!proxy.log().contains("open sesame"), "no secret in a log");
 }
+
+#[test]
+fn certificates_towards_servers_are_watched_over_too() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let old = ca.leaf(&["behind.test"]).days(-85, 4).issue();
+    let behind = Staunch::build()
+        .leaf(&old)
+        .site("behind.test", &origin)
+        .start();
+    let builder = Staunch::build().leaf(&ca.issue(HOST));
+    let file = builder.path("client.pem");
+    let place = |days: (i64, i64)| {
+        let leaf = ca.leaf(&["client.test"]).days(days.0, days.1).issue();
+        fs::write(&file, leaf.chain + &leaf.key).unwrap();
+    };
+    place((-75, 14));
+    let url = format!("https://{}", behind.https());
+    let proxy = builder
+        .trusting(&ca)
+        .upstream("behind", &[&url])
+        .set("upstream.behind.tls.name", "\"behind.test\"")
+        .set("upstream.behind.tls.chain", format!("{file:?}"))
+        .sites(Site::new(&[HOST], "behind"))
+        .start();
+    let alert = eventually("the one that is shown", || {
+        firing(&proxy, "renewal_overdue")
+    });
+    assert_eq!(alert["subject"], file.display().to_string(), "{alert}");
+    let ask = || {
+        let mut client = proxy.connect();
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+            .unwrap();
+        client.read("GET").status
+    };
+    // No site of its goes by that host; what counts is that it was asked.
+    assert_eq!(ask(), 421);
+    let alert = eventually("the one that is presented", || {
+        firing(&proxy, "upstream_expiring")
+    });
+    assert_eq!(alert["severity"], "critical", "{alert}");
+    assert_eq!(alert["subject"], format!("behind: {url}"), "{alert}");
+
+    // What cannot be used changes nothing but what is told.
+    fs::write(&file, "garbage").unwrap();
+    eventually("the file is told of", || {
+        firing(&proxy, "tls_file_unusable")
+    });
+    assert_eq!(ask(), 421);
+    place((-1, 89));
+    until("all is well", || {
+        let told = ["renewal_overdue", "tls_file_unusable"];
+        told.iter().all(|code| firing(&proxy, code).is_none())
+    });
+}

@@ -19,6 +19,39 @@ use case::{Case, Step, Then};
 use origin::Origin;
 use wire::Wire;
 
+/// The table of rules in `docs/http.md` promises nothing that is not there.
+#[test]
+fn every_rule_in_the_documentation_is_tried_where_it_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/http.md")).unwrap();
+    let sections: Vec<_> = read_all().into_iter().map(|case| case.rfc).collect();
+    let tests = [
+        "src/proxy/compress/tests.rs",
+        "src/proxy/compress/wish.rs",
+        "tests/integration/websocket_http2.rs",
+    ]
+    .map(|file| fs::read_to_string(root.join(file)).unwrap());
+    let rows = table.lines().filter(|line| line.starts_with("| 91"));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, section, _, places, _] = cells[..] else {
+            panic!("{row}");
+        };
+        for place in places.split(", ") {
+            let tried = match place.trim_matches('`') {
+                "corpus" => sections.iter().any(|rfc| rfc == section),
+                test => tests
+                    .iter()
+                    .any(|text| text.contains(&format!("fn {test}("))),
+            };
+            assert!(tried, "{row}");
+        }
+        count += 1;
+    }
+    assert!(count > 40, "there are only {count} rows");
+}
+
 /// Follows on a connection that is said to stay open.
 const CANARY: &str = "GET /canary HTTP/1.1\r\nHost: example.test\r\n\r\n";
 const CANARY_BACK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nDate: {date}\r\n\r\ncanary";

@@ -72,13 +72,15 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
         "https = [\"[::]:443\"]",
         "http = [\"0.0.0.0:80\"]",
         "idle = \"65s\"",
-        "names = [\"example.com\", \"www.example.com\"]",
+        "names = [\"example.com\", \"www.example.com\", \"*\"]",
         "versions = [\"1.2\", \"1.3\"]",
         "[upstream.app]",
         "weight = 2",
         "balance = \"least-requests\"",
         "response = \"90s\"",
-        "/example.conf:6",
+        "/example.conf:11",
+        "\"X-Frame-Options\" = \"SAME; ORIGIN\"",
+        "\"X-Real-IP\" = \"{client_address}\"",
     ] {
         assert!(
             ran.stdout.contains(part),
@@ -87,10 +89,7 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
         );
     }
     for part in [
-        "example.conf:4: not imported: add_header X-Frame-Options SAME; ORIGIN",
-        "example.conf:8: not imported: proxy_set_header X-Real-IP",
-        "example.conf:12: not imported: deny all",
-        "example.conf:15: not imported: location ~",
+        "example.conf:15: not imported: fastcgi_pass unix:/run/php.sock",
         "example.conf:16: not imported: frobnicate on",
         "nginx.conf:4: not needed: sendfile on",
     ] {
@@ -103,7 +102,9 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
     assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
     // What kept people out is closed, not open.
     let admin = ran.stdout.split("path = \"/admin/\"\n").nth(1).unwrap();
-    assert!(admin.starts_with("upstream = \"not-imported\""), "{admin}");
+    assert!(admin.starts_with("respond = 403\n"), "{admin}");
+    let php = ran.stdout.split("regex = '\\.php$'\n").nth(1).unwrap();
+    assert!(php.starts_with("respond = 503 "), "{php}");
 }
 
 #[test]

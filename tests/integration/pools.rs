@@ -26,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     disable_nagle_algorithm = True
+    wbufsize = -1  # head and body at once: killed in between, it would have answered by half
     def do_GET(self):
         body = b'{}'
         self.send_response(200)
@@ -150,6 +151,62 @@ fn a_server_that_is_stopped_costs_no_request() {
     traffic.stop().assert_flawless();
 }
 
+#[test]
+fn what_waits_for_a_server_that_goes_down_is_answered_by_another() {
+    let (one, two) = (Process::start(), Process::start());
+    let proxy = pool(&[&one.url(), &two.url()])
+        .set("upstream.pool.health.path", "\"/\"")
+        .set("upstream.pool.health.interval", "\"200ms\"")
+        .set("upstream.pool.health.timeout", "\"200ms\"")
+        .start();
+    until("both are checked", || {
+        is_up(&proxy, &one.url()) && is_up(&proxy, &two.url())
+    });
+    one.signal(Signal::STOP);
+    let begin = Instant::now();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = proxy.connect();
+            thread::spawn(move || client.get(HOST, "/").expect(200))
+        })
+        .collect();
+    clients
+        .into_iter()
+        .for_each(|client| drop(client.join().unwrap()));
+    // Long before `timeouts.upstream_response`.
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
+    one.signal(Signal::CONT);
+}
+
+#[test]
+fn an_answer_that_comes_byte_by_byte_is_whole() {
+    const ANSWER: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\
+                          Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n3;e=1\r\nabc\r\n\
+                          1\r\nd\r\n0\r\nX: y\r\n\r\n";
+    let slow = Origin::plan("slow").route("/", |exchange| {
+        for byte in ANSWER.bytes() {
+            exchange.send([byte])?;
+            thread::yield_now();
+        }
+        Ok(())
+    });
+    let slow = slow.start();
+    let proxy = pool(&[&slow.url()]).start();
+    let mut client = proxy.connect();
+    for _ in 0..3 {
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
+            .unwrap();
+        let answer = client.read("GET").expect(200);
+        assert_eq!((answer.interim.len(), answer.text().as_str()), (1, "abcd"));
+    }
+    assert_eq!(slow.connections(), 1, "and the connection is kept");
+}
+
 /// Ways not to answer a request.
 type Misdeed = fn(&mut Exchange<'_>) -> std::io::Result<()>;
 const MISDEEDS: [(&str, Misdeed); 6] = [
@@ -265,12 +322,12 @@ fn a_request_is_not_tried_beyond_its_own_deadline() {
     };
     let (one, two) = (slow("one"), slow("two"));
     let proxy = pool(&[&one.url(), &two.url()])
-        .set("upstream.pool.timeouts.response", "\"200ms\"")
-        .set("upstream.pool.timeouts.total", "\"300ms\"")
+        .set("upstream.pool.timeouts.response", "\"700ms\"")
+        .set("upstream.pool.timeouts.total", "\"1200ms\"")
         .start();
     let begin = Instant::now();
     proxy.get("/").expect(504);
-    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert!(begin.elapsed() >= Duration::from_millis(1200));
     assert_eq!(counts(&one, &two), (1, 1));
     gate.open();
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::{
     Connection, HOST, Origin, PATIENCE, Port, Site, Staunch, TestCa, Tls, require, until,
@@ -279,4 +280,32 @@ fn servers_are_told_whose_connection_it_is() {
         connection.get("passed.test", "/").expect(200);
         assert_eq!(origin.last().field("x-forwarded-for"), "192.0.2.7");
     }
+}
+
+#[test]
+fn a_server_that_does_not_read_holds_its_client_and_not_the_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let port = Port::free();
+    let proxy = Staunch::serving(&Origin::echo())
+        .stream(&port, &format!("upstream = \"tcp://{address}\"\n"))
+        .start();
+    let part = vec![b'x'; 1 << 20];
+    let mut most = Vec::new();
+    for _ in 0..4 {
+        let mut client = TcpStream::connect(port.address()).unwrap();
+        client
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let _server = listener.accept().unwrap();
+        // What the kernel buffers on the way is a few times this.
+        let taken = (0..100)
+            .take_while(|_| client.write_all(&part).is_ok())
+            .count();
+        assert!(taken < 64, "{taken} MiB went nowhere");
+        most.push(proxy.memory());
+    }
+    // The allocator takes large pages from the system as each thread begins; after that nothing.
+    let grown = most[3].saturating_sub(most[1]);
+    assert!(grown < 8 << 20, "{most:?}");
 }

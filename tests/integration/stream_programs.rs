@@ -137,7 +137,7 @@ fn nginx_is_told_of_each_client() {
             port.address()
         )
     });
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v2-tls"] {
         each_client_is_told_of(&nginx, version, |port| {
             format!("192.0.2.7:{port} 198.51.100.1:443")
         });

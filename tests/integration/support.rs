@@ -28,7 +28,7 @@ pub use programs::{Ran, curl, promtool, python, require, run};
 pub use server::Server;
 pub use staunch::{BINARY, Builder, Site, Staunch};
 pub use traffic::Traffic;
-pub use wait::{PATIENCE, continually, eventually, until};
+pub use wait::{PATIENCE, continually, eventually, until, until_served};
 
 /// The host name that tests with one site use.
 pub const HOST: &str = "example.test";

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{fs, thread};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use crate::support::{
-    BINARY, Builder, Connection, Gate, H2, HOST, Origin, PATIENCE, Ran, Site, Staunch, TestCa, Tls,
-    eventually, require, run, until,
+    BINARY, Builder, Connection, Exchange, Gate, H2, HOST, Origin, PATIENCE, Port, Ran, Site,
+    Staunch, TestCa, Tls, eventually, require, run, until,
 };
 
 /// A staunch whose program can be replaced; what takes over from it ends with it.
@@ -113,6 +113,9 @@ fn is_alive(process: u64) -> bool {
     status.is_ok_and(|text| !text.contains(") Z "))
 }
 
+/// Asks until it is to stop; what went wrong.
+type Client = fn(&Tls, &AtomicBool, &AtomicUsize) -> Vec<String>;
+
 /// Clients that ask without a pause, and reconnect only when they are told to.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -122,11 +125,14 @@ struct Load {
 
 impl Load {
     fn start(tls: &Tls) -> Self {
+        Self::of(tls, &[new_connections, kept_connections, kept_http2])
+    }
+
+    /// Two clients of each kind.
+    fn of(tls: &Tls, kinds: &[Client]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
-        let kinds: [fn(&Tls, &AtomicBool, &AtomicUsize) -> Vec<String>; 3] =
-            [new_connections, kept_connections, kept_http2];
-        let client = |kind: fn(&Tls, &AtomicBool, &AtomicUsize) -> Vec<String>| {
+        let client = |kind: Client| {
             let (tls, stop, answered) = (tls.clone(), Arc::clone(&stop), Arc::clone(&answered));
             thread::spawn(move || kind(&tls, &stop, &answered))
         };
@@ -163,7 +169,7 @@ fn new_connections(tls: &Tls, stop: &AtomicBool, answered: &AtomicUsize) -> Vec<
         let got = tls.try_connect().and_then(|mut it| it.try_get(HOST, "/"));
         match got {
             Ok(response) if response.status == 200 => {
-                drop(answered.fetch_add(1, Ordering::Relaxed))
+                answered.fetch_add(1, Ordering::Relaxed);
             }
             other => failures.push(format!("new: {other:?}")),
         }
@@ -258,7 +264,7 @@ fn processes_take_turns_under_load_and_no_request_is_lost() {
 }
 
 #[test]
-fn wrk_and_h2load_see_no_error_either() {
+fn wrk_sees_no_error_either() {
     let origin = Origin::echo();
     let line = Line::start(Staunch::serving(&origin));
     let address = line.staunch.https();
@@ -325,6 +331,152 @@ fn a_program_that_cannot_take_over_changes_nothing_and_says_why() {
     assert!(line.staunch.count("staunch_upgrades_total", &failed) >= 7.0);
     line.upgraded();
     line.staunch.get("/").expect(200);
+}
+
+/// A program that takes what it is handed, says that it is prepared, and then does something else.
+fn impostor(then: &str) -> String {
+    let python = require("python3");
+    format!(
+        r#"#!{python}
+import json, os, socket, time
+link = socket.socket(fileno=0)
+def hear():
+    text, sockets, _, _ = socket.recv_fds(link, 1 << 17, 64)
+    assert text, "the other one is gone"
+    return json.loads(text)
+while hear()["sockets"]["more"]:
+    pass
+link.send(json.dumps({{"prepared": {{"version": "9"}}}}).encode())
+while "go" not in hear():
+    pass
+{then}
+"#,
+        python = python.display()
+    )
+}
+
+#[test]
+fn a_program_that_ends_or_hangs_at_the_last_moment_changes_nothing() {
+    let origin = Origin::echo();
+    let line = Line::start(Staunch::serving(&origin));
+    let load = Load::start(&line.staunch.tls(HOST));
+    for (then, why) in [
+        ("os.kill(os.getpid(), 9)", "signal: 9"),
+        (
+            "link.send(b'nonsense'); time.sleep(99)",
+            "cannot be understood",
+        ),
+        (r#"link.send(b'{"refused": "not today"}')"#, "not today"),
+        ("time.sleep(99)", "not ready within"),
+    ] {
+        line.replace_with_script(&impostor(then));
+        let ran = line.upgrade();
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(why), "{why}: {}", ran.stderr);
+        load.go_on_for(20);
+        // It tells alerts again.
+        line.staunch.admin_get("/api/alerts").expect(200);
+    }
+    line.mend();
+    line.upgraded();
+    load.go_on_for(50);
+    load.stop();
+}
+
+#[test]
+fn there_is_one_upgrade_at_a_time_and_none_while_the_process_ends() {
+    let gate = Gate::new();
+    let origin = Origin::plan("slow")
+        .route("/slow", {
+            let gate = gate.clone();
+            move |exchange| {
+                gate.pass();
+                exchange.echo()
+            }
+        })
+        .start();
+    let line = Line::start(Staunch::serving(&origin).set("upgrade.ready", "\"3s\""));
+    line.replace_with_script("#!/bin/sh\nexec sleep 1000\n");
+    let ask = || {
+        let mut admin = Connection::plain(line.staunch.admin()).unwrap();
+        let answer = admin.post("localhost", "/api/upgrade", b"");
+        (
+            answer.status,
+            answer.json()["error"].as_str().map(str::to_owned),
+        )
+    };
+    thread::scope(|scope| {
+        let first = scope.spawn(ask);
+        line.staunch.wait_log("an upgrade begins");
+        assert_eq!(ask(), (409, Some("under_way".to_owned())));
+        assert_eq!(
+            first.join().unwrap(),
+            (422, Some("upgrade_failed".to_owned()))
+        );
+    });
+    line.mend();
+    let mut waiting = line.staunch.connect();
+    waiting.ask("GET", HOST, "/slow", "").unwrap();
+    until("it is in flight", || {
+        origin.requests().iter().any(|it| it.target == "/slow")
+    });
+    line.staunch.term();
+    line.staunch.wait_log("draining");
+    assert_eq!(ask(), (409, Some("stopping".to_owned())));
+    line.staunch.usr2();
+    line.staunch.wait_log("no upgrade: this process is ending");
+    gate.open();
+    waiting.read("GET").expect(200);
+    assert!(line.staunch.wait_exit().success());
+}
+
+#[test]
+fn streams_go_on_and_new_ones_are_taken_by_the_new_process() {
+    let origin = Origin::echo();
+    let (tls, plain) = (Port::free(), Port::free());
+    let upstream = format!(
+        "upstream = {:?}\n",
+        origin.url().replace("http://", "tcp://")
+    );
+    let builder = Staunch::serving(&origin)
+        .set("workers.threads", 3)
+        .stream(&tls, &format!("tls = true\n{upstream}"))
+        .stream(&plain, &upstream);
+    let mut line = Line::start(builder);
+    let mut open = Tls::to(tls.address()).name(HOST).connect();
+    open.get(HOST, "/").expect(200);
+    let client = Tls::to(tls.address()).name(HOST).alpn(&[]);
+    let encrypted = Load::of(&client, &[new_connections, kept_connections]);
+    for threads in [1, 4] {
+        line.staunch
+            .reconfigure(|config| config.change("workers.threads", threads));
+        encrypted.go_on_for(50);
+        line.upgraded();
+        for _ in 0..20 {
+            let mut new = Connection::plain(plain.address()).unwrap();
+            new.get(HOST, "/").expect(200);
+        }
+        encrypted.go_on_for(50);
+    }
+    encrypted.stop();
+    open.get(HOST, "/").expect(200);
+    drop(open);
+    assert!(line.staunch.wait_exit().success());
+}
+
+#[test]
+fn the_old_process_does_not_outlive_a_new_one_that_crashes() {
+    let origin = Origin::echo();
+    let line = Line::start(Staunch::serving(&origin).set("drain.deadline", "\"100ms\""));
+    let mut resting = line.staunch.connect();
+    resting.get(HOST, "/").expect(200);
+    let process = line.upgraded();
+    assert!(line.staunch.is_running(), "it has something to finish");
+    let process = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    kill_process(process, Signal::KILL).unwrap();
+    line.staunch
+        .wait_log("the process that took over has failed");
+    assert!(line.staunch.wait_exit().success());
 }
 
 #[test]
@@ -432,6 +584,29 @@ fn a_server_that_was_drained_stays_drained() {
         .post("localhost", "/api/upstreams/drain", body.as_bytes())
         .expect(200);
     line.upgraded();
+    for _ in 0..10 {
+        assert_eq!(line.staunch.get("/").expect(200).json()["origin"], "two");
+    }
+}
+
+#[test]
+fn a_server_that_was_down_stays_down() {
+    let ill = |exchange: &mut Exchange| exchange.respond(500, "", b"");
+    let one = Origin::plan("one").route("/health", ill).start();
+    let two = Origin::named("two");
+    let builder = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .upstream("both", &[&one.url(), &two.url()])
+        .set("upstream.both.health.path", "\"/health\"")
+        .set("upstream.both.health.interval", "\"100ms\"")
+        .sites(Site::new(&[HOST], "both"));
+    let line = Line::start(builder);
+    line.staunch.wait_log("the server is down");
+    // The new process hears it from the old one, and not so soon from the server.
+    let slowly = line.staunch.config().text().replace("100ms", "1h");
+    line.staunch.write_config(&slowly);
+    line.upgraded();
+    line.staunch.wait_log("the server is down, as it was");
     for _ in 0..10 {
         assert_eq!(line.staunch.get("/").expect(200).json()["origin"], "two");
     }

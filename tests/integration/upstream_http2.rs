@@ -389,8 +389,7 @@ fn a_certificate_is_shown_to_a_server_that_asks_for_one() {
     proxy.wait_log("client.pem");
     std::fs::write(&chain_file, &client).unwrap();
     std::fs::write(&key_file, &key).unwrap();
-    proxy.reload().expect(200);
-    proxy.get("/").expect(200);
+    until("they are taken up", || proxy.get("/").status == 200);
     // A file that cannot be used leaves the one before in use.
     std::fs::write(&chain_file, "garbage").unwrap();
     proxy.reconfigure(|builder| builder.change("upstream.h2.retries", 1));

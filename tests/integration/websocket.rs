@@ -158,36 +158,52 @@ asyncio.run(main())
 #[test]
 fn real_websockets_work() {
     let folder = tempfile::tempdir().unwrap();
-    let (server, client) = (
-        folder.path().join("server.py"),
-        folder.path().join("client.py"),
-    );
-    let port_file = folder.path().join("port");
-    fs::write(&server, SERVER).unwrap();
+    let client = folder.path().join("client.py");
     fs::write(&client, CLIENT).unwrap();
-    let installed = run(python().args(["-c", "import websockets"]));
-    assert!(
-        installed.status.success(),
-        "python3-websockets is not installed: run scripts/install-test-tools"
-    );
-    let mut server = Killed(python().arg(&server).arg(&port_file).spawn().unwrap());
-    until("the WebSocket server listens", || port_file.exists());
-    let port = fs::read_to_string(&port_file).unwrap();
-    let url = format!("http://127.0.0.1:{port}");
+    let server = EchoServer::start();
     let proxy = Staunch::build()
         .leaf(&crate::support::TestCa::new().issue(HOST))
-        .sites(crate::support::Site::new(&[HOST], &url))
+        .sites(crate::support::Site::new(&[HOST], &server.url()))
         .start();
     let ran = run(python().arg(&client).arg(proxy.https().to_string()));
     assert_eq!(ran.ok(), "done\n");
-    assert!(server.0.try_wait().unwrap().is_none());
 }
 
-struct Killed(std::process::Child);
+/// A server of Python's `websockets` that sends every message back.
+pub struct EchoServer {
+    process: std::process::Child,
+    port: String,
+    _folder: tempfile::TempDir,
+}
 
-impl Drop for Killed {
+impl EchoServer {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, port_file) = (folder.path().join("server.py"), folder.path().join("port"));
+        fs::write(&server, SERVER).unwrap();
+        let installed = run(python().args(["-c", "import websockets, wsproto, h2"]));
+        assert!(
+            installed.status.success(),
+            "a Python package is not installed: run scripts/install-test-tools"
+        );
+        let process = python().arg(&server).arg(&port_file).spawn().unwrap();
+        until("the WebSocket server listens", || port_file.exists());
+        Self {
+            process,
+            port: fs::read_to_string(&port_file).unwrap(),
+            _folder: folder,
+        }
+    }
+
+    /// As a server is written in the configuration.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for EchoServer {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

@@ -33,31 +33,14 @@ pub(super) fn with(
     name: &ServerName<'static>,
     timeout: Duration,
 ) -> Result<Seen, String> {
-    let deadline = Instant::now() + timeout;
-    let (socket, address) = connect(host, port, deadline)?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let recorder = Arc::new(Recorder::new(Arc::clone(&provider)));
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(&recorder) as Arc<dyn ServerCertVerifier>)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let mut connection =
-        ClientConnection::new(Arc::new(config), name.clone()).map_err(|error| error.to_string())?;
-    let mut socket = Deadlined { socket, deadline };
-    while connection.is_handshaking() {
-        if let Err(error) = connection.complete_io(&mut socket) {
-            return Err(handshake_failed(&error, address, timeout));
-        }
-    }
+    let mut session = Session::open(host, port, name, &[b"h2", b"http/1.1"], timeout)?;
+    let connection = &mut session.connection;
     // A farewell is good manners; whether it arrives changes nothing.
     connection.send_close_notify();
-    let _ = connection.complete_io(&mut socket);
-    let recorded = recorder.take();
+    let _ = connection.complete_io(&mut session.socket);
+    let recorded = session.recorder.take();
     Ok(Seen {
-        address,
+        address: session.address,
         chain: recorded.chain,
         staple: recorded.staple,
         version: match connection.protocol_version() {
@@ -75,6 +58,96 @@ pub(super) fn with(
             .alpn_protocol()
             .map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
     })
+}
+
+/// Sends a request in HTTP/1.1 that asks for the connection to be closed. The chain that was shown,
+/// and what was answered, at most `most` bytes of it.
+pub(in crate::cli) fn exchange(
+    host: &str,
+    port: u16,
+    name: &ServerName<'static>,
+    request: &[u8],
+    most: u64,
+    timeout: Duration,
+) -> Result<(Vec<CertificateDer<'static>>, Vec<u8>), String> {
+    let mut session = Session::open(host, port, name, &[b"http/1.1"], timeout)?;
+    let chain = session.recorder.take().chain;
+    let mut stream = rustls::Stream::new(&mut session.connection, &mut session.socket);
+    stream
+        .write_all(request)
+        .map_err(|error| error.to_string())?;
+    let answer = read(stream, most).map_err(|error| format!("no answer: {error}"))?;
+    Ok((chain, answer))
+}
+
+/// The same in plain text.
+pub(in crate::cli) fn exchange_plain(
+    host: &str,
+    port: u16,
+    request: &[u8],
+    most: u64,
+    timeout: Duration,
+) -> Result<Vec<u8>, String> {
+    let deadline = Instant::now() + timeout;
+    let (socket, _) = connect(host, port, deadline)?;
+    let mut socket = Deadlined { socket, deadline };
+    socket
+        .write_all(request)
+        .map_err(|error| error.to_string())?;
+    read(socket, most).map_err(|error| format!("no answer: {error}"))
+}
+
+/// What comes until the end. A connection that is cut after something came has ended too.
+fn read(stream: impl Read, most: u64) -> Result<Vec<u8>, Error> {
+    let mut answer = Vec::new();
+    match stream.take(most).read_to_end(&mut answer) {
+        Err(error) if answer.is_empty() => Err(error),
+        _ => Ok(answer),
+    }
+}
+
+/// A connection on which TLS is agreed.
+struct Session {
+    connection: ClientConnection,
+    socket: Deadlined,
+    address: SocketAddr,
+    recorder: Arc<Recorder>,
+}
+
+impl Session {
+    fn open(
+        host: &str,
+        port: u16,
+        name: &ServerName<'static>,
+        alpn: &[&[u8]],
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let deadline = Instant::now() + timeout;
+        let (socket, address) = connect(host, port, deadline)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let recorder = Arc::new(Recorder::new(Arc::clone(&provider)));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&recorder) as Arc<dyn ServerCertVerifier>)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let mut connection = ClientConnection::new(Arc::new(config), name.clone())
+            .map_err(|error| error.to_string())?;
+        let mut socket = Deadlined { socket, deadline };
+        while connection.is_handshaking() {
+            if let Err(error) = connection.complete_io(&mut socket) {
+                return Err(handshake_failed(&error, address, timeout));
+            }
+        }
+        Ok(Self {
+            connection,
+            socket,
+            address,
+            recorder,
+        })
+    }
 }
 
 /// The first address that answers, in the resolver's order.

@@ -1,19 +1,30 @@
-//! What is told of a directive that is not carried over, by its name.
+//! What is told of a directive that nothing was made of, by its name.
 
 use crate::import::Loss;
 
 /// Whether it is missed, and what to do.
+#[allow(clippy::too_many_lines)] // a table
 pub(super) fn of(name: &str) -> (Loss, &'static str) {
     let none = |advice| (Loss::None, advice);
+    let slight = |advice| (Loss::Slight, advice);
     let real = |advice| (Loss::Real, advice);
     match name {
-        "user" | "pid" | "daemon" | "master_process" | "load_module" | "worker_rlimit_nofile" => {
-            none("the service manager's business")
-        }
-        "worker_processes" | "worker_cpu_affinity" | "events" => {
+        "user"
+        | "pid"
+        | "daemon"
+        | "master_process"
+        | "load_module"
+        | "worker_rlimit_nofile"
+        | "worker_shutdown_timeout"
+        | "pcre_jit"
+        | "thread_pool"
+        | "env"
+        | "lock_file" => none("the service manager's business"),
+        "worker_processes" | "worker_cpu_affinity" | "worker_priority" | "events" => {
             none("a thread for each core; see [workers] and limits.connections")
         }
         "sendfile"
+        | "sendfile_max_chunk"
         | "tcp_nopush"
         | "tcp_nodelay"
         | "aio"
@@ -25,19 +36,70 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "server_names_hash_bucket_size"
         | "server_names_hash_max_size"
         | "map_hash_bucket_size"
+        | "map_hash_max_size"
+        | "variables_hash_max_size"
+        | "variables_hash_bucket_size"
+        | "proxy_headers_hash_max_size"
+        | "proxy_headers_hash_bucket_size"
         | "charset"
+        | "charset_types"
         | "index"
         | "root"
+        | "alias"
+        | "autoindex"
+        | "etag"
+        | "if_modified_since"
+        | "open_file_cache"
+        | "open_file_cache_valid"
+        | "open_file_cache_min_uses"
+        | "open_file_cache_errors"
+        | "log_not_found"
+        | "log_subrequest"
         | "server_tokens"
-        | "proxy_buffers"
+        | "absolute_redirect"
+        | "port_in_redirect"
+        | "server_name_in_redirect"
+        | "merge_slashes"
+        | "msie_padding"
+        | "reset_timedout_connection"
+        | "lingering_close"
+        | "output_buffers"
+        | "postpone_output"
+        | "http2"
+        | "http2_push_preload"
+        | "http2_body_preread_size"
+        | "http2_chunk_size"
+        | "chunked_transfer_encoding"
+        | "recursive_error_pages"
+        | "uninitialized_variable_warn"
+        | "real_ip_recursive"
+        | "ssl" => none("nothing here needs it: requests are passed through as they come"),
+        "proxy_buffers"
         | "proxy_buffer_size"
         | "proxy_buffering"
         | "proxy_busy_buffers_size"
         | "proxy_http_version"
         | "proxy_request_buffering"
-        | "http2"
-        | "proxy_redirect" => {
-            none("nothing here needs it: requests are passed through as they come")
+        | "proxy_max_temp_file_size"
+        | "proxy_temp_file_write_size"
+        | "proxy_temp_path"
+        | "client_body_buffer_size"
+        | "client_body_temp_path"
+        | "client_header_buffer_size"
+        | "client_body_in_file_only"
+        | "client_body_in_single_buffer"
+        | "fastcgi_temp_path"
+        | "uwsgi_temp_path"
+        | "scgi_temp_path"
+        | "grpc_buffer_size"
+        | "proxy_socket_keepalive"
+        | "proxy_ignore_client_abort"
+        | "proxy_pass_request_body"
+        | "proxy_pass_request_headers"
+        | "proxy_pass_header"
+        | "connection_pool_size"
+        | "request_pool_size" => {
+            none("bodies are passed on as they come, with buffers of a fixed size")
         }
         "ssl_session_cache"
         | "ssl_session_timeout"
@@ -46,46 +108,139 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "ssl_ecdh_curve"
         | "ssl_ciphers"
         | "ssl_session_tickets"
-        | "ssl_conf_command"
         | "ssl_buffer_size"
-        | "ssl_early_data" => real(
-            "policy \"intermediate\" of [tls] is Mozilla's; set versions, cipher_suites, groups, \
-                  tickets there to differ from it",
-        ),
+        | "ssl_verify_depth" => {
+            none("policy \"intermediate\" of [tls] is Mozilla's, and settles it")
+        }
+        "ssl_early_data" => slight("early data (0-RTT) is not taken: it can be replayed"),
+        "ssl_conf_command" | "ssl_session_ticket_key" | "ssl_password_file" => {
+            real("see [tls]: versions, cipher_suites, groups, tickets, ticket_keys")
+        }
         "ssl_stapling"
         | "ssl_stapling_verify"
+        | "ssl_stapling_file"
+        | "ssl_stapling_responder"
         | "ssl_trusted_certificate"
         | "resolver"
         | "resolver_timeout" => none(
             "responses are stapled from the ocsp file beside a chain; names are resolved by the system",
         ),
-        "access_log" | "error_log" | "log_format" => real("see [log] and [log.access]"),
-        "client_max_body_size" => {
-            real("bounded bodies (1 MiB where not given); set limits.request_body")
+        "http3" | "http3_hq" | "quic_retry" | "quic_gso" | "quic_active_connection_id_limit" => {
+            slight("HTTP/3 is not spoken: clients use HTTP/2")
         }
-        "add_header" | "more_set_headers" | "expires" | "proxy_hide_header" => {
-            real("changed fields of responses; let the upstream send them so")
+        "access_log" | "log_format" => slight("see [log.access] for a log of requests"),
+        "error_log" => none("what goes wrong is written to standard error; see [log]"),
+        "client_max_body_size" => real("bounded bodies; see request_body"),
+        "add_header" | "more_set_headers" | "more_clear_headers" | "add_trailer" | "expires"
+        | "proxy_hide_header" | "grpc_hide_header" => {
+            real("changed fields of responses; see response_headers")
+        }
+        "proxy_redirect" | "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
+            real("changed URLs or cookies in responses; let the upstream write them so")
+        }
+        "sub_filter" | "sub_filter_once" | "sub_filter_types" | "addition_types"
+        | "add_before_body" | "add_after_body" | "ssi" | "image_filter" => {
+            real("changed bodies; let the upstream do it")
+        }
+        "proxy_intercept_errors" => {
+            slight("errors of the upstream are passed on; error_pages are for staunch's own")
         }
         "gzip" | "gzip_types" | "gzip_vary" | "gzip_proxied" | "gzip_comp_level"
-        | "gzip_min_length" | "gzip_buffers" | "gzip_http_version" | "gzip_disable" | "brotli" => {
-            real("compressed responses; let the upstream compress")
+        | "gzip_min_length" | "gzip_buffers" | "gzip_http_version" | "gzip_disable"
+        | "gzip_static" | "gunzip" | "brotli" | "brotli_types" | "brotli_comp_level"
+        | "brotli_static" | "zstd" => real("compressed responses; let the upstream compress"),
+        "limit_req_zone"
+        | "limit_req_status"
+        | "limit_req_log_level"
+        | "limit_req_dry_run"
+        | "limit_conn_zone"
+        | "limit_conn_status"
+        | "limit_conn_log_level" => {
+            slight("what limits by it is told by itself; more requests are answered with 429")
         }
-        "limit_req_zone" | "limit_req" => {
-            real("bounded rates; see limits.client_rate and a site's rate")
+        "limit_req" => real("bounded rates; see limits.client_rate and a site's rate"),
+        "limit_conn" => real("bounded connections; see limits.connections_per_client"),
+        "limit_rate" | "limit_rate_after" => real("slowed responses down; nothing here does"),
+        "keepalive_timeout"
+        | "keepalive_requests"
+        | "client_header_timeout"
+        | "client_body_timeout"
+        | "send_timeout"
+        | "large_client_header_buffers"
+        | "http2_max_concurrent_streams"
+        | "keepalive_disable"
+        | "http2_idle_timeout" => slight("holds for all sites here; see [timeouts] and [limits]"),
+        name if name.starts_with("proxy_cache") || name == "proxy_store" => {
+            real("kept responses; nothing is cached here: let the upstream, or something between")
         }
-        "limit_conn_zone" | "limit_conn" => {
-            real("bounded connections; see limits.connections_per_client")
-        }
-        "map" | "geo" | "split_clients" | "set" => {
-            real("defined a variable; what used it was told too")
+        "proxy_no_cache" => none("nothing is cached here"),
+        "map" | "geo" | "split_clients" | "set" | "map_hash" | "geoip2" | "geoip_country" => {
+            slight("defined a variable; where it was used in something that matters, that is told")
         }
         "rewrite" | "try_files" | "error_page" => {
             real("changed which resource answers; let the upstream do it")
         }
+        "rewrite_log" => none("there is nothing to log"),
+        "location" => none("is gone to from within only, and nothing that was imported does"),
+        "ignore_invalid_headers" | "underscores_in_headers" => slight(
+            "a field with an underscore in its name is passed on; one that is malformed is refused",
+        ),
+        "allow" | "deny" | "satisfy" | "auth_basic" | "auth_basic_user_file" | "auth_request" => {
+            real("decided who is let in, where nothing is served now")
+        }
+        "auth_request_set" | "proxy_method" | "proxy_bind" | "mirror" => {
+            real("has no equivalent; let the upstream do it")
+        }
         "stream" => real("proxied TCP; keep nginx for it"),
         "mail" => real("proxied mail; keep nginx for it"),
+        "dav_methods" | "dav_ext_methods" | "create_full_put_path" | "flv" | "mp4" => {
+            real("served files; nothing here does")
+        }
+        _ if READ.contains(&name) => none("nothing that was imported goes by it"),
         _ => real(
             "has no equivalent that the importer knows; see config/staunch.toml for what there is",
         ),
     }
 }
+
+/// Those that are read where they matter.
+const READ: [&str; 38] = [
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_protocols",
+    "ssl_verify_client",
+    "ssl_client_certificate",
+    "ssl_crl",
+    "ssl_reject_handshake",
+    "set_real_ip_from",
+    "real_ip_header",
+    "server_name",
+    "upstream",
+    "proxy_set_header",
+    "proxy_connect_timeout",
+    "proxy_read_timeout",
+    "proxy_send_timeout",
+    "proxy_next_upstream",
+    "proxy_next_upstream_tries",
+    "proxy_next_upstream_timeout",
+    "proxy_ssl_trusted_certificate",
+    "proxy_ssl_name",
+    "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_verify",
+    "proxy_ssl_verify_depth",
+    "proxy_ssl_server_name",
+    "proxy_ssl_session_reuse",
+    "proxy_ssl_protocols",
+    "proxy_ssl_ciphers",
+    "grpc_set_header",
+    "grpc_connect_timeout",
+    "grpc_read_timeout",
+    "grpc_send_timeout",
+    "grpc_next_upstream",
+    "grpc_ssl_trusted_certificate",
+    "grpc_ssl_name",
+    "grpc_ssl_certificate",
+    "grpc_ssl_certificate_key",
+    "grpc_ssl_verify",
+];

@@ -15,6 +15,8 @@ const DEEPEST: usize = 32;
 /// A directive, and what is in its braces.
 #[derive(Clone, Debug)]
 pub(super) struct Directive {
+    /// Its own, even where a file is included twice.
+    pub(super) id: usize,
     pub(super) name: String,
     pub(super) args: Vec<String>,
     pub(super) block: Option<Vec<Self>>,
@@ -60,6 +62,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Directive>, Error> {
     let mut reader = Reader {
         folder,
         left: LARGEST,
+        count: 0,
     };
     reader.file(path, 0)
 }
@@ -69,6 +72,8 @@ struct Reader {
     folder: PathBuf,
     /// Bytes that may still be read.
     left: u64,
+    /// Directives so far.
+    count: usize,
 }
 
 impl Reader {
@@ -123,7 +128,7 @@ impl Reader {
                     return Err(malformed(words.place(), "unexpected `;`"));
                 }
                 Some(Word::End) => {
-                    let directive = directive(&mut line, None, place.clone());
+                    let directive = self.directive(&mut line, None, place.clone());
                     match directive.name == "include" {
                         true => self.include(&directive, depth, &mut found)?,
                         false => found.push(directive),
@@ -134,13 +139,30 @@ impl Reader {
                 }
                 Some(Word::Open) => {
                     let inside = self.block(words, depth, nested + 1)?;
-                    found.push(directive(&mut line, Some(inside), place.clone()));
+                    found.push(self.directive(&mut line, Some(inside), place.clone()));
                 }
                 Some(Word::Close) if line.is_empty() && nested > 0 => return Ok(found),
                 Some(Word::Close) => return Err(malformed(words.place(), "unexpected `}`")),
                 None if line.is_empty() && nested == 0 => return Ok(found),
                 None => return Err(malformed(place, "is not ended: `;` or `}` is missing")),
             }
+        }
+    }
+
+    fn directive(
+        &mut self,
+        line: &mut Vec<String>,
+        block: Option<Vec<Directive>>,
+        place: Place,
+    ) -> Directive {
+        let mut words = std::mem::take(line).into_iter();
+        self.count += 1;
+        Directive {
+            id: self.count,
+            name: words.next().unwrap_or_default(),
+            args: words.collect(),
+            block,
+            place,
         }
     }
 
@@ -178,16 +200,6 @@ fn malformed(place: Place, message: impl Into<String>) -> Error {
     Error::Malformed {
         place,
         message: message.into(),
-    }
-}
-
-fn directive(line: &mut Vec<String>, block: Option<Vec<Directive>>, place: Place) -> Directive {
-    let mut words = std::mem::take(line).into_iter();
-    Directive {
-        name: words.next().unwrap_or_default(),
-        args: words.collect(),
-        block,
-        place,
     }
 }
 

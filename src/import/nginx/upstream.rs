@@ -1,28 +1,34 @@
 //! Upstreams: nginx's groups and addresses, with what locations ask of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Directive, Scope, nearest, time};
-use crate::import::{array, quoted};
+use super::scope::Scope;
+use super::value::Variables;
+use super::{Directive, unit};
+use crate::import::{Loss, array, quoted};
 
 /// What `proxy_pass` or `grpc_pass` leads to.
 pub(super) struct Pass {
     scheme: &'static str,
-    http2: bool,
+    pub(super) http2: bool,
     /// A group, `host:port` or `unix:/path`.
     to: String,
+    /// What stands in place of the location's path.
+    pub(super) uri: Option<String>,
+    /// `uri` is all that is asked for.
+    pub(super) whole: bool,
 }
 
 impl Pass {
-    /// `None` where the path would be another one, or variables decide.
-    pub(super) fn read(pass: &Directive, path: &str) -> Option<Self> {
-        let text = pass.first();
+    /// `None` where variables decide where to.
+    pub(super) fn read(pass: &Directive, variables: &Variables) -> Option<Self> {
+        let text = variables.plain(pass.first());
         let http2 = pass.name == "grpc_pass";
         let (scheme, rest) = match text.split_once("://") {
             Some(("http" | "grpc", rest)) => ("http", rest),
             Some(("https" | "grpcs", rest)) => ("https", rest),
-            None if http2 => ("http", text),
+            None if http2 => ("http", &*text),
             _ => return None,
         };
         let (to, uri) = match rest.strip_prefix("unix:") {
@@ -30,15 +36,46 @@ impl Pass {
                 Some((socket, uri)) => (format!("unix:{socket}"), uri),
                 None => (rest.to_owned(), ""),
             },
-            None => match rest.find('/') {
-                Some(end) => (rest[..end].to_owned(), &rest[end..]),
-                None => (rest.to_owned(), ""),
-            },
+            None => {
+                // What the client asked for may follow at once.
+                let end = rest.find('/').or_else(|| rest.find("${request_uri}"));
+                let end = end.or_else(|| rest.find("${uri}")).unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
         };
-        let plain = !text.contains('$') && (uri.is_empty() || uri == path) && !to.is_empty();
+        let as_asked = [
+            "${request_uri}",
+            "${uri}",
+            "${uri}${is_args}${args}",
+            "/${request_uri}",
+        ];
+        let varies = pass.first().contains('$');
+        let uri = match uri {
+            "" => None,
+            // With a variable in it, nginx takes it as a whole.
+            _ if as_asked.contains(&uri) => None,
+            _ if varies && variables.template(uri).is_err() => return None,
+            _ if varies => variables.template(uri).ok(),
+            _ => Some(uri.to_owned()),
+        };
+        let plain = !to.contains('$') && !to.is_empty();
         // TLS over a unix socket is not spoken.
         let spoken = scheme == "http" || !to.starts_with("unix:");
-        (plain && spoken).then_some(Self { scheme, http2, to })
+        (plain && spoken).then_some(Self {
+            scheme,
+            http2,
+            to,
+            uri,
+            whole: varies,
+        })
+    }
+
+    /// `$proxy_host`: what is asked for unless something else is said.
+    pub(super) fn host(&self) -> &str {
+        match self.to.starts_with("unix:") {
+            true => "localhost",
+            false => &self.to,
+        }
     }
 
     fn server(&self, address: &str) -> String {
@@ -59,10 +96,13 @@ pub(super) struct Upstreams {
     /// Names by what they stand for.
     written: BTreeMap<String, String>,
     taken: BTreeMap<String, usize>,
+    /// Groups that something leads to.
+    pub(super) used: BTreeSet<String>,
     pub(super) text: String,
 }
 
-type Lost = Vec<(Directive, String)>;
+/// What is to be told.
+type Lost = Vec<(Directive, Loss, String)>;
 
 impl Upstreams {
     /// The name of an upstream with these settings, written unless it is already.
@@ -74,7 +114,10 @@ impl Upstreams {
     ) -> (String, Lost) {
         let mut lost = Lost::new();
         let (mut text, place) = match self.groups.get(&pass.to) {
-            Some(group) => (group_text(pass, group, &mut lost), &group.place),
+            Some(group) => {
+                self.used.insert(pass.to.clone());
+                (group_text(pass, group, &mut lost), &group.place)
+            }
             None => {
                 let servers = array([pass.server(&pass.to)]);
                 (format!("servers = {servers}\n"), &directive.place)
@@ -120,29 +163,70 @@ fn name_of(address: &str) -> String {
 
 fn group_text(pass: &Pass, group: &Directive, lost: &mut Lost) -> String {
     let (mut servers, mut balance, mut rest) = (Vec::new(), String::new(), String::new());
+    let mut options = Options::default();
     for directive in group.inside() {
+        let mut tell = |loss, advice: &str| lost.push((directive.clone(), loss, advice.to_owned()));
         match (directive.name.as_str(), directive.first()) {
-            ("server", _) => servers.extend(server(pass, directive, lost)),
-            ("least_conn", _) => balance = "balance = \"least-requests\"\n".to_owned(),
+            ("server", _) => servers.extend(server(pass, directive, &mut options, lost)),
+            ("least_conn" | "least_time", _) => {
+                balance = "balance = \"least-requests\"\n".to_owned();
+            }
             ("random", _) => balance = "balance = \"random\"\n".to_owned(),
             ("ip_hash", _) => balance = "balance = \"hash\"\nhash = \"client\"\n".to_owned(),
             ("hash", key) => match hash(key) {
                 Some(key) => balance = format!("balance = \"hash\"\nhash = {}\n", quoted(&key)),
-                None => lost.push((
-                    directive.clone(),
-                    "cannot be hashed; see hash in config/staunch.toml".to_owned(),
-                )),
+                None => tell(
+                    Loss::Real,
+                    "cannot be hashed; see hash in config/staunch.toml",
+                ),
             },
-            // Shared memory is not needed, and connections are kept anyway.
-            ("zone" | "keepalive" | "keepalive_timeout" | "keepalive_requests", _) => {}
-            _ => lost.push((
-                directive.clone(),
-                "has no equivalent in an upstream; see [upstream.NAME]".to_owned(),
-            )),
+            ("sticky", "cookie") => {
+                let name = directive.args.get(1).map_or("", String::as_str);
+                let _ = writeln!(rest, "sticky = {}", quoted(name));
+            }
+            ("zone", _) => tell(Loss::None, "workers agree on servers without shared memory"),
+            ("keepalive" | "keepalive_timeout" | "keepalive_requests" | "keepalive_time", _) => {
+                tell(
+                    Loss::None,
+                    "connections to servers are always kept, for timeouts.upstream_keep",
+                );
+            }
+            ("resolver" | "resolver_timeout", _) => {
+                tell(
+                    Loss::None,
+                    "names are resolved by the system, see resolve_every",
+                );
+            }
+            _ => tell(
+                Loss::Real,
+                "has no equivalent in an upstream; see [upstream.NAME]",
+            ),
         }
     }
-    let _ = write!(rest, "servers = [\n{}]\n{balance}", servers.concat());
-    rest
+    options.text(&mut rest, group, lost);
+    format!("servers = [\n{}]\n{balance}{rest}", servers.concat())
+}
+
+/// What nginx says of each server, and staunch of all of an upstream.
+#[derive(Default)]
+struct Options {
+    count: usize,
+    found: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Options {
+    fn text(&self, text: &mut String, group: &Directive, lost: &mut Lost) {
+        for (key, values) in &self.found {
+            let mut all = values.clone();
+            all.dedup();
+            if all.len() > 1 || values.len() < self.count {
+                let advice = format!("{key} differs between its servers; one is for all here");
+                lost.push((group.clone(), Loss::Slight, advice));
+            }
+            let least = values.iter().min_by_key(|value| value.len());
+            let _ = writeln!(text, "{key} = {}", least.map_or("", String::as_str));
+        }
+    }
 }
 
 fn hash(key: &str) -> Option<String> {
@@ -161,7 +245,12 @@ fn hash(key: &str) -> Option<String> {
     }
 }
 
-fn server(pass: &Pass, directive: &Directive, lost: &mut Lost) -> Option<String> {
+fn server(
+    pass: &Pass,
+    directive: &Directive,
+    options: &mut Options,
+    lost: &mut Lost,
+) -> Option<String> {
     let mut address = directive.first().to_owned();
     let has_port = address
         .rsplit_once(':')
@@ -171,29 +260,53 @@ fn server(pass: &Pass, directive: &Directive, lost: &mut Lost) -> Option<String>
         address.push_str(":80");
     }
     let mut more = String::new();
+    let mut tell = |loss, advice: String| lost.push((directive.clone(), loss, advice));
     for arg in &directive.args[1.min(directive.args.len())..] {
-        match arg.split_once('=').unwrap_or((arg, "")) {
-            ("weight", weight) if weight.parse::<u32>().is_ok() => {
+        let (key, value) = arg.split_once('=').unwrap_or((arg, ""));
+        let number = value.parse::<u32>().ok();
+        let mut all = |key, value: String| options.found.entry(key).or_default().push(value);
+        match (key, number) {
+            ("weight", Some(weight)) => {
                 let _ = write!(more, ", weight = {weight}");
+            }
+            ("max_fails", Some(fails)) => all("eject_after", fails.to_string()),
+            ("max_conns", Some(most)) => all("connections", most.to_string()),
+            // Failures of no time at all are never too many.
+            ("fail_timeout", Some(0)) => all("eject_after", "0".to_owned()),
+            ("fail_timeout", _) if unit::deadline(value).is_some() => {
+                all(
+                    "eject_time",
+                    quoted(&unit::deadline(value).unwrap_or_default()),
+                );
+            }
+            ("slow_start", _) if unit::deadline(value).is_some() => {
+                all(
+                    "slow_start",
+                    quoted(&unit::deadline(value).unwrap_or_default()),
+                );
             }
             ("backup", _) => more.push_str(", backup = true"),
             ("down", _) => {
-                lost.push((directive.clone(), "is down; it is left out".to_owned()));
+                tell(Loss::None, "is down; it is left out".to_owned());
                 return None;
             }
-            ("resolve", _) => {}
-            _ => lost.push((
-                directive.clone(),
-                format!("{arg} is of one server; see eject_after, eject_time, connections of the upstream"),
-            )),
+            ("resolve", _) => tell(
+                Loss::None,
+                "resolve: names are always resolved again, see resolve_every".to_owned(),
+            ),
+            _ => tell(
+                Loss::Real,
+                format!("{arg} has no equivalent; see [upstream.NAME]"),
+            ),
         }
     }
+    options.count += 1;
     let (url, place) = (quoted(&pass.server(&address)), &directive.place);
     Some(format!("  {{ url = {url}{more} }},  # from {place}\n"))
 }
 
 impl Upstreams {
-    /// Deadlines and TLS, which nginx has in locations.
+    /// What nginx has in locations: the deadline to connect, retries and TLS.
     fn settings(
         &self,
         pass: &Pass,
@@ -203,51 +316,79 @@ impl Upstreams {
         lost: &mut Lost,
     ) {
         let prefix = if pass.http2 { "grpc" } else { "proxy" };
-        let of = |name: &str| nearest(scope, &format!("{prefix}_{name}"));
-        let mut tables = Vec::new();
-        for (name, keys) in [
-            ("connect_timeout", &["connect"][..]),
-            ("read_timeout", &["response", "idle"]),
-        ] {
-            let Some(found) = of(name) else { continue };
-            match time(found.first()).filter(|time| time != "0s") {
+        let of = |name: &str| scope.nearest(&format!("{prefix}_{name}"));
+        if let Some(found) = of("connect_timeout") {
+            match unit::deadline(found.first()) {
                 Some(time) => {
-                    tables.extend(keys.iter().map(|key| format!("{key} = {}", quoted(&time))))
+                    let _ = writeln!(text, "timeouts = {{ connect = {} }}", quoted(&time));
                 }
-                None => lost.push((found.clone(), "is not a time that staunch has".to_owned())),
+                None => {
+                    let advice = "is not a time that staunch has".to_owned();
+                    lost.push((found.clone(), Loss::Real, advice));
+                }
             }
         }
-        if !tables.is_empty() {
-            let _ = writeln!(text, "timeouts = {{ {} }}", tables.join(", "));
+        let tries = of("next_upstream_tries").and_then(|tries| tries.first().parse::<u32>().ok());
+        match (of("next_upstream"), tries) {
+            (Some(next), _) if next.first() == "off" => text.push_str("retries = 0\n"),
+            (_, Some(tries)) if tries > 0 => {
+                let _ = writeln!(text, "retries = {}", tries - 1);
+            }
+            (Some(next), _) => lost.push((
+                next.clone(),
+                Loss::Slight,
+                "a request is sent again where that can do no harm, see retries".to_owned(),
+            )),
+            _ => {}
         }
-        if pass.scheme != "https" {
-            return;
+        if pass.scheme == "https" {
+            self.tls(directive, scope, prefix, text, lost);
         }
+    }
+
+    fn tls(
+        &self,
+        directive: &Directive,
+        scope: &Scope<'_>,
+        prefix: &str,
+        text: &mut String,
+        lost: &mut Lost,
+    ) {
+        let of = |name: &str| scope.nearest(&format!("{prefix}_{name}"));
         if of("ssl_verify").is_none_or(|verify| verify.first() != "on") {
-            lost.push((
-            directive.clone(),
-            "nginx did not verify these servers; they are verified here: see [upstream.NAME.tls]"
-                .to_owned(),
-        ));
+            let advice = "nginx did not verify these servers; they are verified here: see \
+                          [upstream.NAME.tls]";
+            lost.push((directive.clone(), Loss::Real, advice.to_owned()));
         }
+        // A name is always sent.
+        let _ = (of("ssl_server_name"), of("ssl_session_reuse"));
         let keys = [
             ("ssl_trusted_certificate", "ca"),
             ("ssl_name", "name"),
             ("ssl_certificate", "chain"),
             ("ssl_certificate_key", "key"),
         ];
-        let tls: Vec<_> = (keys.iter())
-            .filter_map(|(name, key)| {
-                Some(format!(
-                    "{key} = {}",
-                    quoted(&self.value(key, of(name)?.first()))
-                ))
-            })
-            .collect();
+        let mut tls = Vec::new();
+        for (name, key) in keys {
+            let Some(found) = of(name) else { continue };
+            if found.first().contains('$') {
+                let advice = "a name that is the same for all requests is wanted here".to_owned();
+                lost.push((found.clone(), Loss::Real, advice));
+                continue;
+            }
+            tls.push(format!(
+                "{key} = {}",
+                quoted(&self.value(key, found.first()))
+            ));
+        }
+        if of("ssl_protocols").is_some_and(|found| found.args == ["TLSv1.3"]) {
+            tls.push("minimum = \"1.3\"".to_owned());
+        }
         if !tls.is_empty() {
             let _ = writeln!(text, "tls = {{ {} }}", tls.join(", "));
         }
     }
+
     /// A name as it is, a path made absolute.
     fn value(&self, key: &str, text: &str) -> String {
         match key == "name" || text.starts_with('/') {

@@ -58,6 +58,8 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// What the request is known by elsewhere.
     pub request_id: Option<&'a [u8]>,
+    /// The trace that the request is in (W3C Trace Context).
+    pub trace_id: Option<&'a [u8]>,
     /// Why staunch answered itself, or broke off.
     pub error: Option<&'a str>,
 }
@@ -88,6 +90,7 @@ impl Record<'_> {
         referer: None,
         user_agent: None,
         request_id: None,
+        trace_id: None,
         error: None,
     };
 }
@@ -147,6 +150,7 @@ impl Formatter {
         optional(line, ",\"referer\":", record.referer);
         optional(line, ",\"user_agent\":", record.user_agent);
         optional(line, ",\"request_id\":", record.request_id);
+        optional(line, ",\"trace_id\":", record.trace_id);
         optional(line, ",\"error\":", record.error.map(str::as_bytes));
         line.push(b'}');
     }
@@ -355,6 +359,7 @@ mod tests {
             referer: None,
             user_agent: Some(b"curl/8"),
             request_id: None,
+            trace_id: None,
             error: Some("upstream_connect: refused"),
         }
     }

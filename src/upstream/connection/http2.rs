@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::io::Io;
 use super::pulse::{Condition, Heard, Pulse};
-use crate::http::field::{Fields, Id};
+use crate::http::field::{Fields, Id, is_token};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::{Open, Server};
 use crate::wire::{Body, ReadError, buffer};
@@ -51,6 +51,8 @@ pub struct Shared {
     pulse: Pulse,
     /// It was asked whether it is there, and is silent so far.
     doubtful: Cell<bool>,
+    /// And was for too long.
+    given_up: Cell<bool>,
     /// The task that drives it.
     driver: OnceCell<AbortHandle>,
 }
@@ -70,6 +72,7 @@ impl Shared {
             rests_since: Cell::new(Instant::now()),
             pulse,
             doubtful: Cell::new(false),
+            given_up: Cell::new(false),
             driver: OnceCell::new(),
         });
         let watched = Rc::downgrade(&shared);
@@ -103,6 +106,7 @@ impl Shared {
             return true;
         }
         self.retired.set(true);
+        self.given_up.set(true);
         if let Some(driver) = self.driver.get() {
             driver.abort();
         }
@@ -214,6 +218,11 @@ impl Http2 {
             }
             Err(error) => self.failed = Some(io::Error::other(error)),
         }
+    }
+
+    /// See [`Connection`](super::Connection).
+    pub fn is_given_up(&self) -> bool {
+        self.shared.given_up.get()
     }
 
     /// Takes data of the request's body; how much.
@@ -383,7 +392,11 @@ fn fields_out(fields: &Fields) -> HeaderMap {
 fn fields_in(map: &HeaderMap) -> Fields {
     let mut fields = Fields::with_capacity(1024);
     for (name, value) in map {
-        fields.push(name.as_str().as_bytes(), value.as_bytes());
+        let name = name.as_str().as_bytes();
+        // `http` takes a quotation mark for part of a name, which HTTP/1.1 does not know.
+        if is_token(name) {
+            fields.push(name, value.as_bytes());
+        }
     }
     fields
 }

@@ -76,7 +76,6 @@ pub struct Builder {
     streams: Vec<String>,
     root: Option<Arc<Root>>,
     environment: Vec<(String, String)>,
-    program: PathBuf,
 }
 
 struct Ports {
@@ -182,12 +181,6 @@ impl Builder {
         self
     }
 
-    /// Runs the program that is there, which must be the one under test.
-    pub fn program(mut self, path: &Path) -> Self {
-        path.clone_into(&mut self.program);
-        self
-    }
-
     /// A path in the folder that is this program's alone.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
@@ -241,7 +234,7 @@ impl Builder {
 
     /// The program, with this environment.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(BINARY);
         command
             .current_dir(self.home.path())
             .env_remove("NOTIFY_SOCKET")
@@ -332,7 +325,6 @@ impl Staunch {
             streams: Vec::new(),
             root: None,
             environment: Vec::new(),
-            program: BINARY.into(),
             ports,
         };
         let (https, http, admin) = (builder.https(), builder.http(), builder.admin());

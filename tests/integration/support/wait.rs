@@ -31,6 +31,18 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     eventually(what, || is_so().then_some(()));
 }
 
+/// The same where a connection of the test has to be served meanwhile.
+pub async fn until_served(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "gave up after {PATIENCE:?} waiting until {what}"
+        );
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
 /// Looks for a while, and fails if it is ever not so: for what must *not* happen.
 #[track_caller]
 pub fn continually(what: &str, time: Duration, mut is_so: impl FnMut() -> bool) {

@@ -1,0 +1,346 @@
+//! What is done with the requests and responses of a site or route, beside passing them on:
+//! `[defaults]`, `[[site]]` and `[[site.route]]`.
+//!
+//! Each of the three says something and leaves the rest to what is wider; [`Rules::over`] puts them
+//! above each other. What stands in a [`Site`](super::Site) or a [`Route`] is all that holds there:
+//! nobody has to look further.
+
+mod action;
+mod owned;
+mod read;
+mod template;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use regex::bytes::{Regex, RegexBuilder};
+
+pub(super) use action::{RawAction, RawRoute, route, site};
+pub(super) use read::{TraceWord, defaults};
+pub use template::{Piece, Template, Variable};
+
+/// What one of the three says. What is `None` or empty is left to what is wider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// For fields of requests on their way to the upstream, in this order.
+    pub request: Vec<FieldRule>,
+    /// For fields of responses on their way to the client, in this order.
+    pub response: Vec<FieldRule>,
+    /// The value of `Strict-Transport-Security` (RFC 6797).
+    pub hsts: Option<Setting<Arc<str>>>,
+    /// Whether requests are answered with 503.
+    pub maintenance: Option<Setting<Maintenance>>,
+    /// Bodies for responses that staunch makes itself; the first that fits.
+    pub error_pages: Vec<ErrorPage>,
+    /// The field that carries an id of the request.
+    pub request_id: Option<Setting<Arc<str>>>,
+    /// What is done with trace context.
+    pub trace: Option<Setting<Trace>>,
+    /// Of a million traces that begin here, how many are sampled.
+    pub trace_sample: Option<u32>,
+    /// The only clients that are let in; empty: all are.
+    pub allow: Option<Vec<IpNet>>,
+    /// Clients that are not let in.
+    pub deny: Option<Vec<IpNet>>,
+    /// Bytes that a request's body may have.
+    pub request_body: Option<Setting<u64>>,
+    /// Deadlines.
+    pub timeouts: RouteTimeouts,
+}
+
+/// Something that is off, or on with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// Off, whatever is said more widely.
+    Off,
+    /// On.
+    On(T),
+}
+
+impl<T> Setting<T> {
+    /// The value, where it is on.
+    pub const fn on(&self) -> Option<&T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+/// One change to the fields of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRule {
+    /// The field's name, as it is written.
+    pub name: Arc<str>,
+    /// What is done with it.
+    pub change: Change,
+}
+
+/// What is done with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It goes, however often it is there.
+    Remove,
+    /// It is there once, with this value; or not at all where the value comes out empty.
+    Set(Template),
+    /// It is there once more; or not, where the value comes out empty.
+    Add(Template),
+}
+
+/// `maintenance`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Only while this file exists; `None`: always.
+    pub file: Option<PathBuf>,
+    /// What clients are told to wait.
+    pub retry_after: Duration,
+    /// Clients that are served all the same.
+    pub allow: Vec<IpNet>,
+}
+
+/// One of `error_pages`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorPage {
+    /// The first status that it is for.
+    pub from: u16,
+    /// The last.
+    pub to: u16,
+    /// The file with the body.
+    pub file: PathBuf,
+}
+
+/// `trace_context`: what is done with a client's `traceparent` (W3C Trace Context).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// It is passed on; a request without one begins a trace.
+    Continue,
+    /// Every request begins a trace.
+    Restart,
+}
+
+/// `timeouts` of a site or route: `None` leaves what the upstream and `[timeouts]` say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// To the head of the response.
+    pub response: Option<Duration>,
+    /// Between two reads of the response's body.
+    pub idle: Option<Duration>,
+    /// For the whole request, all tries together.
+    pub total: Option<Duration>,
+    /// Between two reads of the request's body.
+    pub request_body: Option<Duration>,
+    /// Between two writes to the client.
+    pub send: Option<Duration>,
+    /// Silence on a tunnel.
+    pub tunnel: Option<Duration>,
+}
+
+impl RouteTimeouts {
+    fn over(self, wider: Self) -> Self {
+        Self {
+            response: self.response.or(wider.response),
+            idle: self.idle.or(wider.idle),
+            total: self.total.or(wider.total),
+            request_body: self.request_body.or(wider.request_body),
+            send: self.send.or(wider.send),
+            tunnel: self.tunnel.or(wider.tunnel),
+        }
+    }
+}
+
+impl Rules {
+    /// What this says, and where it is silent, what `wider` says. Rules for fields follow those that
+    /// are wider, so that they have the last word.
+    pub fn over(self, wider: &Self) -> Self {
+        let behind = |narrow: Vec<FieldRule>, wide: &[FieldRule]| match narrow.is_empty() {
+            true => wide.to_vec(),
+            false => wide.iter().cloned().chain(narrow).collect(),
+        };
+        let mut error_pages = self.error_pages;
+        error_pages.extend(wider.error_pages.iter().cloned());
+        Self {
+            request: behind(self.request, &wider.request),
+            response: behind(self.response, &wider.response),
+            hsts: self.hsts.or_else(|| wider.hsts.clone()),
+            maintenance: self.maintenance.or_else(|| wider.maintenance.clone()),
+            error_pages,
+            request_id: self.request_id.or_else(|| wider.request_id.clone()),
+            trace: self.trace.or_else(|| wider.trace.clone()),
+            trace_sample: self.trace_sample.or(wider.trace_sample),
+            allow: self.allow.or_else(|| wider.allow.clone()),
+            deny: self.deny.or_else(|| wider.deny.clone()),
+            request_body: self.request_body.or_else(|| wider.request_body.clone()),
+            timeouts: self.timeouts.over(wider.timeouts),
+        }
+    }
+
+    /// The files with error pages.
+    pub fn page_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.error_pages.iter().map(|page| &page.file)
+    }
+
+    /// The file that maintenance goes by.
+    pub fn maintenance_file(&self) -> Option<&PathBuf> {
+        let maintenance = self.maintenance.as_ref().and_then(Setting::on)?;
+        maintenance.file.as_ref()
+    }
+}
+
+/// One `[[site.route]]`, or what a site says for the path `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The paths that it is for.
+    pub matcher: Matcher,
+    /// Where its path is the longest prefix, no expression is tried.
+    pub last: bool,
+    /// What is done.
+    pub action: Action,
+    /// The rules that hold here, those of the site and the defaults among them.
+    pub rules: Rules,
+}
+
+/// Which paths a route is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matcher {
+    /// This one.
+    Exact(Arc<str>),
+    /// Those that an expression matches.
+    Regex(Pattern),
+    /// Those below it. `/api/` matches below it; `/api` matches itself and anything below `/api/`,
+    /// not `/apiary`.
+    Prefix(Arc<str>),
+}
+
+/// As it is written.
+impl std::fmt::Display for Matcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(path) | Self::Prefix(path) => f.write_str(path),
+            Self::Regex(pattern) => f.write_str(pattern.as_str()),
+        }
+    }
+}
+
+/// A regular expression that matches in time linear in the path's length.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+/// By its text.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Pattern {
+    /// What one expression may take when compiled: far more than any path needs.
+    const LARGEST: usize = 256 << 10;
+
+    /// Compiles one. It works on bytes and `.` is any of them: a path that is not UTF-8, or has a
+    /// line feed in it, must not slip by.
+    pub(super) fn new(text: &str) -> Result<Self, regex::Error> {
+        RegexBuilder::new(text)
+            .unicode(false)
+            .dot_matches_new_line(true)
+            .size_limit(Self::LARGEST)
+            .dfa_size_limit(Self::LARGEST)
+            .build()
+            .map(Self)
+    }
+
+    /// The expression.
+    pub const fn regex(&self) -> &Regex {
+        &self.0
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The names of its groups, in the order in which [`Variable::Capture`] counts them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.capture_names().flatten()
+    }
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes to an upstream.
+    Forward {
+        /// Key into [`Config::upstreams`](super::Config::upstreams).
+        upstream: Arc<str>,
+        /// How its path is written anew.
+        rewrite: Option<Rewrite>,
+    },
+    /// The client is sent elsewhere.
+    Redirect {
+        /// Where to.
+        location: Template,
+        /// With which status.
+        status: u16,
+    },
+    /// It is answered as it is written.
+    Respond {
+        /// The status.
+        status: u16,
+        /// The body; `None`: one for the status.
+        body: Option<Arc<str>>,
+        /// Its type.
+        content_type: Arc<str>,
+    },
+}
+
+/// How a path is written anew for the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// What stands before the rest of the path, in place of the route's prefix.
+    Prefix(Arc<str>),
+    /// The whole of it.
+    Path(Template),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_narrower_wins_and_rules_for_fields_follow_the_wider_ones() {
+        let rule = |name: &str| FieldRule {
+            name: name.into(),
+            change: Change::Remove,
+        };
+        let wide = Rules {
+            request: vec![rule("a")],
+            response: vec![rule("b")],
+            hsts: Some(Setting::On("max-age=1".into())),
+            deny: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            ..Rules::default()
+        };
+        let narrow = Rules {
+            request: vec![rule("c")],
+            hsts: Some(Setting::Off),
+            deny: Some(Vec::new()),
+            ..Rules::default()
+        };
+        let both = narrow.over(&wide);
+        assert_eq!(both.request, [rule("a"), rule("c")]);
+        assert_eq!(both.response, [rule("b")]);
+        assert_eq!(both.hsts, Some(Setting::Off));
+        assert_eq!(both.deny, Some(Vec::new()));
+    }
+
+    #[test]
+    fn an_expression_takes_any_byte_for_a_character() {
+        let pattern = Pattern::new("^/admin/.+[.]php$").unwrap();
+        for path in [&b"/admin/a.php"[..], b"/admin/\xff.php", b"/admin/\n.php"] {
+            assert!(pattern.regex().is_match(path), "{path:?}");
+        }
+        assert!(Pattern::new("(a{1000}){1000}").is_err());
+    }
+}

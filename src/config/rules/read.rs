@@ -1,0 +1,455 @@
+//! Reading rules: the keys that `[defaults]`, `[[site]]` and `[[site.route]]` have in common.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::owned::{self, Side, Touch};
+use super::template::Scope;
+use super::{Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Trace};
+use crate::config::default;
+use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
+use crate::config::read::Value;
+use crate::config::read::{At, FromToml, Size, Table};
+use crate::config::section::{LONGEST, SHORTEST};
+
+/// Which of the three sections is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Defaults,
+    Site,
+    Route,
+}
+
+/// The name of a section inside another.
+macro_rules! inside {
+    ($place:expr, $name:literal) => {
+        match $place {
+            Place::Defaults => concat!("defaults.", $name),
+            Place::Site => concat!("site.", $name),
+            Place::Route => concat!("site.route.", $name),
+        }
+    };
+}
+
+/// `[defaults]`
+pub(in crate::config) fn defaults(t: &mut Table<'_>) -> Rules {
+    t.refuse(
+        "timeouts",
+        "deadlines for all sites have a section of their own",
+        "write them in `[timeouts]`",
+    );
+    t.refuse(
+        "request_body",
+        "the limit for all sites has a section of its own",
+        "write it in `[limits]`",
+    );
+    rules(t, Place::Defaults, &Scope::default())
+}
+
+/// The keys that all three have.
+pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
+    let allow: Option<Vec<IpNet>> = t.optional(
+        "allow",
+        "Clients that are let in, by address; all others get 403.",
+    );
+    let deny: Option<Vec<IpNet>> = t.optional(
+        "deny",
+        "Clients that get 403, by address; also those that `allow` has.",
+    );
+    let request_id: Option<IdField> = t.optional(
+        "request_id",
+        "Field that carries an id of the request: to the upstream, back to the client, and in the \
+         access log. One that comes from a client in `listen.forwarded_from` is kept. `\"\"`: none.",
+    );
+    let trace: Option<TraceWord> = t.optional(
+        "trace_context",
+        "W3C Trace Context: `\"continue\"` passes a client's `traceparent` on and begins a trace \
+         where there is none, `\"restart\"` always begins one, `\"off\"` leaves it as it is.",
+    );
+    let share: Option<Share> = t.optional(
+        "trace_sample",
+        "Share of the traces begun here that are marked as sampled; 1 where nothing is said.",
+    );
+    let pages: Option<Pages> = t.optional(
+        "error_pages",
+        "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`.",
+    );
+    let (request_body, timeouts) = match place {
+        Place::Defaults => (None, RouteTimeouts::default()),
+        Place::Site | Place::Route => (
+            t.optional::<Size>(
+                "request_body",
+                "Size of a request's body, instead of the one in `[limits]`; `\"0\"`: no limit.",
+            ),
+            t.section("timeouts", inside!(place, "timeouts"), timeouts),
+        ),
+    };
+    Rules {
+        request: t.section("request_headers", inside!(place, "request_headers"), |t| {
+            fields(t, Side::Request, scope)
+        }),
+        response: t.section(
+            "response_headers",
+            inside!(place, "response_headers"),
+            |t| fields(t, Side::Response, scope),
+        ),
+        hsts: hsts(t, place),
+        maintenance: maintenance(t, place),
+        error_pages: pages.map(|pages| pages.0).unwrap_or_default(),
+        request_id: request_id.map(|field| field.0),
+        trace: trace.map(|word| match word {
+            TraceWord::Off => Setting::Off,
+            TraceWord::Continue => Setting::On(Trace::Continue),
+            TraceWord::Restart => Setting::On(Trace::Restart),
+        }),
+        trace_sample: share.map(|share| share.0),
+        allow,
+        deny,
+        request_body: request_body.map(|size| match size.0 {
+            0 => Setting::Off,
+            bytes => Setting::On(bytes),
+        }),
+        timeouts,
+    }
+}
+
+fn timeouts(t: &mut Table<'_>) -> RouteTimeouts {
+    let mut within = |key, meaning| t.optional_within(key, SHORTEST..=LONGEST, meaning);
+    RouteTimeouts {
+        response: within(
+            "response",
+            "From the end of the request to the head of the response.",
+        ),
+        idle: within(
+            "idle",
+            "Between two reads of the response's body that make progress.",
+        ),
+        total: within("total", "For the whole request, all tries together."),
+        request_body: within(
+            "request_body",
+            "Between two reads of the request's body that make progress.",
+        ),
+        send: within(
+            "send",
+            "Between two writes to the client that make progress.",
+        ),
+        tunnel: within(
+            "tunnel",
+            "How long a tunnel (WebSocket and other upgrades) may be silent.",
+        ),
+    }
+}
+
+/// Rules for fields: what goes, then what is set, then what is added.
+fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
+    let remove: Option<Vec<At<Arc<str>>>> = t.optional(
+        "remove",
+        "Fields that are taken out. First this, then `set`, then `add`.",
+    );
+    let set: Option<Fields> = t.optional(
+        "set",
+        "Fields with their values, in place of those of the same name.",
+    );
+    let add: Option<Fields> = t.optional(
+        "add",
+        "Fields with their values, beside those of the same name; several values in brackets.",
+    );
+    let mut rules = Vec::new();
+    let mut push = |name: At<Arc<str>>, touch, value: Option<At<Arc<str>>>| {
+        if let Err(complaint) = owned::refuse(&name.value, side, touch) {
+            return t.complain(&name.span, complaint);
+        }
+        let template = match value {
+            None => None,
+            Some(At { value, span }) => match scope
+                .read(&value, t.cx)
+                .and_then(|template| owned::value(&value).map(|()| template))
+            {
+                Ok(template) => Some(template),
+                Err(complaint) => return t.complain(&span, complaint),
+            },
+        };
+        let change = match template {
+            None => Change::Remove,
+            Some(template) if touch == Touch::Set => Change::Set(template),
+            Some(template) => Change::Add(template),
+        };
+        let name = name.value;
+        rules.push(FieldRule { name, change });
+    };
+    for name in remove.into_iter().flatten() {
+        push(name, Touch::Remove, None);
+    }
+    for Field { name, value } in set.into_iter().flat_map(|fields| fields.0) {
+        push(name, Touch::Set, Some(value));
+    }
+    for Field { name, value } in add.into_iter().flat_map(|fields| fields.0) {
+        push(name, Touch::Add, Some(value));
+    }
+    rules
+}
+
+fn hsts(t: &mut Table<'_>, place: Place) -> Option<Setting<Arc<str>>> {
+    t.alternative(
+        "hsts",
+        inside!(place, "hsts"),
+        "How long browsers are told to ask over HTTPS only (RFC 6797), or a table; `false`: they are \
+         not told.",
+        |word: HstsWord| match word {
+            HstsWord::Off => Setting::Off,
+            HstsWord::For(age) => Setting::On(format!("max-age={}", age.as_secs()).into()),
+        },
+        |t| {
+            let age: Option<Duration> = t.required(
+                "max_age",
+                "How long browsers remember; two years are usual.",
+            );
+            let subdomains = t.or(
+                "subdomains",
+                false,
+                "Whether it holds for all names below this one too.",
+            );
+            let preload = t.or(
+                "preload",
+                At::nowhere(false),
+                "Whether the name may be put on the browsers' own lists.",
+            );
+            let age = age?.as_secs();
+            let year = 365 * 24 * 3600;
+            if preload.value && !(subdomains && age >= year) {
+                t.complain(
+                    &preload.span,
+                    Complaint::new(
+                        "`preload` wants `subdomains = true` and a `max_age` of a year",
+                        "the lists take no name without both; and taking one out again takes months",
+                    ),
+                );
+                return None;
+            }
+            let also = |on, word| if on { word } else { "" };
+            Some(Setting::On(
+                format!(
+                    "max-age={age}{}{}",
+                    also(subdomains, "; includeSubDomains"),
+                    also(preload.value, "; preload")
+                )
+                .into(),
+            ))
+        },
+    )
+}
+
+fn maintenance(t: &mut Table<'_>, place: Place) -> Option<Setting<Maintenance>> {
+    let on = |file| {
+        Setting::On(Maintenance {
+            file,
+            retry_after: default::MAINTENANCE_RETRY,
+            allow: Vec::new(),
+        })
+    };
+    t.alternative(
+        "maintenance",
+        inside!(place, "maintenance"),
+        "Whether requests are answered with 503; a path: while there is a file, looked for every \
+         second; or a table.",
+        |word: MaintenanceWord| match word {
+            MaintenanceWord::Off => Setting::Off,
+            MaintenanceWord::Always => on(None),
+            MaintenanceWord::While(file) => on(Some(file)),
+        },
+        |t| {
+            Some(Setting::On(Maintenance {
+                file: t.optional("file", "Only while this file exists; without: always."),
+                retry_after: t.or_within(
+                    "retry_after",
+                    default::MAINTENANCE_RETRY,
+                    Duration::from_secs(1)..=LONGEST,
+                    "What clients are told to wait, as `Retry-After`.",
+                ),
+                allow: t.or(
+                    "allow",
+                    Vec::new(),
+                    "Clients that are served all the same, by address.",
+                ),
+            }))
+        },
+    )
+}
+
+/// Fields and their values, as in `{ "X-Name" = "value" }`.
+struct Fields(Vec<Field>);
+
+struct Field {
+    name: At<Arc<str>>,
+    value: At<Arc<str>>,
+}
+
+impl FromToml for Fields {
+    const FORM: &'static str = "a table of fields such as { \"X-Name\" = \"value\" }";
+
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        let mut fields = Vec::new();
+        for (name, node) in value.entries(Self::FORM)? {
+            let value = value.with(node);
+            let values = match node.get_ref() {
+                DeValue::Array(_) => Vec::from_toml(value).unwrap_or_default(),
+                _ => Vec::from_iter(At::from_toml(value)),
+            };
+            fields.extend(values.into_iter().map(|value| {
+                let name = name.clone();
+                Field { name, value }
+            }));
+        }
+        Some(Self(fields))
+    }
+}
+
+/// Files by status.
+struct Pages(Vec<ErrorPage>);
+
+impl FromToml for Pages {
+    const FORM: &'static str =
+        "a table of files such as { 404 = \"404.html\", 5xx = \"sorry.html\" }";
+
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        let mut pages = Vec::new();
+        for (name, node) in value.entries(Self::FORM)? {
+            let file = PathBuf::from_toml(value.with(node));
+            let Some((from, to)) = statuses(&name.value) else {
+                value.cx.report(
+                    Diagnostic::error(
+                        name.span,
+                        format!("`{}`: {} is no error", value.name, quoted(&name.value)),
+                    )
+                    .help("write a status from 400 to 599, or `4xx` or `5xx`"),
+                );
+                continue;
+            };
+            pages.extend(file.map(|file| ErrorPage { from, to, file }));
+        }
+        // What is for one status goes before what is for all of its kind.
+        pages.sort_by_key(|page| page.to - page.from);
+        Some(Self(pages))
+    }
+}
+
+fn statuses(text: &str) -> Option<(u16, u16)> {
+    match text {
+        "4xx" => Some((400, 499)),
+        "5xx" => Some((500, 599)),
+        _ => {
+            let status = text.parse().ok().filter(|_| text.len() == 3)?;
+            (400..=599).contains(&status).then_some((status, status))
+        }
+    }
+}
+
+enum HstsWord {
+    Off,
+    For(Duration),
+}
+
+impl FromToml for HstsWord {
+    const FORM: &'static str = "a duration such as \"730d\", or `false`";
+
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        match value.node.get_ref() {
+            DeValue::Boolean(false) => Some(Self::Off),
+            DeValue::Boolean(true) => {
+                value.complain(Complaint::new(
+                    "does not say how long",
+                    "write how long browsers remember, as in `\"730d\"`",
+                ));
+                None
+            }
+            DeValue::String(_) => Duration::from_toml(value).map(Self::For),
+            _ => {
+                value.wrong_type(Self::FORM);
+                None
+            }
+        }
+    }
+}
+
+enum MaintenanceWord {
+    Off,
+    Always,
+    While(PathBuf),
+}
+
+impl FromToml for MaintenanceWord {
+    const FORM: &'static str = "`true`, `false` or a path in quotes";
+
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        match value.node.get_ref() {
+            DeValue::Boolean(false) => Some(Self::Off),
+            DeValue::Boolean(true) => Some(Self::Always),
+            DeValue::String(_) => PathBuf::from_toml(value).map(Self::While),
+            _ => {
+                value.wrong_type(Self::FORM);
+                None
+            }
+        }
+    }
+}
+
+struct IdField(Setting<Arc<str>>);
+
+impl FromToml for IdField {
+    const FORM: &'static str = "the name of a field such as \"X-Request-Id\", or \"\"";
+
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        let name = value.text(Self::FORM)?;
+        if name.is_empty() {
+            return Some(Self(Setting::Off));
+        }
+        let allowed = owned::refuse(name, Side::Request, Touch::Set)
+            .and_then(|()| owned::refuse(name, Side::Response, Touch::Set));
+        match allowed {
+            Ok(()) if !name.eq_ignore_ascii_case("host") => Some(Self(Setting::On(name.into()))),
+            Ok(()) => {
+                value.complain(Complaint::new(
+                    "`Host` says something else",
+                    "write `\"X-Request-Id\"`",
+                ));
+                None
+            }
+            Err(complaint) => {
+                value.complain(complaint);
+                None
+            }
+        }
+    }
+}
+
+/// Of a million.
+struct Share(u32);
+
+impl FromToml for Share {
+    const FORM: &'static str = "a number from 0 to 1";
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // it is from 0 to 1
+    fn from_toml(value: Value<'_>) -> Option<Self> {
+        let share = f64::from_toml(value)?;
+        if !(0.0..=1.0).contains(&share) {
+            value.complain(Complaint::new(
+                format!("{share} is out of range"),
+                "write a value from 0 to 1",
+            ));
+            return None;
+        }
+        Some(Self((share * 1e6).round() as u32))
+    }
+}
+
+/// The words of `trace_context`.
+#[derive(Clone, Copy)]
+pub(in crate::config) enum TraceWord {
+    Off,
+    Continue,
+    Restart,
+}

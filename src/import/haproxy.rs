@@ -1,0 +1,390 @@
+//! From HAProxy's configuration to one of staunch's.
+//!
+//! HAProxy asks its rules in their order and takes the first that holds. Here there is a site for
+//! each host that a rule names, and in it a route for each path; what comes later and can never hold
+//! is left out. A line that nothing was made of becomes a note.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::{Error, Imported, Loss, Note, Place, array, quoted};
+use format::{deadline, line};
+use parse::{Line, Section};
+
+mod backend;
+mod condition;
+mod format;
+mod frontend;
+mod parse;
+mod rule;
+
+/// Reads HAProxy's configuration in `path`.
+///
+/// # Errors
+/// When the file cannot be read, or is not what HAProxy would accept.
+pub fn import(path: &Path) -> Result<Imported, Error> {
+    let sections = parse::read(path)?;
+    let mut import = Import {
+        folder: folder_of(path, &sections),
+        backends: (sections.iter())
+            .filter(|section| matches!(section.kind.as_str(), "backend" | "listen"))
+            .map(|section| (section.name.clone(), section.clone()))
+            .collect(),
+        ..Import::default()
+    };
+    for section in &sections {
+        match section.kind.as_str() {
+            "global" => import.global(section),
+            "defaults" => {
+                import.general(section);
+                import.defaults.push(section.clone());
+            }
+            "frontend" | "listen" => import.frontend(section),
+            _ => {}
+        }
+    }
+    import.rest(&sections);
+    Ok(import.finish(path))
+}
+
+/// Where files are whose paths are not whole: `default-path`, else the folder of the file.
+fn folder_of(path: &Path, sections: &[Section]) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().map(|folder| folder.display().to_string());
+    let global = sections.iter().find(|section| section.kind == "global");
+    let base = global.and_then(|global| global.last("crt-base"));
+    match base.map(|base| base.word(1)) {
+        Some(base) if base.starts_with('/') => base.to_owned(),
+        _ => folder.unwrap_or_default(),
+    }
+}
+
+#[derive(Default)]
+struct Import {
+    /// Relative paths of certificates are below this folder.
+    folder: String,
+    notes: Vec<Note>,
+    seen: BTreeSet<Place>,
+    defaults: Vec<Section>,
+    backends: BTreeMap<String, Section>,
+    https: BTreeSet<String>,
+    http: BTreeSet<String>,
+    proxy_from: BTreeSet<String>,
+    certificates: Vec<(Vec<String>, Place)>,
+    names: BTreeSet<String>,
+    timeouts: BTreeMap<&'static str, String>,
+    limits: BTreeMap<&'static str, String>,
+    versions: Option<String>,
+    no_tickets: bool,
+    sites: String,
+    /// Names of upstreams by backends that something leads to.
+    written: BTreeMap<String, Option<String>>,
+    upstreams: String,
+}
+
+impl Import {
+    fn seen(&mut self, line: &Line) {
+        self.seen.insert(line.place.clone());
+    }
+
+    fn tell(&mut self, line: &Line, loss: Loss, advice: impl Into<String>) {
+        self.seen(line);
+        self.note(&line.place, line.shown(), loss, advice);
+    }
+
+    fn note(&mut self, place: &Place, piece: String, loss: Loss, advice: impl Into<String>) {
+        self.notes.push(Note {
+            place: place.clone(),
+            piece,
+            loss,
+            advice: advice.into(),
+        });
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("{}/{path}", self.folder),
+        }
+    }
+
+    /// What the sections `defaults` before say last.
+    fn inherited<'a>(&'a self, word: &'a str) -> Option<&'a Line> {
+        self.defaults.last().and_then(|section| section.last(word))
+    }
+
+    fn global(&mut self, section: &Section) {
+        for line in &section.lines {
+            match (line.word(0), line.word(1)) {
+                ("maxconn", number) if number.parse::<u32>().is_ok() => {
+                    self.limits.insert("connections", number.to_owned());
+                    self.seen(line);
+                }
+                ("ssl-default-bind-options", _) => {
+                    self.bind_options(line);
+                    self.seen(line);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// `ssl-min-ver` and its like, in `global` or behind `bind`.
+    fn bind_options(&mut self, line: &Line) {
+        if line.after("ssl-min-ver") == Some("TLSv1.3") || line.has("force-tlsv13") {
+            self.versions = Some(array(["1.3"]));
+        } else if line.after("ssl-max-ver") == Some("TLSv1.2") || line.has("no-tlsv13") {
+            self.versions = Some(array(["1.2"]));
+        }
+        self.no_tickets |= line.has("no-tls-tickets");
+    }
+
+    /// Deadlines of `defaults`, which are those of all.
+    fn general(&mut self, section: &Section) {
+        for timeout in section.all("timeout") {
+            let keys: &[&str] = match timeout.word(1) {
+                "connect" => &["upstream_connect"],
+                "server" => &["upstream_response", "upstream_idle"],
+                "client" => &["request_body", "send"],
+                "http-request" => &["request_head"],
+                "http-keep-alive" => &["idle"],
+                "tunnel" => &["tunnel"],
+                _ => continue,
+            };
+            match deadline(timeout.word(2)) {
+                Some(time) => {
+                    self.seen(timeout);
+                    for key in keys {
+                        self.timeouts.insert(key, quoted(&time));
+                    }
+                }
+                None => self.tell(timeout, Loss::Real, "is not a time that staunch has"),
+            }
+        }
+        // Without one of its own, a kept connection waits as long as for a request.
+        if !section
+            .all("timeout")
+            .any(|line| line.word(1) == "http-keep-alive")
+        {
+            let client = self
+                .timeouts
+                .get("request_head")
+                .or_else(|| self.timeouts.get("send"))
+                .cloned();
+            if let Some(time) = client {
+                self.timeouts.insert("idle", time);
+            }
+        }
+    }
+
+    /// The name of the upstream for a backend; `None` where it has no server.
+    fn backend(&mut self, name: &str) -> Option<String> {
+        if let Some(known) = self.written.get(name) {
+            return known.clone();
+        }
+        let keep = |c: char| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        };
+        let key: String = name.chars().map(keep).collect();
+        let section = self.backends.get(name).cloned();
+        let text = section.and_then(|section| self.upstream(&section, &key));
+        let found = text.map(|text| {
+            self.upstreams.push_str(&text);
+            key
+        });
+        self.written.insert(name.to_owned(), found.clone());
+        found
+    }
+
+    /// Tells of what nobody has looked at.
+    fn rest(&mut self, sections: &[Section]) {
+        for section in sections {
+            let unused = section.kind == "backend" && !self.written.contains_key(&section.name);
+            if unused {
+                let piece = format!("backend {}", section.name);
+                let advice = "nothing that was imported leads to it";
+                self.note(&section.place, piece, Loss::None, advice);
+                continue;
+            }
+            for line in &section.lines {
+                if !self.seen.contains(&line.place) {
+                    let (loss, advice) = advice(section, line);
+                    self.tell(line, loss, advice);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, path: &Path) -> Imported {
+        let mut text = format!(
+            "# Imported from {}. What has no equivalent was told on standard error.\n\n[listen]\n",
+            path.display()
+        );
+        for (key, addresses) in [("https", &mut self.https), ("http", &mut self.http)] {
+            // The IPv6 wildcard takes IPv4 as well.
+            let all = addresses.clone();
+            addresses.retain(|address| {
+                let port = address.strip_prefix("0.0.0.0:");
+                !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
+            });
+            let _ = writeln!(text, "{key} = {}", array(addresses.iter()));
+        }
+        if !self.proxy_from.is_empty() {
+            let _ = writeln!(text, "proxy_protocol_from = {}", array(&self.proxy_from));
+        }
+        if self.versions.is_some() || self.no_tickets {
+            text.push_str("\n[tls]\n");
+            if let Some(versions) = &self.versions {
+                let _ = writeln!(text, "versions = {versions}");
+            }
+            if self.no_tickets {
+                text.push_str("tickets = false\n");
+            }
+        }
+        for (section, keys) in [("timeouts", &self.timeouts), ("limits", &self.limits)] {
+            if !keys.is_empty() {
+                let _ = write!(text, "\n[{section}]\n");
+            }
+            for (key, value) in keys {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        for (lines, place) in &self.certificates {
+            let _ = writeln!(
+                text,
+                "\n[[certificate]]  # from {place}\n{}",
+                lines.join("\n")
+            );
+        }
+        if self.sites.is_empty() {
+            text.push_str("\n# No frontend that terminates TLS was found.\n");
+        }
+        text.push_str(&self.sites);
+        text.push_str(&self.upstreams);
+        self.notes.sort();
+        self.notes.dedup();
+        Imported {
+            text,
+            notes: self.notes,
+        }
+    }
+
+    /// A file or folder of `crt`.
+    fn certificate(&mut self, path: &str, place: &Place) {
+        let path = self.absolute(path);
+        let lines = match Path::new(&path).is_dir() || path.ends_with('/') {
+            true => vec![line("folder", &path)],
+            false => {
+                let mut lines = vec![line("chain", &path)];
+                // The key is in a file beside it, where it is not in the same.
+                let key = format!("{path}.key");
+                let alone = fs::read(&path)
+                    .is_ok_and(|bytes| !String::from_utf8_lossy(&bytes).contains("PRIVATE KEY-"));
+                if alone && Path::new(&key).exists() {
+                    lines.push(line("key", &key));
+                }
+                lines
+            }
+        };
+        if !self.certificates.iter().any(|(known, _)| *known == lines) {
+            self.certificates.push((lines, place.clone()));
+        }
+    }
+}
+
+/// What is told of a line that nothing was made of.
+fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
+    if section.kind == "global" {
+        return match line.word(0) {
+            "ssl-default-bind-ciphers"
+            | "ssl-default-bind-ciphersuites"
+            | "ssl-dh-param-file"
+            | "tune.ssl.default-dh-param"
+            | "ssl-default-bind-curves" => (
+                Loss::None,
+                "policy \"intermediate\" of [tls] is Mozilla's, and settles it",
+            ),
+            "stats" => (Loss::None, "see the admin address: listen.admin"),
+            "log" => (
+                Loss::Slight,
+                "the log goes to standard error; see [log] and [log.access]",
+            ),
+            _ => (
+                Loss::None,
+                "the service manager's business, or of no concern here",
+            ),
+        };
+    }
+    if !matches!(
+        section.kind.as_str(),
+        "frontend" | "backend" | "listen" | "defaults"
+    ) {
+        return (
+            Loss::Slight,
+            "belongs to a section that there is none of; what used it is told",
+        );
+    }
+    match (line.word(0), line.word(1)) {
+        ("mode", "http")
+        | ("acl" | "option" | "no" | "maxconn" | "fullconn" | "id" | "bind", _) => {
+            match (line.word(0), line.word(1)) {
+                ("option", "httplog" | "tcplog" | "dontlognull" | "dontlog-normal" | "logasap") => {
+                    (Loss::Slight, "see [log.access] for a log of requests")
+                }
+                ("option", "forwardfor" | "forwarded") => {
+                    (Loss::None, "X-Forwarded-For and its like are always sent")
+                }
+                ("acl", _) => (Loss::None, "where a rule goes by it, that is told"),
+                _ => (Loss::None, "of no concern here"),
+            }
+        }
+        (
+            "log" | "log-format" | "log-tag" | "capture" | "unique-id-format" | "unique-id-header",
+            _,
+        ) => (
+            Loss::Slight,
+            "see [log.access], and request_id for an id of each request",
+        ),
+        ("errorfile" | "errorfiles" | "errorloc" | "errorloc302", _) => (
+            Loss::Slight,
+            "see error_pages: a file with the body alone, without the head",
+        ),
+        ("compression" | "filter", _) => {
+            (Loss::Real, "changed responses; let the server behind do it")
+        }
+        ("stats", _) => (
+            Loss::Slight,
+            "see /metrics and `staunch upstreams` at the admin address",
+        ),
+        ("stick-table", _) => (Loss::Slight, "what used it is told"),
+        ("timeout", _) => (Loss::Slight, "see [timeouts]"),
+        (
+            "http-reuse"
+            | "description"
+            | "default-server"
+            | "hash-type"
+            | "load-server-state-from-file"
+            | "email-alert"
+            | "backlog"
+            | "balance"
+            | "retries"
+            | "retry-on"
+            | "default_backend"
+            | "http-check"
+            | "source"
+            | "cookie"
+            | "tcp-check",
+            _,
+        ) => (Loss::Slight, "see [upstream.NAME]"),
+        _ => (
+            Loss::Real,
+            "has no equivalent that the importer knows; see config/staunch.toml for what there is",
+        ),
+    }
+}

@@ -1,0 +1,333 @@
+//! What HAProxy's rules hold for: `if`, `unless`, and the lists they name.
+
+use std::collections::BTreeMap;
+
+use super::parse::{Line, Section};
+
+/// One thing that is asked of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Test {
+    /// One of these hosts: a name, or `*.parent`.
+    Host(Vec<String>),
+    /// This path.
+    Exact(Vec<String>),
+    /// A path that begins so.
+    Prefix(Vec<String>),
+    /// A path for an expression.
+    Regex(Vec<String>),
+    /// A client in one of these networks.
+    Client(Vec<String>),
+    /// It came by TLS, as all do.
+    Tls,
+    /// It always holds, or never.
+    Always,
+    /// Something else.
+    Unknown(String),
+}
+
+/// A test, or what is not it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) not: bool,
+    pub(super) test: Test,
+}
+
+/// All of these.
+pub(super) type All = Vec<Term>;
+
+/// The lists of a section by name.
+pub(super) type Lists = BTreeMap<String, Vec<Test>>;
+
+/// What `acl` defines: several of a name are alternatives.
+pub(super) fn lists(section: &Section) -> Lists {
+    let mut lists = Lists::new();
+    for line in section.all("acl") {
+        let test = test(&line.words[2.min(line.words.len())..]);
+        lists.entry(line.word(1).to_owned()).or_default().push(test);
+    }
+    lists
+}
+
+/// The alternatives that a line holds for; one without terms holds always.
+pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
+    let begin = line
+        .words
+        .iter()
+        .position(|word| word == "if" || word == "unless");
+    let Some(begin) = begin else {
+        return vec![All::new()];
+    };
+    let unless = line.words[begin] == "unless";
+    let mut alternatives = vec![Vec::new()];
+    let mut words = line.words[begin + 1..].iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "or" || word == "||" {
+            alternatives.push(Vec::new());
+            continue;
+        }
+        let (mut not, mut name) = (false, word.as_str());
+        while let Some(rest) = name.strip_prefix('!') {
+            (not, name) = (!not, rest);
+        }
+        // A lone `!` belongs to what follows.
+        if name.is_empty() {
+            name = words.next().map_or("", String::as_str);
+        }
+        let tests = match name {
+            "{" => {
+                let inner: Vec<_> = words
+                    .by_ref()
+                    .take_while(|word| *word != "}")
+                    .cloned()
+                    .collect();
+                vec![test(&inner)]
+            }
+            "TRUE" => vec![Test::Always],
+            "HTTP" | "HTTP_1.1" => vec![Test::Always],
+            name => match lists.get(name) {
+                Some(tests) => tests.clone(),
+                None => vec![Test::Unknown(name.to_owned())],
+            },
+        };
+        if let Some(all) = alternatives.last_mut() {
+            all.push((not, tests));
+        }
+    }
+    let mut found: Vec<All> = Vec::new();
+    for all in alternatives {
+        found.extend(spread(all));
+    }
+    match unless {
+        true => negated(&found),
+        false => found,
+    }
+}
+
+/// Several tests of one name are alternatives, unless they are of one kind.
+fn spread(all: Vec<(bool, Vec<Test>)>) -> Vec<All> {
+    let mut found = vec![All::new()];
+    for (not, tests) in all {
+        let tests = merged(tests);
+        if not {
+            // None of them.
+            for all in &mut found {
+                all.extend(tests.iter().map(|test| Term {
+                    not,
+                    test: test.clone(),
+                }));
+            }
+            continue;
+        }
+        let each = found.iter().flat_map(|all| {
+            tests.iter().map(|test| {
+                let mut all = all.clone();
+                all.push(Term {
+                    not,
+                    test: test.clone(),
+                });
+                all
+            })
+        });
+        found = each.collect();
+    }
+    found
+}
+
+fn merged(tests: Vec<Test>) -> Vec<Test> {
+    let mut found: Vec<Test> = Vec::new();
+    for test in tests {
+        match (found.last_mut(), test) {
+            (Some(Test::Host(all)), Test::Host(more))
+            | (Some(Test::Exact(all)), Test::Exact(more))
+            | (Some(Test::Prefix(all)), Test::Prefix(more))
+            | (Some(Test::Client(all)), Test::Client(more)) => all.extend(more),
+            (_, test) => found.push(test),
+        }
+    }
+    found
+}
+
+/// What holds where none of these does; only for one term each, which is what is written.
+fn negated(alternatives: &[All]) -> Vec<All> {
+    let mut all = All::new();
+    for one in alternatives {
+        match one.as_slice() {
+            [term] => all.push(Term {
+                not: !term.not,
+                test: term.test.clone(),
+            }),
+            _ => all.push(Term {
+                not: true,
+                test: Test::Unknown("several at once".to_owned()),
+            }),
+        }
+    }
+    vec![all]
+}
+
+/// One criterion with its values.
+fn test(words: &[String]) -> Test {
+    let shown = words.join(" ");
+    let Some(criterion) = words.first() else {
+        return Test::Unknown(shown);
+    };
+    let (mut caseless, mut how, mut values) = (false, None, Vec::new());
+    let mut rest = words[1..].iter();
+    while let Some(word) = rest.next() {
+        match word.as_str() {
+            "-i" => caseless = true,
+            "-m" => how = rest.next().map(String::as_str),
+            "--" => {
+                values.extend(rest.by_ref().cloned());
+            }
+            // Values in files, and by number, are not read.
+            "-f" | "-n" | "-u" => return Test::Unknown(shown),
+            value => values.push(value.to_owned()),
+        }
+    }
+    let criterion = criterion.to_ascii_lowercase();
+    let (name, lower) = match criterion.split_once(',') {
+        Some((name, "lower")) => (name.to_owned(), true),
+        Some(_) => return Test::Unknown(shown),
+        None => (criterion, false),
+    };
+    let _ = lower;
+    let name = name
+        .trim_start_matches("req.")
+        .trim_start_matches("req_")
+        .to_owned();
+    let host = [
+        "hdr",
+        "ssl_fc_sni",
+        "hdr_dom",
+        "hdr_end",
+        "hdr_reg",
+        "hdr_beg",
+        "hdr_sub",
+    ];
+    let (kind, of) = name.split_once('(').unwrap_or((&name, ""));
+    if host.contains(&kind) && (of.starts_with("host") || kind == "ssl_fc_sni") {
+        let how = how.unwrap_or(match kind {
+            "hdr_end" => "end",
+            "hdr_dom" => "dom",
+            "hdr_reg" => "reg",
+            "hdr_beg" => "beg",
+            "hdr_sub" => "sub",
+            _ => "str",
+        });
+        return self::host(how, &values).unwrap_or(Test::Unknown(shown));
+    }
+    let kind = kind.trim_end_matches(')');
+    match (kind, how) {
+        ("path" | "path_beg" | "path_end" | "path_reg" | "path_dir" | "path_sub", how) => {
+            let how = how.unwrap_or_else(|| kind.strip_prefix("path_").unwrap_or("str"));
+            path(how, caseless, values).unwrap_or(Test::Unknown(shown))
+        }
+        ("url_beg", None) => Test::Prefix(values),
+        ("src", None) => Test::Client(values),
+        ("ssl_fc", None) => Test::Tls,
+        ("always_true", None) => Test::Always,
+        _ => Test::Unknown(shown),
+    }
+}
+
+fn host(how: &str, values: &[String]) -> Option<Test> {
+    if how == "dom" {
+        // A part of the name: it, and what is below it.
+        let whole = values.iter().all(|value| value.contains('.'));
+        let both = |value: &String| {
+            let name = value.to_ascii_lowercase();
+            [format!("*.{name}"), name]
+        };
+        return whole.then(|| Test::Host(values.iter().flat_map(both).collect()));
+    }
+    let names = values.iter().map(|value| {
+        let value = value.to_ascii_lowercase();
+        // The port is not part of a site's name.
+        let value = value.split(':').next().unwrap_or_default().to_owned();
+        match how {
+            "str" => Some(value),
+            "end" => value.strip_prefix('.').map(|parent| format!("*.{parent}")),
+            _ => None,
+        }
+    });
+    names.collect::<Option<Vec<_>>>().map(Test::Host)
+}
+
+fn path(how: &str, caseless: bool, values: Vec<String>) -> Option<Test> {
+    let escape = |text: &String| regex::escape(text);
+    let prefix = if caseless { "(?i)" } else { "" };
+    let expressions = |make: &dyn Fn(&String) -> String| {
+        Some(Test::Regex(
+            values
+                .iter()
+                .map(|value| format!("{prefix}{}", make(value)))
+                .collect(),
+        ))
+    };
+    match how {
+        "str" if !caseless => Some(Test::Exact(values)),
+        "beg" if !caseless => Some(Test::Prefix(values)),
+        "str" => expressions(&|text| format!("^{}$", escape(text))),
+        "beg" => expressions(&|text| format!("^{}", escape(text))),
+        "end" => expressions(&|text| format!("{}$", escape(text))),
+        "sub" => expressions(&|text| escape(text)),
+        "dir" => expressions(&|text| format!("/{}(?:/|$)", escape(text))),
+        "reg" => expressions(&|text| text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::Place;
+
+    fn of_line(line: &str) -> Vec<All> {
+        let words = line.split(' ').map(str::to_owned).collect();
+        let place = Place {
+            file: std::path::Path::new("x").into(),
+            line: 1,
+        };
+        let lists = [
+            ("h".to_owned(), vec![Test::Host(vec!["a.test".to_owned()])]),
+            ("p".to_owned(), vec![Test::Prefix(vec!["/p".to_owned()])]),
+        ];
+        of(&Line { words, place }, &Lists::from(lists))
+    }
+
+    #[test]
+    fn conditions_are_alternatives_of_terms() {
+        let term = |not, test| Term { not, test };
+        let host = || Test::Host(vec!["a.test".to_owned()]);
+        let path = || Test::Prefix(vec!["/p".to_owned()]);
+        for (line, expected) in [
+            ("use_backend x", vec![vec![]]),
+            (
+                "x if h p",
+                vec![vec![term(false, host()), term(false, path())]],
+            ),
+            (
+                "x if h or p",
+                vec![vec![term(false, host())], vec![term(false, path())]],
+            ),
+            ("x if !h", vec![vec![term(true, host())]]),
+            ("x unless h", vec![vec![term(true, host())]]),
+            ("x if { path_beg /p }", vec![vec![term(false, path())]]),
+            ("x if !{ ssl_fc }", vec![vec![term(true, Test::Tls)]]),
+            (
+                "x if { path -i -m end .php }",
+                vec![vec![term(
+                    false,
+                    Test::Regex(vec![r"(?i)\.php$".to_owned()]),
+                )]],
+            ),
+            (
+                "x if nobody",
+                vec![vec![term(false, Test::Unknown("nobody".to_owned()))]],
+            ),
+        ] {
+            assert_eq!(of_line(line), expected, "{line}");
+        }
+    }
+}

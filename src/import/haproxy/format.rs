@@ -1,0 +1,150 @@
+//! HAProxy's log formats, as staunch writes variables.
+
+use crate::import::quoted;
+
+/// A value with variables, or the first that is not known here.
+pub(super) fn template(text: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut left = text;
+    while let Some(at) = left.find('%') {
+        out.push_str(&escape(&left[..at]));
+        let behind = &left[at + 1..];
+        left = match behind.chars().next() {
+            Some('%') => {
+                out.push('%');
+                &behind[1..]
+            }
+            Some('[') => {
+                let end = closing(behind).ok_or_else(|| format!("%{behind}"))?;
+                let sample = &behind[1..end];
+                out.push_str(&variable(sample).ok_or_else(|| format!("%[{sample}]"))?);
+                &behind[end + 1..]
+            }
+            _ => {
+                let end = behind
+                    .find(|c: char| !c.is_ascii_alphabetic())
+                    .unwrap_or(behind.len());
+                let name = &behind[..end];
+                let word = match name {
+                    "ci" => "{client_address}",
+                    "cp" => "{client_port}",
+                    "HM" => "{method}",
+                    "HP" => "{path}",
+                    "HU" => "{uri}",
+                    "HQ" => "{query}",
+                    "ID" => "{request_id}",
+                    "sslv" => "{tls_version}",
+                    "sslc" => "{tls_cipher}",
+                    // A sign by itself, as in a percent-encoded path.
+                    _ if name.len() != 2 => {
+                        out.push('%');
+                        left = behind;
+                        continue;
+                    }
+                    _ => return Err(format!("%{name}")),
+                };
+                out.push_str(word);
+                &behind[end..]
+            }
+        };
+    }
+    out.push_str(&escape(left));
+    Ok(out)
+}
+
+/// Where the bracket that a text begins with is closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.char_indices().find_map(|(at, c)| {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    })
+}
+
+fn variable(sample: &str) -> Option<String> {
+    let word = match sample {
+        "src" => "client_address",
+        "src_port" => "client_port",
+        "dst_port" => "port",
+        "path" => "path",
+        "query" => "query",
+        "url" | "pathq" | "capture.req.uri" => "uri",
+        "method" => "method",
+        "ssl_fc_sni" => "sni",
+        "ssl_fc_protocol" => "tls_version",
+        "ssl_fc_cipher" => "tls_cipher",
+        "unique-id" | "uuid" | "uuid()" => "request_id",
+        "hdr(host)" | "req.hdr(host)" | "hdr(Host)" | "req.hdr(Host)" => "host",
+        _ => {
+            let (kind, name) = sample.strip_suffix(')')?.split_once('(')?;
+            return match kind {
+                "str" => Some(escape(name)),
+                "hdr" | "req.hdr" | "req.fhdr" => Some(format!("{{header:{name}}}")),
+                "req.cook" | "cook" => Some(format!("{{cookie:{name}}}")),
+                _ => None,
+            };
+        }
+    };
+    Some(format!("{{{word}}}"))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('{', "{{").replace('}', "}}")
+}
+
+/// `key = "value"`
+pub(super) fn line(key: &str, value: &str) -> String {
+    format!("{key} = {}", quoted(value))
+}
+
+/// HAProxy's time, in milliseconds unless told otherwise, as a deadline.
+pub(super) fn deadline(text: &str) -> Option<String> {
+    const DAY: u64 = 86_400_000;
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "us" => return Some("1ms".to_owned()),
+        "" | "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => DAY,
+        _ => return None,
+    };
+    let time = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    let time = Some(time).filter(|time| *time > 0)?.min(DAY);
+    Some(match time % 1000 {
+        0 => format!("{}s", time / 1000),
+        _ => format!("{time}ms"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_written_as_here_or_told() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            (
+                "https://%[hdr(host)]%[capture.req.uri]",
+                "https://{host}{uri}",
+            ),
+            ("%[src]:%cp", "{client_address}:{client_port}"),
+            ("100%%", "100%"),
+            ("/a%20b", "/a%20b"),
+            ("{x}", "{{x}}"),
+            ("%[req.hdr(X-A)]", "{header:X-A}"),
+        ] {
+            assert_eq!(template(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(template("%[var(txn.x)]"), Err("%[var(txn.x)]".to_owned()));
+        assert_eq!(deadline("5000").as_deref(), Some("5s"));
+        assert_eq!(deadline("1h").as_deref(), Some("3600s"));
+        assert_eq!(deadline("x"), None);
+    }
+}

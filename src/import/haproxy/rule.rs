@@ -1,0 +1,190 @@
+//! Rules: what each does, wherever it holds.
+
+use super::Import;
+use super::format::{line, template};
+use super::parse::Line;
+use crate::import::site::{Change, Matcher, Rules, Side};
+use crate::import::{Loss, quoted};
+
+/// What a rule does where it holds.
+#[derive(Clone)]
+pub(super) enum Act {
+    /// The request goes to a backend.
+    Use(String),
+    /// It is answered.
+    Answer(Vec<String>),
+    /// It is refused.
+    Deny(u16),
+    /// A change to fields.
+    Fields(Rules),
+}
+
+impl Import {
+    /// What a line says is done.
+    pub(super) fn request_rule(&mut self, rule: &Line) -> Option<Act> {
+        let side = match rule.word(0) {
+            "http-request" => Side::Request,
+            _ => Side::Response,
+        };
+        let action = rule.word(1);
+        match action {
+            "deny" | "reject" | "tarpit" | "silent-drop" => {
+                let status = rule.after("deny_status").or_else(|| rule.after("status"));
+                Some(Act::Deny(
+                    status.and_then(|s| s.parse().ok()).unwrap_or(403),
+                ))
+            }
+            "auth" => Some(Act::Deny(0)),
+            "redirect" => self.redirect(rule, 2),
+            "return" => {
+                let mut lines = vec![format!(
+                    "respond = {}",
+                    rule.after("status").unwrap_or("200")
+                )];
+                match (
+                    rule.after("string"),
+                    rule.has("file") || rule.has("lf-string"),
+                ) {
+                    (_, true) => {
+                        self.tell(rule, Loss::Real, "its body is not carried over; see body");
+                        return Some(Act::Deny(0));
+                    }
+                    (Some(text), false) => {
+                        lines.push(line("body", text));
+                        let kind = rule.after("content-type");
+                        lines.extend(kind.map(|kind| line("content_type", kind)));
+                    }
+                    (None, false) => {}
+                }
+                Some(Act::Answer(lines))
+            }
+            "set-header" | "add-header" | "del-header" => {
+                self.field(rule, side, rule.word(2)).map(Act::Fields)
+            }
+            "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0" => {
+                self.tell(
+                    rule,
+                    Loss::Slight,
+                    "counted; see limits.client_rate for rates",
+                );
+                None
+            }
+            "set-var" | "capture" | "set-log-level" | "disable-l7-retry" | "wait-for-body" => {
+                self.tell(rule, Loss::Slight, "what used it is told by itself");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// One change to a field.
+    fn field(&mut self, rule: &Line, side: Side, name: &str) -> Option<Rules> {
+        let mut rules = Rules::default();
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let anyway = [
+            "X-Forwarded-For",
+            "X-Forwarded-Proto",
+            "X-Forwarded-Host",
+            "Forwarded",
+        ];
+        if side == Side::Request && anyway.iter().any(|other| is(other)) {
+            self.tell(rule, Loss::None, "staunch writes this field by itself");
+            return None;
+        }
+        let value = rule.word(3);
+        if side == Side::Response && is("Strict-Transport-Security") {
+            rules.change(Side::Response, Change::Set, name, quoted(value));
+            return Some(rules);
+        }
+        let change = match rule.word(1) {
+            "del-header" => {
+                rules.change(side, Change::Remove, name, String::new());
+                return Some(rules);
+            }
+            "set-header" => Change::Set,
+            _ => Change::Add,
+        };
+        match template(value) {
+            Ok(value) => {
+                if value.contains("{request_id}") {
+                    rules.insert("request_id", quoted(name));
+                    return Some(rules);
+                }
+                rules.change(side, change, name, quoted(value.trim()));
+                Some(rules)
+            }
+            Err(variable) => {
+                let advice =
+                    format!("{variable} is not known here; see docs/rules.md for variables");
+                self.tell(rule, Loss::Real, advice);
+                None
+            }
+        }
+    }
+
+    pub(super) fn redirect(&mut self, rule: &Line, at: usize) -> Option<Act> {
+        let code = rule.after("code").unwrap_or("302").to_owned();
+        let to = match rule.word(at) {
+            "scheme" => {
+                self.tell(
+                    rule,
+                    Loss::None,
+                    "requests come by https here, and others are redirected",
+                );
+                return None;
+            }
+            "location" => template(rule.word(at + 1)),
+            "prefix" => template(rule.word(at + 1)).map(|to| {
+                let what = if rule.has("drop-query") {
+                    "{path}"
+                } else {
+                    "{uri}"
+                };
+                let to = to.trim_end_matches('/').to_owned();
+                format!("{to}{what}")
+            }),
+            _ => return None,
+        };
+        match to {
+            Ok(to) => Some(Act::Answer(vec![
+                line("redirect", &to),
+                format!("status = {code}"),
+            ])),
+            Err(variable) => {
+                self.tell(
+                    rule,
+                    Loss::Real,
+                    format!("{variable} is not known here: it is closed"),
+                );
+                Some(Act::Deny(0))
+            }
+        }
+    }
+}
+
+/// `replace-path ^/api/(.*) /\1` and `set-path`, where they are for a route's path.
+pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<String> {
+    if matches!(rule.word(1), "set-path" | "set-uri") {
+        let to = rule.word(2);
+        let inner = to.strip_prefix("%[path,regsub(")?.strip_suffix(")]")?;
+        let (from, to) = inner.split_once(',')?;
+        let from = from.trim_start_matches('^');
+        let Matcher::Prefix(path) = matcher else {
+            return None;
+        };
+        let same = from.trim_end_matches('/') == path.trim_end_matches('/');
+        return (same && to.starts_with('/')).then(|| line("replace_prefix", to));
+    }
+    let (Matcher::Prefix(path), from, to) = (matcher, rule.word(2), rule.word(3)) else {
+        return None;
+    };
+    let head = from.trim_start_matches('^').trim_end_matches('$');
+    let head = head
+        .strip_suffix("(.*)")
+        .or_else(|| head.strip_suffix("(/)?(.*)"))?;
+    let head = head.trim_end_matches("(/)?").trim_end_matches("/?");
+    let before = to.strip_suffix("\\1").or_else(|| to.strip_suffix("\\2"))?;
+    let same = head.trim_end_matches('/') == path.trim_end_matches('/');
+    let before = if before.is_empty() { "/" } else { before };
+    (same && before.starts_with('/')).then(|| line("replace_prefix", before))
+}

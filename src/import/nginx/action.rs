@@ -1,0 +1,538 @@
+//! Who answers: an upstream, a redirect, a fixed response.
+
+use super::scope::Scope;
+use super::server::{Server, closed};
+use super::upstream::Pass;
+use super::value::{Variables, escape};
+use super::{Directive, Import, quoted};
+use crate::import::Loss;
+use crate::import::pattern;
+use crate::import::site::{Deed, Matcher, Route, Rules};
+
+/// What is done with a location's requests.
+pub(super) enum Outcome {
+    /// They go to an upstream.
+    Forward(Vec<String>, Rules),
+    /// They are answered.
+    Answer(Vec<String>),
+    /// They must not be answered until somebody has decided how.
+    Closed,
+}
+
+/// A `rewrite` that is for all that is below a path.
+struct Cover {
+    /// What stands before the rest, which has no slash at its begin.
+    before: String,
+}
+
+impl Import {
+    /// Where the error pages are, by the paths that nginx goes to for them.
+    pub(super) fn find_pages(&mut self, server: &Server<'_>) {
+        self.pages.clear();
+        let own = server.scope.here();
+        let mut targets = Vec::new();
+        collect_pages(own, &mut targets);
+        let inherited = server.scope.all("error_page").into_iter();
+        targets.extend(inherited.filter_map(|page| page.args.last()));
+        for target in targets {
+            let of = |directive: &&Directive| {
+                directive.name == "location" && directive.args.last() == Some(target)
+            };
+            let location = own.iter().find(of);
+            let scope = match location {
+                Some(location) => server.scope.inside(location.inside()),
+                None => server.scope.clone(),
+            };
+            if let Some(root) = scope.nearest("root")
+                && target.starts_with('/')
+                && !root.first().contains('$')
+            {
+                let root = self.absolute(root.first());
+                let file = format!("{}{target}", root.trim_end_matches('/'));
+                self.pages.insert(target.clone(), file);
+            }
+        }
+    }
+
+    /// Who answers the requests of a location.
+    pub(super) fn handler<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+    ) -> Outcome {
+        let own = scope.own();
+        let rewrites = own.all("rewrite");
+        let pass = own.any_of(&["proxy_pass", "grpc_pass"]).pop();
+        let Some(pass) = pass else {
+            for rewrite in rewrites {
+                if let Some(route) = self.answer(rewrite, server, scope, matcher.clone())
+                    && route.deed == Deed::Answer
+                {
+                    return Outcome::Answer(route.action);
+                }
+            }
+            return self.without_pass(server, location, matcher, scope);
+        };
+        let Some(wanted) = Pass::read(pass, &server.variables) else {
+            self.lost(
+                pass,
+                "depends on variables: the path is closed until you have named its upstream",
+            );
+            return Outcome::Closed;
+        };
+        let mut action = Vec::new();
+        for rewrite in &rewrites {
+            match self.rewritten(rewrite, location, matcher, &server.variables) {
+                Some(line) if action.is_empty() => action.push(line),
+                _ => self.rewrite_route(rewrite, matcher, server, &wanted, pass, scope),
+            }
+        }
+        if action.is_empty()
+            && let Some(uri) = &wanted.uri
+        {
+            action.extend(self.replaced(pass, uri, wanted.whole, matcher));
+        }
+        let (name, notes) = self.upstreams.add(&wanted, pass, scope);
+        for (directive, loss, advice) in notes {
+            self.note_as(&directive, loss, advice);
+        }
+        let rules = self.rules(scope, &server.variables, Some(&wanted));
+        action.insert(0, format!("upstream = {}", quoted(&name)));
+        Outcome::Forward(action, rules)
+    }
+
+    /// What `proxy_pass` with a path makes of the request's.
+    fn replaced(
+        &mut self,
+        pass: &Directive,
+        uri: &str,
+        whole: bool,
+        matcher: &Matcher,
+    ) -> Option<String> {
+        let rewrite = |text: &str| Some(format!("rewrite = {}", quoted(text)));
+        let path = match matcher {
+            _ if whole => return rewrite(uri),
+            Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
+            Matcher::Prefix(path) if path == uri => return None,
+            Matcher::Prefix(path) => path,
+        };
+        if uri.contains('?') {
+            self.lost(pass, "has a query, which is lost here");
+        }
+        let plain = uri.split('?').next().unwrap_or(uri);
+        match (path.ends_with('/'), plain.ends_with('/')) {
+            // `/api/x` becomes `/v1x`.
+            (true, false) => rewrite(&format!("{}{{rest}}", escape(plain))),
+            (false, true) if plain != "/" => {
+                self.differs(pass, "nginx asked for two slashes in a row; here it is one");
+                Some(format!("replace_prefix = {}", quoted(plain)))
+            }
+            _ => Some(format!("replace_prefix = {}", quoted(plain))),
+        }
+    }
+
+    /// A `rewrite` that replaces a location's path.
+    fn rewritten(
+        &self,
+        rewrite: &Directive,
+        location: &Directive,
+        matcher: &Matcher,
+        variables: &Variables,
+    ) -> Option<String> {
+        let [text, to, flag] = rewrite.args.as_slice() else {
+            return None;
+        };
+        if flag != "break" || to.contains("://") {
+            return None;
+        }
+        let path = match matcher {
+            Matcher::Prefix(path) => path,
+            Matcher::Regex(_) => {
+                let expression = location.args.last()?;
+                let target = variables.template(to).ok()?;
+                return pattern::is_same(text, expression)
+                    .then(|| format!("rewrite = {}", quoted(&target)));
+            }
+            Matcher::Exact(_) => return None,
+        };
+        let before = cover(text, to, path)?.before;
+        (before.starts_with('/') && before.ends_with('/') && !before.contains('$'))
+            .then(|| format!("replace_prefix = {}", quoted(&before)))
+    }
+
+    /// Any other `rewrite` beside a `proxy_pass`: a route of its own, for its expression.
+    fn rewrite_route(
+        &mut self,
+        rewrite: &Directive,
+        matcher: &Matcher,
+        server: &mut Server<'_>,
+        wanted: &Pass,
+        pass: &Directive,
+        scope: &Scope<'_>,
+    ) {
+        let break_off = rewrite.args.get(2).is_some_and(|flag| flag == "break");
+        let (Some(text), Some(to)) = (rewrite.args.first(), rewrite.args.get(1)) else {
+            return;
+        };
+        if !break_off || to.contains("://") {
+            return self.lost(rewrite, "changed the path and looked for another location");
+        }
+        let mut variables = server.variables.clone();
+        variables.groups = true;
+        let Matcher::Prefix(path) = matcher else {
+            return self.lost(
+                rewrite,
+                "holds for some paths of an expression, which cannot be said",
+            );
+        };
+        let expression = pattern::convert(text, false, true).ok();
+        let expression = expression.and_then(|expression| pattern::below(&expression, path));
+        let (Some(expression), Ok(target)) = (expression, variables.template(to)) else {
+            return self.lost(
+                rewrite,
+                "cannot be written as a route with `regex` and `rewrite`",
+            );
+        };
+        self.differs(
+            rewrite,
+            "is a route for its expression, which goes before longer paths",
+        );
+        let (name, _) = self.upstreams.add(wanted, pass, scope);
+        let rules = self.rules(scope, &variables, Some(wanted));
+        server.first.push(Route {
+            deed: Deed::Forward,
+            action: vec![
+                format!("upstream = {}", quoted(&name)),
+                format!("rewrite = {}", quoted(&target)),
+            ],
+            rules,
+            ..closed(rewrite, Matcher::Regex(expression))
+        });
+    }
+
+    /// A location that does not proxy.
+    fn without_pass<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+    ) -> Outcome {
+        let own = scope.own();
+        if let Some(other) = own
+            .here()
+            .iter()
+            .find(|inner| inner.name.ends_with("_pass"))
+        {
+            self.lost(
+                other,
+                "speaks a protocol that staunch does not: keep nginx for it, behind staunch. The \
+                 path is closed until then",
+            );
+            return Outcome::Closed;
+        }
+        let try_files = scope.nearest("try_files");
+        let target = try_files.and_then(|files| files.args.last());
+        if let (Some(files), Some(name)) = (try_files, target.filter(|name| name.starts_with('@')))
+        {
+            let named = server
+                .scope
+                .here()
+                .iter()
+                .find(|directive| directive.name == "location" && directive.first() == name);
+            let Some(named) = named else {
+                self.lost(files, format!("{name} is nowhere: the path is closed"));
+                return Outcome::Closed;
+            };
+            self.seen.mark(named);
+            self.lost(
+                files,
+                "served files where there were any; now all goes to the server behind: let it \
+                 serve them",
+            );
+            for inner in own.here().iter().filter(|inner| !is_kept(inner)) {
+                self.seen.mark_all(inner);
+            }
+            let scope = server.scope.inside(named.inside());
+            return self.handler(server, named, matcher, &scope);
+        }
+        let gone = scope
+            .own()
+            .here()
+            .iter()
+            .any(|inner| inner.name == "stub_status");
+        if gone {
+            self.whole(
+                location,
+                Loss::Real,
+                "see /metrics at the admin address; it is closed here",
+            );
+            return Outcome::Closed;
+        }
+        if scope.any_of(&["root", "alias", "try_files"]).is_empty() {
+            return Outcome::Answer(vec!["respond = 404".to_owned()]);
+        }
+        let nested = scope
+            .own()
+            .here()
+            .iter()
+            .any(|inner| inner.name == "location");
+        match nested {
+            true => self.lost(
+                location,
+                "files are not served here: what it answered is closed",
+            ),
+            false => self.whole(
+                location,
+                Loss::Real,
+                "files are not served here: what it answered is closed",
+            ),
+        }
+        Outcome::Closed
+    }
+
+    /// `return`, or a `rewrite` that redirects, for all that a route is for. `None`: it is neither,
+    /// or was told of.
+    pub(super) fn answer(
+        &mut self,
+        directive: &Directive,
+        server: &mut Server<'_>,
+        scope: &Scope<'_>,
+        matcher: Matcher,
+    ) -> Option<Route> {
+        match directive.name.as_str() {
+            "return" => self.returned(directive, server, scope, matcher),
+            "rewrite" => self.redirected(directive, server, scope, matcher),
+            _ => None,
+        }
+    }
+
+    fn returned(
+        &mut self,
+        directive: &Directive,
+        server: &Server<'_>,
+        scope: &Scope<'_>,
+        matcher: Matcher,
+    ) -> Option<Route> {
+        self.seen.mark(directive);
+        let route = |action| Route {
+            deed: Deed::Answer,
+            action,
+            ..closed(directive, matcher.clone())
+        };
+        let (status, text) = match directive.args.as_slice() {
+            [url] if url.parse::<u16>().is_err() => (302, Some(url)),
+            [status] => (status.parse().ok()?, None),
+            [status, text] => (status.parse().ok()?, Some(text)),
+            _ => return None,
+        };
+        match (status, text) {
+            (301 | 302 | 303 | 307 | 308, Some(url)) => {
+                let lines = self.redirect(directive, url, status, &server.variables)?;
+                Some(route(lines))
+            }
+            (444, _) => {
+                self.differs(
+                    directive,
+                    "closed the connection; here it is answered with 403",
+                );
+                Some(route(vec!["respond = 403".to_owned()]))
+            }
+            (200..=599, None) => Some(route(vec![format!("respond = {status}")])),
+            (200..=599, Some(body)) => {
+                let body = server.variables.plain(body);
+                if body.contains('$') {
+                    self.lost(directive, "has variables in its body; the path is closed");
+                    return Some(closed(directive, matcher));
+                }
+                let mut lines = vec![format!("respond = {status}")];
+                if !matches!(status, 204 | 205 | 304) {
+                    lines.push(format!("body = {}", quoted(&body)));
+                    lines.extend(content_type(scope));
+                }
+                Some(route(lines))
+            }
+            _ => {
+                self.lost(directive, "is no response that can be written here");
+                Some(closed(directive, matcher))
+            }
+        }
+    }
+
+    fn redirect(
+        &mut self,
+        directive: &Directive,
+        url: &str,
+        status: u16,
+        variables: &Variables,
+    ) -> Option<Vec<String>> {
+        // Requests come by https; and a host is taken as it was checked.
+        let url = variables.plain(url);
+        let url = url
+            .replacen("${scheme}://", "https://", 1)
+            .replace("${http_host}", "${host}");
+        match variables.template(&url) {
+            Ok(url) => Some(vec![
+                format!("redirect = {}", quoted(&url)),
+                format!("status = {status}"),
+            ]),
+            Err(variable) => {
+                self.lost(
+                    directive,
+                    format!("{variable} is not known here; the path is closed"),
+                );
+                None
+            }
+        }
+    }
+
+    /// A `rewrite` to another URL.
+    fn redirected(
+        &mut self,
+        directive: &Directive,
+        server: &mut Server<'_>,
+        scope: &Scope<'_>,
+        matcher: Matcher,
+    ) -> Option<Route> {
+        let (text, to, flag) = match directive.args.as_slice() {
+            [text, to] => (text, to, ""),
+            [text, to, flag] => (text, to, flag.as_str()),
+            _ => return None,
+        };
+        let away = ["http://", "https://", "$scheme"]
+            .iter()
+            .any(|begin| to.starts_with(begin));
+        let status = match flag {
+            "permanent" => 301,
+            _ if away || flag == "redirect" => 302,
+            _ => {
+                self.lost(
+                    directive,
+                    "changed the path and looked for another location",
+                );
+                return None;
+            }
+        };
+        // A question mark at the end takes the query away.
+        let (to, query) = match to.strip_suffix('?') {
+            Some(to) => (to, ""),
+            None => (to.as_str(), "kept"),
+        };
+        let path = match &matcher {
+            Matcher::Prefix(path) => path.clone(),
+            _ => "/".to_owned(),
+        };
+        let all = matches!(text.as_str(), "^" | ".*" | "^.*" | "^.*$" | "^/" | "/");
+        if all && to.ends_with("$request_uri") {
+            self.seen.mark(directive);
+            let action = self.redirect(directive, to, status, &server.variables)?;
+            return Some(answer(directive, matcher, action));
+        }
+        if let (Matcher::Prefix(_), "kept", Some(cover)) = (&matcher, query, cover(text, to, &path))
+        {
+            self.seen.mark(directive);
+            let url = format!("{}${{rest}}", cover.before);
+            let mut variables = server.variables.clone();
+            variables
+                .known
+                .insert("rest".to_owned(), "\u{1}".to_owned());
+            let lines = self.redirect(directive, &url, status, &variables)?;
+            let lines = lines
+                .into_iter()
+                .map(|line| line.replace("\\u0001", "{rest}"));
+            return Some(answer(directive, matcher, lines.collect()));
+        }
+        // For some paths only: a route of its own.
+        let mut variables = server.variables.clone();
+        variables.groups = true;
+        match pattern::convert(text, false, true) {
+            Ok(expression) => {
+                let path = match &matcher {
+                    Matcher::Prefix(path) => path.as_str(),
+                    // What is not a prefix has few paths, and this is for others too.
+                    _ => "",
+                };
+                let below = pattern::below(&expression, path).filter(|_| !path.is_empty());
+                let Some(expression) = below else {
+                    self.lost(
+                        directive,
+                        "is for other paths too than those that it is inside of",
+                    );
+                    return None;
+                };
+                if query == "kept" {
+                    self.differs(directive, "the query is not kept");
+                }
+                self.seen.mark(directive);
+                let action = self.redirect(directive, to, status, &variables)?;
+                let mut route = answer(directive, Matcher::Regex(expression), action);
+                route.rules = self.rules(scope, &variables, None);
+                server.first.push(route);
+            }
+            Err(why) => self.lost(directive, format!("{why} cannot be in an expression here")),
+        }
+        None
+    }
+}
+
+fn answer(directive: &Directive, matcher: Matcher, action: Vec<String>) -> Route {
+    Route {
+        deed: Deed::Answer,
+        action,
+        ..closed(directive, matcher)
+    }
+}
+
+/// What a `rewrite` puts before the rest, where it is for all that is below a path.
+fn cover(text: &str, to: &str, path: &str) -> Option<Cover> {
+    let body = text.trim_start_matches('^').trim_end_matches('$');
+    let head = body
+        .strip_suffix("(.*)")
+        .or_else(|| body.strip_suffix("(.+)"))?;
+    let head = head
+        .replace("\\/", "/")
+        .replace("\\.", ".")
+        .replace("\\-", "-");
+    let before = to.strip_suffix("$1")?;
+    if before.contains("$1") || !path.ends_with('/') && path != "/" {
+        return None;
+    }
+    let bare = path.trim_end_matches('/');
+    // All that the location takes has this before what the group takes.
+    let more = match head == format!("{bare}/?") {
+        true => "",
+        false => path.strip_prefix(head.as_str())?,
+    };
+    let before = format!("{before}{more}");
+    Some(Cover { before })
+}
+
+/// The type of a body that is written in the configuration, where it is not the usual one.
+fn content_type(scope: &Scope<'_>) -> Option<String> {
+    let mut added = scope.all("add_header").into_iter();
+    let added = added.find(|field| field.first().eq_ignore_ascii_case("Content-Type"));
+    let kind = match added {
+        Some(field) => field.args.get(1).map(String::as_str),
+        None => scope.nearest("default_type").map(Directive::first),
+    };
+    kind.map(|kind| format!("content_type = {}", quoted(kind)))
+}
+
+fn collect_pages<'d>(level: &'d [Directive], targets: &mut Vec<&'d String>) {
+    for directive in level {
+        if directive.name == "error_page" {
+            targets.extend(directive.args.last());
+        }
+        collect_pages(directive.inside(), targets);
+    }
+}
+
+/// Whether a directive of a location that goes elsewhere is looked at all the same.
+fn is_kept(directive: &Directive) -> bool {
+    matches!(
+        directive.name.as_str(),
+        "location" | "if" | "add_header" | "limit_req" | "limit_conn"
+    )
+}

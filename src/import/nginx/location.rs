@@ -1,0 +1,407 @@
+//! Locations: which paths they are for, and what is done with their requests.
+
+use super::action::Outcome;
+use super::rules::{Access, access};
+use super::scope::Scope;
+use super::server::{Server, closed};
+use super::value::escape;
+use super::{Directive, Import, quoted};
+use crate::import::Loss;
+use crate::import::pattern;
+use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
+
+impl Import {
+    /// All locations of a server, and what is left for the rest.
+    pub(super) fn locations(&mut self, server: &mut Server<'_>) {
+        for location in server.scope.own().all("location") {
+            let scope = server.scope.clone();
+            self.location(server, location, &scope, None);
+        }
+        for route in std::mem::take(&mut server.slashes) {
+            let Matcher::Exact(bare) = &route.matcher else {
+                continue;
+            };
+            let taken = |other: &Route| {
+                other.matcher == route.matcher || other.matcher == Matcher::Prefix(bare.clone())
+            };
+            if !server.routes.iter().any(taken) {
+                server.routes.push(route);
+            }
+        }
+        let root = Matcher::Prefix("/".to_owned());
+        if server.routes.iter().any(|route| route.matcher == root) {
+            return;
+        }
+        let content = ["root", "try_files"];
+        let scope = server.scope.clone();
+        let files = scope.any_of(&content).first().copied().cloned();
+        let route = match files {
+            Some(files) => {
+                self.lost(&files, "files are not served here: such paths are closed");
+                closed(&files, root)
+            }
+            None => Route {
+                deed: Deed::Answer,
+                action: vec!["respond = 404".to_owned()],
+                ..closed(server.directive, root)
+            },
+        };
+        server.routes.push(route);
+    }
+
+    /// One location, and those inside it. `within`: the path of the one that it is inside of.
+    fn location<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        outer: &Scope<'d>,
+        within: Option<&str>,
+    ) {
+        let mut groups = uses_groups(location);
+        let scope = outer.inside(location.inside());
+        let mut last = false;
+        let matcher = match location.args.as_slice() {
+            // Only what leads there is carried over.
+            [name] if name.starts_with('@') => return,
+            [path] if !path.starts_with(['~', '=']) => Matcher::Prefix(path.clone()),
+            [modifier, path] if modifier == "^~" => {
+                last = true;
+                Matcher::Prefix(path.clone())
+            }
+            [modifier, path] if modifier == "=" => Matcher::Exact(path.clone()),
+            [glued] if glued.starts_with('=') => Matcher::Exact(glued[1..].to_owned()),
+            [modifier, text] if modifier == "~" || modifier == "~*" => {
+                match pattern::convert(text, modifier == "~*", groups) {
+                    Ok(found) => match pattern::below(&found, within.unwrap_or("/")) {
+                        Some(found) => Matcher::Regex(found),
+                        None => {
+                            let advice = "is for other paths too than those that it is inside of; \
+                                          it is left out. IF IT KEPT ANYBODY OUT, it does not any more";
+                            return self.whole(location, Loss::Real, advice);
+                        }
+                    },
+                    Err(why) if location.inside().iter().any(restricts) => {
+                        let wider = pattern::wider(text, modifier == "~*");
+                        let advice = format!(
+                            "{why}, in an expression here; it keeps out all that {wider} matches, \
+                             which is more"
+                        );
+                        self.lost(location, advice);
+                        Matcher::Regex(wider)
+                    }
+                    Err(why) => {
+                        let advice = format!(
+                            "{why}, in an expression here; it is left out, and its requests go \
+                             where their path says"
+                        );
+                        return self.whole(location, Loss::Real, advice);
+                    }
+                }
+            }
+            _ => return self.whole(location, Loss::Real, "is not understood; it is left out"),
+        };
+        if let Matcher::Prefix(path) | Matcher::Exact(path) = &matcher
+            && !path.starts_with('/')
+        {
+            return self.whole(location, Loss::Real, "is not a path; it is left out");
+        }
+        groups &= matches!(matcher, Matcher::Regex(_));
+        let known = |route: &Route| route.matcher == matcher;
+        if server.routes.iter().chain(&server.first).any(known) {
+            let advice = "another location has this path already; it is left out";
+            return self.whole(location, Loss::Real, advice);
+        }
+        self.seen.mark(location);
+        if self.is_error_page(&matcher, location) {
+            return;
+        }
+        let keeps_out = self.boundary(server, location, &matcher, &scope);
+        server.variables.groups = groups;
+        if let Matcher::Regex(pattern) = &matcher {
+            server.variables.named = pattern::names(pattern);
+        }
+        self.inner_limits(&scope);
+        let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        server.variables.groups = false;
+        server.variables.named.clear();
+        if deed == Deed::Closed {
+            // It was told why, once.
+            let inner = location
+                .inside()
+                .iter()
+                .filter(|inner| inner.name != "location");
+            inner.for_each(|inner| self.seen.mark_all(inner));
+        }
+        let route = Route {
+            place: location.place.clone(),
+            matcher: matcher.clone(),
+            last,
+            deed,
+            action,
+            rules,
+        };
+        if let (Matcher::Prefix(path), Deed::Forward) = (&matcher, deed)
+            && path.len() > 1
+            && let Some(bare) = path.strip_suffix('/')
+        {
+            // As nginx does for what it proxies.
+            let url = format!("{}{{rest}}", escape(path));
+            let rules = self.rules(&scope, &server.variables, None);
+            server.slashes.push(Route {
+                matcher: Matcher::Exact(bare.to_owned()),
+                last: false,
+                deed: Deed::Answer,
+                action: vec![
+                    format!("redirect = {}", quoted(&url)),
+                    "status = 301".to_owned(),
+                ],
+                rules,
+                ..route.clone()
+            });
+        }
+        server
+            .last
+            .extend(keeps_out.map(|matcher| beyond(&route, matcher)));
+        match within.is_some() && matches!(matcher, Matcher::Regex(_)) {
+            true => server.first.push(route),
+            false => server.routes.push(route),
+        }
+        let path = match &matcher {
+            Matcher::Prefix(path) => Some(path.as_str()),
+            _ => None,
+        };
+        for inner in scope.own().all("location") {
+            match path {
+                Some(path) => self.location(server, inner, &scope, Some(path)),
+                None => {
+                    let advice = "is inside a location for an expression: it is left out";
+                    self.whole(inner, Loss::Real, advice);
+                }
+            }
+        }
+    }
+
+    /// nginx's prefixes end anywhere, staunch's at a slash. What keeps somebody out does so for the
+    /// rest as well, by the expression that is returned.
+    fn boundary(
+        &mut self,
+        server: &Server<'_>,
+        location: &Directive,
+        matcher: &Matcher,
+        scope: &Scope<'_>,
+    ) -> Option<Matcher> {
+        let Matcher::Prefix(path) = matcher else {
+            return None;
+        };
+        if path.ends_with('/') {
+            return None;
+        }
+        let keeps_out = !matches!(access(scope), Access::Said(rules) if rules.is_empty())
+            || self.guard(scope).is_some()
+            || scope.here().iter().any(restricts);
+        let advice = format!("matches {path} and {path}/…; in nginx {path}… of any kind");
+        if !keeps_out {
+            self.differs(location, advice);
+            return None;
+        }
+        // An expression goes before a longer path.
+        let longer = |other: &Directive| {
+            let other = other.args.last();
+            other.is_some_and(|other| other.len() > path.len() && other.starts_with(path.as_str()))
+        };
+        if server
+            .scope
+            .here()
+            .iter()
+            .any(|other| other.name == "location" && longer(other))
+        {
+            self.lost(
+                location,
+                format!("{advice}. IT KEPT SOMEBODY OUT of those too"),
+            );
+            return None;
+        }
+        Some(Matcher::Regex(format!("^{}[^/]", pattern::literal(path))))
+    }
+
+    /// Whether a location is there for an error page alone, which is read as a file.
+    fn is_error_page(&self, matcher: &Matcher, location: &Directive) -> bool {
+        let Matcher::Exact(path) = matcher else {
+            return false;
+        };
+        if !self.pages.contains_key(path) || location.inside().iter().any(is_handler) {
+            return false;
+        }
+        self.seen.mark_all(location);
+        true
+    }
+
+    /// What is done with the requests of a location, and what holds for them.
+    fn outcome<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+    ) -> (Deed, Vec<String>, Rules) {
+        let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
+        let mut is_shut = false;
+        for directive in scope.here() {
+            match directive.name.as_str() {
+                "if" => is_shut |= self.condition(directive),
+                "set" => self.seen.mark(directive),
+                _ => {}
+            }
+        }
+        if is_shut {
+            return shut();
+        }
+        // It comes before it is asked who may.
+        if let Some(answer) = scope.own().nearest("return") {
+            return match self.answer(answer, server, scope, matcher.clone()) {
+                Some(route) => {
+                    let rules = self.rules(scope, &server.variables, None);
+                    (route.deed, route.action, rules)
+                }
+                None => shut(),
+            };
+        }
+        if let Some(guard) = self.guard(scope) {
+            let advice = "decides who is let in: the path is closed until you have decided how";
+            self.whole(guard, Loss::Real, advice);
+            return shut();
+        }
+        let who = match access(scope) {
+            Access::Said(rules) => rules,
+            Access::Nobody => {
+                let rules = self.rules(scope, &server.variables, None);
+                return (Deed::Answer, vec!["respond = 403".to_owned()], rules);
+            }
+            Access::Unclear(directive) => {
+                self.lost(
+                    directive,
+                    "cannot be said by `allow` and `deny` here: the path is closed until you have \
+                     decided how",
+                );
+                return shut();
+            }
+        };
+        match self.handler(server, location, matcher, scope) {
+            Outcome::Forward(action, mut rules) => {
+                rules.extend(who);
+                (Deed::Forward, action, rules)
+            }
+            Outcome::Answer(action) => {
+                let rules = self.rules(scope, &server.variables, None);
+                (Deed::Answer, action, rules)
+            }
+            Outcome::Closed => shut(),
+        }
+    }
+
+    /// What keeps anybody out by means that staunch has not.
+    fn guard<'d>(&self, scope: &Scope<'d>) -> Option<&'d Directive> {
+        for name in GUARDS {
+            let found = scope.nearest(name);
+            if let Some(found) = found.filter(|found| found.first() != "off") {
+                return Some(found);
+            }
+        }
+        let own = scope.own();
+        ["internal", "limit_except"]
+            .into_iter()
+            .find_map(|name| own.nearest(name))
+    }
+
+    /// Tells of an `if`. `true`: what it is in has to be closed.
+    pub(super) fn condition(&mut self, directive: &Directive) -> bool {
+        let test = directive.args.join(" ");
+        let of_https = [
+            "$scheme",
+            "$ssl_protocol",
+            "$https",
+            "$http_x_forwarded_proto",
+        ];
+        if of_https.iter().any(|variable| test.contains(variable)) {
+            self.whole(directive, Loss::None, "requests always come by https here");
+            return false;
+        }
+        if restricts(directive) {
+            let advice = "decides what is let in: this is closed until you have decided how";
+            self.whole(directive, Loss::Real, advice);
+            return true;
+        }
+        let advice = "holds for some requests only, which cannot be said here; it is left out";
+        self.whole(directive, Loss::Real, advice);
+        false
+    }
+}
+
+/// A route for what goes beyond the path of another.
+fn beyond(route: &Route, matcher: Matcher) -> Route {
+    let prefix = route
+        .action
+        .iter()
+        .any(|line| line.starts_with("replace_prefix"));
+    match prefix {
+        true => Route {
+            deed: Deed::Closed,
+            action: vec![CLOSED.to_owned()],
+            matcher,
+            last: false,
+            ..route.clone()
+        },
+        false => Route {
+            matcher,
+            last: false,
+            ..route.clone()
+        },
+    }
+}
+
+/// Whoever is let in is decided by something that staunch does not have.
+const GUARDS: [&str; 10] = [
+    "auth_basic",
+    "auth_request",
+    "auth_jwt",
+    "auth_oidc",
+    "auth_digest",
+    "secure_link",
+    "satisfy_any",
+    "access_by_lua_file",
+    "access_by_lua_block",
+    "auth_pam",
+];
+
+/// Whether a directive keeps anybody out.
+fn restricts(directive: &Directive) -> bool {
+    match directive.name.as_str() {
+        "deny" | "internal" | "limit_except" => true,
+        // What succeeds keeps nobody out.
+        "return" => directive.first().starts_with(['4', '5']),
+        // What succeeds keeps nobody out; where to log in is another matter.
+        "if" => directive.inside().iter().any(|inner| {
+            restricts(inner) || inner.name == "return" && !inner.first().starts_with('2')
+        }),
+        name => GUARDS.contains(&name) && directive.first() != "off",
+    }
+}
+
+/// Whether a directive says who answers.
+pub(super) fn is_handler(directive: &Directive) -> bool {
+    matches!(directive.name.as_str(), "return" | "rewrite" | "try_files")
+        || directive.name.ends_with("_pass")
+}
+
+/// Whether groups of the location's expression are used.
+fn uses_groups(location: &Directive) -> bool {
+    let pattern = location.args.last().map_or("", String::as_str);
+    location.inside().iter().any(|directive| {
+        let used = |arg: &String| {
+            let mut letters = arg.as_bytes().windows(2);
+            letters.any(|two| two[0] == b'$' && two[1].is_ascii_digit())
+        };
+        let own = directive.name != "rewrite" || pattern::is_same(directive.first(), pattern);
+        own && directive.args.iter().any(used)
+    })
+}

@@ -1,0 +1,395 @@
+//! What holds for requests and responses of a location: fields, access, sizes, deadlines, pages.
+
+use std::collections::BTreeMap;
+
+use super::scope::Scope;
+use super::upstream::Pass;
+use super::value::Variables;
+use super::{Directive, Import, unit};
+use crate::import::site::{Change, Rules, Side};
+use crate::import::{Loss, array, quoted};
+
+/// Who is let in.
+pub(super) enum Access<'d> {
+    /// What is said of it, which may be nothing.
+    Said(Rules),
+    /// Nobody.
+    Nobody,
+    /// It cannot be said here.
+    Unclear(&'d Directive),
+}
+
+/// Fields that staunch sends to upstreams by itself, whatever their value is here.
+const ANYWAY: [&str; 6] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "Upgrade",
+    "Connection",
+    "Forwarded",
+];
+
+/// Fields that nobody but staunch can write, as they say how messages are sent.
+const OWN: [&str; 11] = [
+    "Content-Length",
+    "Transfer-Encoding",
+    "Trailer",
+    "TE",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "HTTP2-Settings",
+    "Expect",
+    "Max-Forwards",
+    "Via",
+    "Date",
+];
+
+impl Import {
+    /// What holds in a location, but for who is let in. `pass`: where its requests go.
+    pub(super) fn rules(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        pass: Option<&Pass>,
+    ) -> Rules {
+        let mut rules = Rules::default();
+        self.response_fields(scope, variables, pass.is_none(), &mut rules);
+        let Some(pass) = pass else {
+            return rules;
+        };
+        self.request_fields(scope, variables, pass, &mut rules);
+        self.body_size(scope, &mut rules);
+        self.deadlines(scope, pass, &mut rules);
+        self.error_pages(scope, &mut rules);
+        rules
+    }
+
+    fn response_fields(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        is_answer: bool,
+        rules: &mut Rules,
+    ) {
+        let hidden = ["proxy_hide_header", "grpc_hide_header"];
+        let hidden = hidden.into_iter().flat_map(|name| scope.all(name));
+        for directive in hidden.chain(scope.all("more_clear_headers")) {
+            for name in &directive.args {
+                rules.change(Side::Response, Change::Remove, name, String::new());
+            }
+        }
+        for directive in scope.all("add_header") {
+            let [name, value, ..] = directive.args.as_slice() else {
+                continue;
+            };
+            if name.eq_ignore_ascii_case("Strict-Transport-Security")
+                && let Some(hsts) = hsts(value)
+            {
+                rules.insert("hsts", hsts);
+                continue;
+            }
+            // The type of what is answered here is said with its body.
+            if is_answer && name.eq_ignore_ascii_case("Content-Type") {
+                continue;
+            }
+            if name.eq_ignore_ascii_case("Alt-Svc") && value.contains("h3") {
+                self.differs(directive, "told of HTTP/3, which is not spoken here");
+                continue;
+            }
+            self.field(directive, Change::Add, name, value, variables, rules);
+        }
+        for directive in scope.all("more_set_headers") {
+            for (name, value) in directive.args.iter().filter_map(|arg| arg.split_once(':')) {
+                let (name, value) = (name.trim(), value.trim());
+                self.field(directive, Change::Set, name, value, variables, rules);
+            }
+        }
+        if let Some(directive) = scope.nearest("expires") {
+            match cache_control(directive) {
+                Ok(Some(value)) => {
+                    rules.change(Side::Response, Change::Set, "Cache-Control", quoted(&value));
+                }
+                Ok(None) => {}
+                Err(()) => self.lost(directive, "set Cache-Control; see response_headers"),
+            }
+        }
+    }
+
+    /// A field of responses, unless a variable in it is not known here.
+    fn field(
+        &mut self,
+        directive: &Directive,
+        change: Change,
+        name: &str,
+        value: &str,
+        variables: &Variables,
+        rules: &mut Rules,
+    ) {
+        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return self.lost(directive, "this field is written by staunch itself");
+        }
+        match variables.template(value) {
+            Ok(value) if value.is_empty() => {}
+            Ok(value) => rules.change(Side::Response, change, name, quoted(value.trim())),
+            Err(variable) => self.unknown_variable(directive, &variable),
+        }
+    }
+
+    fn unknown_variable(&mut self, directive: &Directive, variable: &str) {
+        self.lost(
+            directive,
+            format!("{variable} is not known here; see docs/rules.md for the variables there are"),
+        );
+    }
+
+    fn request_fields(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        pass: &Pass,
+        rules: &mut Rules,
+    ) {
+        let name = match pass.http2 {
+            true => "grpc_set_header",
+            false => "proxy_set_header",
+        };
+        let mut host = Some(pass.host().to_owned());
+        for set in scope.all(name) {
+            let [name, value] = set.args.as_slice() else {
+                continue;
+            };
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            if is("Host") {
+                host = match variables.plain(value).as_str() {
+                    "${host}" if variables.port => Some("{host}".to_owned()),
+                    "${host}" | "${http_host}" | "${host}:${server_port}" => None,
+                    "${proxy_host}" => host,
+                    _ => self.template(set, value, variables),
+                };
+                continue;
+            }
+            if OWN.iter().any(|own| is(own)) && !value.is_empty() {
+                self.lost(set, "this field is written by staunch itself");
+                continue;
+            }
+            if ANYWAY.iter().any(|anyway| is(anyway)) {
+                self.anyway(set, name, value);
+                continue;
+            }
+            if is("X-Request-ID") && value.trim_matches(['{', '}']).ends_with("request_id") {
+                rules.insert("request_id", quoted(name));
+                continue;
+            }
+            match value.is_empty() {
+                true => rules.change(Side::Request, Change::Remove, name, String::new()),
+                false => {
+                    if let Some(value) = self.template(set, value, variables) {
+                        if value.contains("{request_id}") {
+                            rules.insert("request_id", quoted("X-Request-Id"));
+                        }
+                        rules.change(Side::Request, Change::Set, name, quoted(value.trim()));
+                    }
+                }
+            }
+        }
+        if let Some(host) = host {
+            rules.change(Side::Request, Change::Set, "Host", quoted(&host));
+        }
+    }
+
+    fn template(
+        &mut self,
+        directive: &Directive,
+        value: &str,
+        variables: &Variables,
+    ) -> Option<String> {
+        match variables.template(value) {
+            Ok(value) => Some(value),
+            Err(variable) if variable.starts_with("$ssl_client") => {
+                let advice = "told of the client's certificate: see headers in \
+                              [site.client_certificates]";
+                self.lost(directive, advice);
+                None
+            }
+            Err(variable) => {
+                self.unknown_variable(directive, &variable);
+                None
+            }
+        }
+    }
+
+    /// A field that is sent in any case: told where it said something else.
+    fn anyway(&mut self, set: &Directive, name: &str, value: &str) {
+        let usual = match name.to_ascii_lowercase().as_str() {
+            "upgrade" | "connection" => true,
+            "forwarded" => false,
+            "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
+            _ => value.starts_with('$'),
+        };
+        if !usual {
+            self.lost(
+                set,
+                "this field is written by staunch itself; see listen.forwarded_from",
+            );
+        }
+    }
+
+    fn body_size(&mut self, scope: &Scope<'_>, rules: &mut Rules) {
+        let Some(directive) = scope.nearest("client_max_body_size") else {
+            return;
+        };
+        match unit::bytes(directive.first()) {
+            // At the top it is in [limits].
+            Some(bytes) if self.request_body == Some(bytes) => {}
+            Some(bytes) => rules.insert("request_body", quoted(&unit::size(bytes))),
+            None => self.lost(directive, "is not a size; see request_body"),
+        }
+    }
+
+    fn deadlines(&mut self, scope: &Scope<'_>, pass: &Pass, rules: &mut Rules) {
+        let prefix = if pass.http2 { "grpc" } else { "proxy" };
+        let mut keys = Vec::new();
+        if let Some(directive) = scope.nearest(&format!("{prefix}_read_timeout")) {
+            match unit::deadline(directive.first()) {
+                Some(time) => {
+                    let time = quoted(&time);
+                    keys.extend(["response", "idle"].map(|key| format!("{key} = {time}")));
+                    let upgrades = scope
+                        .all("proxy_set_header")
+                        .iter()
+                        .any(|set| set.first().eq_ignore_ascii_case("Upgrade"));
+                    if upgrades {
+                        keys.push(format!("tunnel = {time}"));
+                    }
+                }
+                None => self.lost(directive, "is not a time that staunch has; see timeouts"),
+            }
+        }
+        if let Some(directive) = scope.nearest(&format!("{prefix}_send_timeout")) {
+            self.note_as(
+                directive,
+                Loss::None,
+                "what a server does not take is bounded by idle",
+            );
+        }
+        if !keys.is_empty() {
+            rules.insert("timeouts", format!("{{ {} }}", keys.join(", ")));
+        }
+    }
+
+    fn error_pages(&mut self, scope: &Scope<'_>, rules: &mut Rules) {
+        let mut pages = BTreeMap::new();
+        for directive in scope.all("error_page") {
+            let Some((target, statuses)) = directive.args.split_last() else {
+                continue;
+            };
+            let statuses: Vec<_> = (statuses.iter())
+                .filter(|status| status.parse::<u16>().is_ok_and(|s| (400..600).contains(&s)))
+                .collect();
+            let plain = statuses.len() + 1 == directive.args.len();
+            match self.pages.get(target).filter(|_| plain) {
+                Some(file) => {
+                    pages.extend(statuses.into_iter().map(|s| (s.clone(), quoted(file))));
+                }
+                None => self.lost(
+                    directive,
+                    "is more than a file for errors that nginx makes itself; see error_pages",
+                ),
+            }
+        }
+        if !pages.is_empty() {
+            let pages = pages
+                .into_iter()
+                .map(|(status, file)| format!("{status} = {file}"));
+            let pages = pages.collect::<Vec<_>>().join(", ");
+            rules.insert("error_pages", format!("{{ {pages} }}"));
+        }
+    }
+}
+
+/// `allow` and `deny`: nginx takes the first that fits, staunch lets those in that are allowed and
+/// not denied.
+pub(super) fn access<'d>(scope: &Scope<'d>) -> Access<'d> {
+    let (mut allow, mut deny) = (Vec::new(), Vec::new());
+    let mut only = false;
+    for directive in scope.any_of(&["allow", "deny"]) {
+        let text = directive.first();
+        let net = || {
+            let net = text.parse::<ipnet::IpNet>();
+            let net = net.or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
+            net.ok().map(|net| net.trunc().to_string())
+        };
+        match (directive.name.as_str(), text) {
+            ("deny", "all") => {
+                only = true;
+                break;
+            }
+            ("allow", "all") => break,
+            (_, "unix:") => {}
+            ("allow", _) => match net() {
+                Some(net) => allow.push(net),
+                None => return Access::Unclear(directive),
+            },
+            // Behind what is allowed it does not hold for that.
+            _ if !allow.is_empty() => return Access::Unclear(directive),
+            _ => match net() {
+                Some(net) => deny.push(net),
+                None => return Access::Unclear(directive),
+            },
+        }
+    }
+    let mut rules = Rules::default();
+    match (only, allow.is_empty()) {
+        (true, true) => return Access::Nobody,
+        (true, false) => rules.insert("allow", array(&allow)),
+        // Everybody is let in.
+        (false, _) => {}
+    }
+    if !deny.is_empty() {
+        rules.insert("deny", array(&deny));
+    }
+    Access::Said(rules)
+}
+
+/// `hsts`, where the value is one that can be written so.
+fn hsts(value: &str) -> Option<String> {
+    const YEAR: u64 = 365 * 24 * 3600;
+    let (mut age, mut subdomains, mut preload) = (None, false, false);
+    for part in value
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        match part.to_ascii_lowercase().split_once('=') {
+            Some(("max-age", seconds)) => age = seconds.trim_matches('"').parse::<u64>().ok(),
+            None if part.eq_ignore_ascii_case("includeSubDomains") => subdomains = true,
+            None if part.eq_ignore_ascii_case("preload") => preload = true,
+            _ => return None,
+        }
+    }
+    let age = age?;
+    if preload && !(subdomains && age >= YEAR) {
+        return None;
+    }
+    let age = match age % 86_400 {
+        0 if age > 0 => format!("{}d", age / 86_400),
+        _ => format!("{age}s"),
+    };
+    Some(match (subdomains, preload) {
+        (false, false) => quoted(&age),
+        _ => format!("{{ max_age = \"{age}\", subdomains = {subdomains}, preload = {preload} }}"),
+    })
+}
+
+fn cache_control(expires: &Directive) -> Result<Option<String>, ()> {
+    match expires.first() {
+        "off" => Ok(None),
+        "epoch" | "-1" => Ok(Some("no-cache".to_owned())),
+        "max" => Ok(Some("max-age=315360000".to_owned())),
+        text if expires.args.len() == 1 => match unit::milliseconds(text) {
+            Some(time) => Ok(Some(format!("max-age={}", time / 1000))),
+            None => Err(()),
+        },
+        _ => Err(()),
+    }
+}

@@ -1,0 +1,499 @@
+//! One `server`: its addresses, names, certificates, and the site that comes of it.
+
+use std::collections::BTreeSet;
+
+use super::scope::Scope;
+use super::value::Variables;
+use super::{Directive, Import, array, quoted};
+use crate::import::Loss;
+use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
+
+/// A server while it is read.
+pub(super) struct Server<'d> {
+    pub(super) directive: &'d Directive,
+    pub(super) scope: Scope<'d>,
+    pub(super) variables: Variables,
+    /// What goes before all locations: expressions that rewrite, and those inside of locations.
+    pub(super) first: Vec<Route>,
+    pub(super) routes: Vec<Route>,
+    /// Expressions that go behind all others.
+    pub(super) last: Vec<Route>,
+    /// Redirects to a path from the same without its slash.
+    pub(super) slashes: Vec<Route>,
+}
+
+impl Import {
+    pub(super) fn server<'d>(&mut self, server: &'d Directive, http: &Scope<'d>) {
+        let scope = http.inside(server.inside());
+        let (mut secure, mut plain, mut default) = (Vec::new(), Vec::new(), false);
+        let all_secure = scope.own().is_on("ssl");
+        for listen in scope.own().all("listen") {
+            let has = |word: &str| listen.args.iter().any(|arg| arg == word);
+            default |= listen.args.iter().any(|arg| arg.starts_with("default"));
+            let Some(address) = address(listen.first()) else {
+                self.lost(
+                    listen,
+                    "staunch listens on IP addresses; write one in [listen]",
+                );
+                continue;
+            };
+            if has("quic") {
+                self.differs(listen, "HTTP/3 is not spoken: clients use HTTP/2");
+                continue;
+            }
+            if has("proxy_protocol") {
+                self.proxy_protocol(&scope);
+            }
+            match all_secure || has("ssl") {
+                true => secure.push(address),
+                false => plain.push(address),
+            }
+        }
+        if secure.is_empty() && plain.is_empty() {
+            plain.push("0.0.0.0:80".to_owned());
+        }
+        self.http.extend(plain.iter().cloned());
+        if secure.is_empty() {
+            return self.plain_server(server, &scope);
+        }
+        if !plain.is_empty() {
+            self.differs(
+                server,
+                "was served in plain text too; those addresses redirect to https now",
+            );
+        }
+        // The first on an address is its default, unless another is named so.
+        let new = secure
+            .iter()
+            .filter(|address| self.defaults.insert((*address).clone()))
+            .count();
+        default |= new > 0 && !self.default_follows;
+        self.odd_port = secure.iter().any(|address| !address.ends_with(":443"));
+        self.https.extend(secure);
+        self.certificates(server, &scope);
+        self.forwarded(&scope);
+        self.site(server, scope, default);
+    }
+
+    /// A server without TLS: its addresses redirect, and what else it did is told.
+    fn plain_server(&mut self, server: &Directive, scope: &Scope<'_>) {
+        let names: BTreeSet<_> = scope
+            .own()
+            .all("server_name")
+            .into_iter()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .flat_map(|names| names.args.iter().map(String::as_str))
+            .collect();
+        for directive in server.inside() {
+            match directive.name.as_str() {
+                "listen" | "server_name" => self.seen.mark(directive),
+                _ if only_redirects(directive, &names) => self.whole(
+                    directive,
+                    Loss::None,
+                    "plain-text addresses redirect to the same host and path on https by \
+                     themselves, with 308",
+                ),
+                "return" if matches!(directive.first(), "404" | "444" | "403") => self.whole(
+                    directive,
+                    Loss::None,
+                    "other hosts are redirected too, and refused over https",
+                ),
+                "return" | "rewrite" => self.whole(
+                    directive,
+                    Loss::Slight,
+                    "plain-text addresses redirect to the same host on https first; a [[site]] \
+                     for it can send clients on",
+                ),
+                "location" if shown(directive).contains("acme-challenge") => self.whole(
+                    directive,
+                    Loss::Real,
+                    "served the challenges of a certificate authority in plain text; see \
+                     docs/certificates.md for what to do instead",
+                ),
+                "access_log" | "error_log" | "root" | "index" | "server_tokens" => {
+                    self.whole(
+                        directive,
+                        Loss::None,
+                        "only redirects are served in plain text",
+                    );
+                }
+                _ => self.whole(
+                    directive,
+                    Loss::Real,
+                    "was served in plain text; this address only redirects to https now",
+                ),
+            }
+        }
+    }
+
+    fn proxy_protocol(&mut self, scope: &Scope<'_>) {
+        let from = scope.all("set_real_ip_from");
+        match from.is_empty() {
+            true => (self.proxy_from).extend(["0.0.0.0/0", "::/0"].map(str::to_owned)),
+            false => self.networks(&from, true),
+        }
+    }
+
+    fn forwarded(&mut self, scope: &Scope<'_>) {
+        let from = scope.all("set_real_ip_from");
+        let _ = scope.nearest("real_ip_recursive");
+        match scope.nearest("real_ip_header").map(Directive::first) {
+            Some(header) if header.eq_ignore_ascii_case("X-Forwarded-For") => {
+                self.networks(&from, false);
+            }
+            Some("proxy_protocol") => {}
+            _ => {
+                for directive in from {
+                    let advice = "the client's address is read from X-Forwarded-For, Forwarded or \
+                                  the PROXY protocol only; see listen.forwarded_from";
+                    self.lost(directive, advice);
+                }
+            }
+        }
+    }
+
+    fn networks(&mut self, directives: &[&Directive], proxy: bool) {
+        for directive in directives {
+            let text = directive.first();
+            let net = (text.parse::<ipnet::IpNet>())
+                .or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
+            match net {
+                Ok(net) if proxy => drop(self.proxy_from.insert(net.trunc().to_string())),
+                Ok(net) => drop(self.forwarded_from.insert(net.trunc().to_string())),
+                Err(_) if text == "unix:" => {}
+                Err(_) => self.lost(directive, "is not a network; name its addresses instead"),
+            }
+        }
+    }
+
+    fn certificates(&mut self, server: &Directive, scope: &Scope<'_>) {
+        let chains = scope.all("ssl_certificate");
+        let keys = scope.all("ssl_certificate_key");
+        if chains.is_empty() && !scope.is_on("ssl_reject_handshake") {
+            self.lost(
+                server,
+                "has no ssl_certificate; add a [[certificate]] for its names",
+            );
+        }
+        for (at, chain) in chains.iter().enumerate() {
+            let key = keys.get(at).copied().unwrap_or(chain);
+            let odd = |text: &str| {
+                ["data:", "engine:", "store:"]
+                    .iter()
+                    .any(|p| text.starts_with(p))
+            };
+            if [chain.first(), key.first()]
+                .iter()
+                .any(|text| text.contains('$') || odd(text))
+            {
+                self.lost(
+                    chain,
+                    "is not a file; name files, or their folder, in [[certificate]]",
+                );
+                continue;
+            }
+            let pair = (self.absolute(chain.first()), self.absolute(key.first()));
+            let known = |(a, b, _): &(String, String, String)| (a, b) == (&pair.0, &pair.1);
+            if !self.certificates.iter().any(known) {
+                (self.certificates).push((pair.0, pair.1, chain.place.to_string()));
+            }
+        }
+    }
+
+    fn site<'d>(&mut self, directive: &'d Directive, scope: Scope<'d>, default: bool) {
+        let mut names = self.site_names(&scope, default);
+        if scope.is_on("ssl_reject_handshake") {
+            self.differs(
+                directive,
+                "refused the handshake for names that are not known; here they are answered with \
+                 a certificate for another name, and requests with 421",
+            );
+            return self.seen.mark_all(directive);
+        }
+        if names.is_empty() {
+            let advice = "has no name that can be a site's; it is left out";
+            return self.whole(directive, Loss::Real, advice);
+        }
+        let mut server = Server {
+            directive,
+            variables: Variables::of_server(directive),
+            scope,
+            first: Vec::new(),
+            routes: Vec::new(),
+            last: Vec::new(),
+            slashes: Vec::new(),
+        };
+        server.variables.port = self.odd_port;
+        for set in directive
+            .inside()
+            .iter()
+            .filter(|directive| directive.name == "set")
+        {
+            self.seen.mark(set);
+        }
+        self.find_pages(&server);
+        let tls = self.site_tls(&server.scope);
+        self.redirects_of_names(&mut server, &mut names, &tls);
+        match self.whole_server(&mut server) {
+            Some(mut route) => {
+                route.rules = self.rules(&server.scope, &server.variables, None);
+                server.routes.push(route);
+            }
+            None => self.locations(&mut server),
+        }
+        let mut routes = server.first;
+        routes.append(&mut server.routes);
+        routes.append(&mut server.last);
+        if names.is_empty() {
+            return;
+        }
+        let site = Site {
+            place: directive.place.clone(),
+            names,
+            default,
+            tls,
+            routes,
+        };
+        self.sites.push_str(&site.text());
+    }
+
+    /// `if ($host = name) { return … }`: a site for that name.
+    fn redirects_of_names(
+        &mut self,
+        server: &mut Server<'_>,
+        names: &mut Vec<String>,
+        tls: &[String],
+    ) {
+        let own = server.scope.here();
+        for condition in own.iter().filter(|directive| directive.name == "if") {
+            let text = condition.args.join(" ");
+            let text = text.trim_matches(['(', ')', ' ']);
+            let [inner] = condition.inside() else {
+                continue;
+            };
+            let variable = ["$host ", "$http_host "];
+            let Some(test) = variable.iter().find_map(|name| text.strip_prefix(name)) else {
+                continue;
+            };
+            let (is, name) = match test.split_once(' ') {
+                Some(("=", name)) => (true, name),
+                Some(("!=", name)) => (false, name),
+                _ => continue,
+            };
+            let name = name.trim_matches(['"', '\'']).to_ascii_lowercase();
+            let split = |known: &String| (*known == name) == is;
+            let scope = server.scope.clone();
+            let root = Matcher::Prefix("/".to_owned());
+            let Some(route) = self.answer(inner, server, &scope, root) else {
+                continue;
+            };
+            self.seen.mark_all(condition);
+            let (own, rest): (Vec<_>, Vec<_>) = names.drain(..).partition(split);
+            *names = rest;
+            if own.is_empty() {
+                continue;
+            }
+            let site = Site {
+                place: condition.place.clone(),
+                names: own,
+                default: false,
+                tls: tls.to_vec(),
+                routes: vec![route],
+            };
+            self.sites.push_str(&site.text());
+        }
+    }
+
+    /// What a server does with all requests, before it looks at locations.
+    fn whole_server(&mut self, server: &mut Server<'_>) -> Option<Route> {
+        let root = || Matcher::Prefix("/".to_owned());
+        let own = server.scope.here();
+        let mut route = None;
+        for directive in own {
+            match directive.name.as_str() {
+                "if" if !self.seen.has(directive) && self.condition(directive) => {
+                    route = Some(closed(directive, root()));
+                }
+                "return" | "rewrite" if route.is_none() => {
+                    let scope = server.scope.clone();
+                    route = self.answer(directive, server, &scope, root());
+                }
+                _ => {}
+            }
+            if route.is_some() {
+                break;
+            }
+        }
+        let route = route?;
+        for location in own.iter().filter(|directive| directive.name == "location") {
+            let advice = "is never reached: the server answers before";
+            self.whole(location, Loss::None, advice);
+        }
+        Some(route)
+    }
+
+    fn site_names(&mut self, scope: &Scope<'_>, default: bool) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut add = |name: String, all: &mut BTreeSet<String>| {
+            let new = all.insert(name.clone());
+            if new {
+                names.push(name);
+            }
+            new
+        };
+        for directive in scope.own().all("server_name") {
+            for name in &directive.args {
+                let name = name.to_ascii_lowercase();
+                let (loss, advice) = match name
+                    .strip_prefix("*.")
+                    .or_else(|| name.strip_prefix('.'))
+                {
+                    Some(parent) => {
+                        let mut new = add(format!("*.{parent}"), &mut self.names);
+                        if name.starts_with('.') {
+                            new |= add(parent.to_owned(), &mut self.names);
+                        }
+                        match new {
+                            true => (
+                                Loss::Slight,
+                                "stands for one more label here, for any number of them in nginx",
+                            ),
+                            false => (Loss::Real, "another server has this name already"),
+                        }
+                    }
+                    None if name == "_" || name.is_empty() => continue,
+                    None if name.starts_with('~') || name.contains(['*', '$']) => (
+                        Loss::Real,
+                        "is a pattern; write the names that it stands for",
+                    ),
+                    None => match add(name.clone(), &mut self.names) {
+                        true => continue,
+                        false => (Loss::Real, "another server has this name already"),
+                    },
+                };
+                self.note_as(directive, loss, format!("{name}: {advice}"));
+            }
+        }
+        if default {
+            add("*".to_owned(), &mut self.names);
+        }
+        names
+    }
+
+    fn site_tls(&mut self, scope: &Scope<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(protocols) = scope.nearest("ssl_protocols") {
+            let has = |name: &str| protocols.args.iter().any(|arg| arg == name);
+            let versions: Vec<_> = [("TLSv1.2", "1.2"), ("TLSv1.3", "1.3")]
+                .into_iter()
+                .filter_map(|(name, version)| has(name).then_some(version))
+                .collect();
+            if ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"].into_iter().any(has) {
+                self.differs(
+                    protocols,
+                    "TLS before 1.2 is not spoken: RFC 8996 forbids it",
+                );
+            }
+            if !versions.is_empty() {
+                let (list, place) = (array(&versions), &protocols.place);
+                lines.push(format!("tls = {{ versions = {list} }}  # from {place}"));
+            }
+        }
+        if scope
+            .nearest("ssl_session_tickets")
+            .is_some_and(|found| found.first() == "off")
+        {
+            self.no_tickets = true;
+        }
+        if let Some(ciphers) = scope.nearest("ssl_ciphers") {
+            // What is safe is in Mozilla's policy anyway; what it names alone is another matter.
+            let broad = [
+                "HIGH",
+                "DEFAULT",
+                "ECDHE-ECDSA-AES128-GCM-SHA256",
+                "EECDH",
+                "MEDIUM",
+            ];
+            let first = ciphers.first();
+            let modern =
+                broad.iter().any(|word| first.contains(word)) && first.contains("CHACHA20");
+            if !(modern || first.contains("HIGH")) {
+                self.differs(
+                    ciphers,
+                    "policy \"intermediate\" of [tls] is Mozilla's; set cipher_suites there to \
+                     differ from it",
+                );
+            }
+        }
+        let Some(verify) = scope.nearest("ssl_verify_client") else {
+            return lines;
+        };
+        let mode = match verify.first() {
+            "on" => "required",
+            "optional" => "optional",
+            "optional_no_ca" => "request",
+            _ => return lines,
+        };
+        let mut line = format!("client_certificates = {{ mode = \"{mode}\"");
+        for (name, key) in [("ssl_client_certificate", "ca"), ("ssl_crl", "crl")] {
+            if let Some(file) = scope.nearest(name) {
+                line += &format!(", {key} = {}", quoted(&self.absolute(file.first())));
+            }
+        }
+        lines.push(format!("{line} }}  # from {}", verify.place));
+        lines
+    }
+}
+
+/// A route that is not answered until somebody has decided how.
+pub(super) fn closed(directive: &Directive, matcher: Matcher) -> Route {
+    Route {
+        place: directive.place.clone(),
+        matcher,
+        last: false,
+        deed: Deed::Closed,
+        action: vec![CLOSED.to_owned()],
+        rules: Rules::default(),
+    }
+}
+
+fn shown(directive: &Directive) -> String {
+    let inner = directive.inside().iter().map(shown);
+    inner.fold(directive.args.join(" "), |text, inner| text + " " + &inner)
+}
+
+/// Whether all that is done is to redirect to the same host on https.
+fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
+    let to_itself = |arg: &String| {
+        let Some(rest) = arg.strip_prefix("https://") else {
+            return false;
+        };
+        let end = rest.find("$request_uri").or_else(|| rest.find("$1"));
+        let end = end.or_else(|| rest.find('/')).unwrap_or(rest.len());
+        let host = rest[..end].trim_end_matches('/').trim_end_matches(":443");
+        matches!(host, "$host" | "$http_host" | "$server_name" | "${host}") || names.contains(host)
+    };
+    match directive.name.as_str() {
+        "return" | "rewrite" => directive.args.iter().any(to_itself),
+        "if" | "location" if !directive.inside().is_empty() => directive
+            .inside()
+            .iter()
+            .all(|inner| only_redirects(inner, names)),
+        _ => false,
+    }
+}
+
+/// An address to listen on, as staunch writes it.
+fn address(text: &str) -> Option<String> {
+    let text = text.replacen("*:", "0.0.0.0:", 1);
+    let whole = match (text.parse::<u16>(), text.contains(':')) {
+        (Ok(port), _) => format!("0.0.0.0:{port}"),
+        (_, false) => format!("{text}:80"),
+        (_, true) if text.ends_with(']') => format!("{text}:80"),
+        _ => text,
+    };
+    let whole = whole.replacen("localhost:", "127.0.0.1:", 1);
+    let address: std::net::SocketAddr = whole.parse().ok()?;
+    Some(address.to_string())
+}

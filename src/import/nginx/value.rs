@@ -1,0 +1,222 @@
+//! nginx's variables, as staunch writes them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Directive;
+
+/// What variables stand for where a value is read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Variables {
+    /// `set $name text`, where it is the same for every request.
+    pub(super) known: HashMap<String, String>,
+    /// The first name of the server.
+    pub(super) server: String,
+    /// Groups of the expression that matched, which are called `c1`, `c2`, …
+    pub(super) groups: bool,
+    /// Groups that have a name of their own.
+    pub(super) named: Vec<String>,
+    /// Clients write a port in `Host`, as it is not the usual one.
+    pub(super) port: bool,
+}
+
+/// A part of a value.
+enum Part<'t> {
+    Text(&'t str),
+    Variable(&'t str),
+}
+
+fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut left = text;
+    while let Some(at) = left.find('$') {
+        let (before, behind) = (&left[..at], &left[at + 1..]);
+        let braced = behind
+            .strip_prefix('{')
+            .and_then(|inner| inner.split_once('}'));
+        let (name, rest) = match braced {
+            Some(found) => found,
+            None => {
+                let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                // A group is one digit.
+                let end = match behind.starts_with(|c: char| c.is_ascii_digit()) {
+                    true => 1,
+                    false => behind.find(|c| !word(c)).unwrap_or(behind.len()),
+                };
+                behind.split_at(end)
+            }
+        };
+        if name.is_empty() {
+            break;
+        }
+        if !before.is_empty() {
+            parts.push(Part::Text(before));
+        }
+        parts.push(Part::Variable(name));
+        left = rest;
+    }
+    if !left.is_empty() {
+        parts.push(Part::Text(left));
+    }
+    parts
+}
+
+impl Variables {
+    /// Those of a server: what `set` says once and for all.
+    pub(super) fn of_server(server: &Directive) -> Self {
+        let mut found: HashMap<String, String> = HashMap::new();
+        let mut varying = HashSet::new();
+        collect(server.inside(), false, &mut found, &mut varying);
+        found.retain(|name, _| !varying.contains(name));
+        let name = server.inside().iter().find(|d| d.name == "server_name");
+        Self {
+            known: found,
+            server: name.map(|name| name.first().to_owned()).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
+    /// A value without those variables that stand for a text.
+    pub(super) fn plain(&self, text: &str) -> String {
+        // One may stand for a text with another in it.
+        (0..4).fold(text.to_owned(), |text, _| {
+            let expand = |part| match part {
+                Part::Text(text) => text.to_owned(),
+                Part::Variable(name) => match self.known.get(name) {
+                    Some(value) => value.clone(),
+                    None => format!("${{{name}}}"),
+                },
+            };
+            parts(&text).into_iter().map(expand).collect()
+        })
+    }
+
+    /// A value with staunch's variables, or the first variable that it has not.
+    pub(super) fn template(&self, text: &str) -> Result<String, String> {
+        let text = self.plain(text);
+        // These three together are what the client asked for.
+        let text = text.replace("${uri}${is_args}${args}", "${request_uri}");
+        let text = text.replace("${uri}?${args}", "${request_uri}");
+        let mut out = String::new();
+        for part in parts(&text) {
+            match part {
+                Part::Text(text) => out.push_str(&escape(text)),
+                Part::Variable(name) => match self.variable(name) {
+                    Some(word) => out.push_str(&word),
+                    None => return Err(format!("${name}")),
+                },
+            }
+        }
+        Ok(out)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let word = match name {
+            "remote_addr" | "realip_remote_addr" => "client_address",
+            "remote_port" => "client_port",
+            "host" => "host",
+            "http_host" => "header:Host",
+            "server_port" => "port",
+            "scheme" => "scheme",
+            "request_method" => "method",
+            "request_uri" => "uri",
+            "uri" | "document_uri" => "path",
+            "args" | "query_string" => "query",
+            "server_protocol" => "protocol",
+            "ssl_server_name" => "sni",
+            "ssl_protocol" => "tls_version",
+            "ssl_curve" => "tls_group",
+            "request_id" => "request_id",
+            "https" => return Some("on".to_owned()),
+            "server_name" if !self.server.is_empty() => return Some(self.server.clone()),
+            name if self.named.iter().any(|group| group == name) => name,
+            _ => {
+                let group = |c: char| ('1'..='9').contains(&c);
+                if self.groups && name.len() == 1 && name.starts_with(group) {
+                    return Some(format!("{{c{name}}}"));
+                }
+                let field = name.strip_prefix("http_").map(|name| ("header", name));
+                let cookie = || name.strip_prefix("cookie_").map(|name| ("cookie", name));
+                let (kind, name) = field.or_else(cookie)?;
+                let name = match kind {
+                    "header" => title(name),
+                    _ => name.to_owned(),
+                };
+                return Some(format!("{{{kind}:{name}}}"));
+            }
+        };
+        Some(format!("{{{word}}}"))
+    }
+}
+
+/// `x_real_ip`: `X-Real-Ip`
+pub(super) fn title(name: &str) -> String {
+    let words = name.split('_').map(|word| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|c| c.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    });
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// Text in which no brace begins a variable.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('{', "{{").replace('}', "}}")
+}
+
+/// What is set, and what is set more than once or only sometimes.
+fn collect(
+    level: &[Directive],
+    sometimes: bool,
+    found: &mut HashMap<String, String>,
+    varying: &mut HashSet<String>,
+) {
+    for directive in level {
+        if let ("set", [name, value]) = (directive.name.as_str(), directive.args.as_slice()) {
+            let name = name.trim_start_matches('$');
+            let before = found.insert(name.to_owned(), value.clone());
+            if sometimes || before.is_some_and(|before| before != *value) {
+                varying.insert(name.to_owned());
+            }
+        }
+        collect(
+            directive.inside(),
+            sometimes || directive.name == "if",
+            found,
+            varying,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_written_as_here_or_told() {
+        let mut variables = Variables {
+            groups: true,
+            server: "a.test".to_owned(),
+            ..Variables::default()
+        };
+        let known = [("up", "http://${port_of}"), ("port_of", "b:1")];
+        let known = known.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        variables.known = known.into_iter().collect();
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("a{1}", "a{{1}}"),
+            ("https://$host$request_uri", "https://{host}{uri}"),
+            ("${host}x", "{host}x"),
+            ("$uri$is_args$args", "{uri}"),
+            ("/$1/$2x", "/{c1}/{c2}x"),
+            ("$http_x_forwarded_proto", "{header:X-Forwarded-Proto}"),
+            ("$cookie_sid", "{cookie:sid}"),
+            ("https://$server_name/", "https://a.test/"),
+            ("$up/", "http://b:1/"),
+            ("5$", "5$"),
+        ] {
+            assert_eq!(variables.template(text).as_deref(), Ok(expected), "{text}");
+        }
+        let unknown = variables.template("$host $upstream_cache_status");
+        assert_eq!(unknown, Err("$upstream_cache_status".to_owned()));
+    }
+}

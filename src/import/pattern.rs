@@ -1,0 +1,259 @@
+//! Regular expressions of others (PCRE), as the expressions here are written.
+
+/// One, with its groups named `c1`, `c2`, … where they are asked for. `Err`: what is not known here.
+pub(in crate::import) fn convert(
+    text: &str,
+    caseless: bool,
+    groups: bool,
+) -> Result<String, String> {
+    let text = without_lookahead(text)?;
+    let mut out = String::new();
+    if caseless {
+        out.push_str("(?i)");
+    }
+    let mut letters = text.chars().peekable();
+    let (mut in_class, mut count) = (false, 0);
+    while let Some(c) = letters.next() {
+        match c {
+            '\\' => {
+                let next = letters.next().unwrap_or('\\');
+                match next {
+                    '1'..='9' if !in_class => return Err(format!("\\{next}")),
+                    'Z' => out.push_str("\\z"),
+                    'h' => out.push_str("[ \\t]"),
+                    // Known here, or not a letter at all.
+                    'A' | 'b' | 'B' | 'd' | 'D' | 's' | 'S' | 'w' | 'W' | 'n' | 'r' | 't' | 'z'
+                    | 'x' => out.extend(['\\', next]),
+                    c if c.is_ascii_alphanumeric() => return Err(format!("\\{c}")),
+                    c if c.is_ascii_punctuation() => out.extend(['\\', c]),
+                    c => out.push(c),
+                }
+            }
+            // A bracket inside is a letter in PCRE, and a class here.
+            '[' if in_class && letters.peek() != Some(&':') => out.push_str("\\["),
+            '[' => {
+                in_class = true;
+                out.push('[');
+                if letters.peek() == Some(&'^') {
+                    out.extend(letters.next());
+                }
+                if letters.next_if_eq(&']').is_some() {
+                    out.push_str("\\]");
+                }
+            }
+            ']' => {
+                in_class = false;
+                out.push(']');
+            }
+            '&' | '~' | '-' if in_class && letters.peek() == Some(&c) => out.extend(['\\', c]),
+            '(' if !in_class && letters.peek() != Some(&'?') => {
+                count += 1;
+                match groups {
+                    true => out.push_str(&format!("(?<c{count}>")),
+                    false => out.push_str("(?:"),
+                }
+            }
+            '(' if !in_class => {
+                let rest: String = letters.clone().collect();
+                if ["?P<", "?<"].iter().any(|begin| rest.starts_with(begin))
+                    && !["?<=", "?<!"].iter().any(|begin| rest.starts_with(begin))
+                {
+                    count += 1;
+                }
+                out.push('(');
+            }
+            '+' if out.ends_with(['+', '*', '?']) && !out.ends_with("\\+") => {
+                return Err("a possessive quantifier".to_owned());
+            }
+            c => out.push(c),
+        }
+    }
+    match regex::bytes::RegexBuilder::new(&out).unicode(false).build() {
+        Ok(_) => Ok(out),
+        Err(error) => {
+            let why = error.to_string();
+            let last = why.lines().last().unwrap_or_default();
+            Err(last.trim_start_matches("error: ").to_owned())
+        }
+    }
+}
+
+/// Several, where all of them can be written here.
+pub(in crate::import) fn all(texts: &[String]) -> Option<Vec<String>> {
+    let convert = |text: &String| match text.strip_prefix("(?i)") {
+        Some(rest) => convert(rest, true, false).ok(),
+        None => convert(text, false, false).ok(),
+    };
+    texts.iter().map(convert).collect()
+}
+
+/// One that matches at least what another does, which cannot be written here: for what keeps
+/// somebody out.
+pub(in crate::import) fn wider(text: &str, caseless: bool) -> String {
+    let mut left = text.to_owned();
+    for begin in ["(?=", "(?!", "(?<=", "(?<!"] {
+        while let Some(at) = left.find(begin) {
+            let mut depth = 0;
+            let end = left[at..].char_indices().find_map(|(end, c)| {
+                match c {
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+                (depth == 0).then_some(at + end + 1)
+            });
+            left.replace_range(at..end.unwrap_or(left.len()), "");
+        }
+    }
+    convert(&left, caseless, false).unwrap_or_else(|_| "^/".to_owned())
+}
+
+/// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.
+fn without_lookahead(text: &str) -> Result<String, String> {
+    let Some(at) = text.find("(?!") else {
+        return Ok(text.to_owned());
+    };
+    let (before, behind) = (&text[..at], &text[at + 3..]);
+    let Some((literal, rest)) = behind.split_once(')') else {
+        return Err("(?!".to_owned());
+    };
+    let literal = literal.replace('\\', "");
+    let special = |c: char| "|()[]*+?^${}.".contains(c) && c != '.';
+    if literal.is_empty() || literal.contains(special) || !["", ".*", ".*$"].contains(&rest) {
+        return Err(format!("(?!{literal})"));
+    }
+    let mut not = String::new();
+    for c in literal.chars().rev() {
+        let c = match c {
+            '-' | '.' | '/' | '_' => format!("\\{c}"),
+            c => c.to_string(),
+        };
+        not = match not.is_empty() {
+            true => format!("(?:$|[^{c}])"),
+            false => format!("(?:$|[^{c}]|{c}{not})"),
+        };
+    }
+    Ok(format!("{before}{not}"))
+}
+
+/// One for what is below a path too. `None`: it is for something else as well.
+pub(in crate::import) fn below(pattern: &str, path: &str) -> Option<String> {
+    if path == "/" {
+        return Some(pattern.to_owned());
+    }
+    let (caseless, rest) = match pattern.strip_prefix("(?i)") {
+        Some(rest) => ("(?i)", rest),
+        None => ("", pattern),
+    };
+    match rest.strip_prefix('^') {
+        None => Some(format!("{caseless}^{}.*(?:{rest})", literal(path))),
+        Some(anchored) => {
+            let begins = anchored.replace("\\/", "/").starts_with(&literal(path))
+                || anchored.starts_with(path);
+            (begins && !anchored.contains('|')).then(|| pattern.to_owned())
+        }
+    }
+}
+
+/// Whether two are for the same paths, as they are written.
+pub(in crate::import) fn is_same(one: &str, other: &str) -> bool {
+    let bare = |text: &str| {
+        let text = text.trim_start_matches("(?i)").trim_start_matches('^');
+        text.trim_end_matches('$').to_owned()
+    };
+    bare(one) == bare(other)
+}
+
+/// The groups of an expression that have names.
+pub(in crate::import) fn names(pattern: &str) -> Vec<String> {
+    let built = regex::bytes::RegexBuilder::new(pattern)
+        .unicode(false)
+        .build();
+    let names = built
+        .iter()
+        .flat_map(regex::bytes::Regex::capture_names)
+        .flatten();
+    names.map(str::to_owned).collect()
+}
+
+/// An expression for a text.
+pub(in crate::import) fn literal(text: &str) -> String {
+    regex::escape(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_are_those_of_here() {
+        for (text, groups, expected) in [
+            (r"\.php$", false, r"\.php$"),
+            (r"^/a/(\d+)/(.*)$", true, r"^/a/(?<c1>\d+)/(?<c2>.*)$"),
+            (r"^/(?:a|b)(/|$)", false, r"^/(?:a|b)(?:/|$)"),
+            (r"[[/]", false, r"[\[/]"),
+            (r"[]a]", false, r"[\]a]"),
+            (r"^\/x\_y", false, r"^\/x\_y"),
+            (r"(?<id>\d)(.)", true, r"(?<id>\d)(?<c2>.)"),
+        ] {
+            assert_eq!(
+                convert(text, false, groups).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
+        }
+        assert_eq!(convert("a", true, false).as_deref(), Ok("(?i)a"));
+        for text in [
+            r"(?=a)b", r"(a)\1", r"a++", r"(?!a|b)", r"(?!a)b", r"(", r"\K",
+        ] {
+            assert!(convert(text, false, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_somebody_out_is_never_narrower() {
+        for (text, expected) in [
+            (r"(?=x)y", "y"),
+            (r"^/a(?!(b|c))d\.php$", r"^/ad\.php$"),
+            (r"(?<!x)secret", "secret"),
+            (r"(a)\1", "^/"),
+        ] {
+            assert_eq!(wider(text, false), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_follow_is_written_without_looking_ahead() {
+        let pattern = convert(r"/\.(?!well-known)", false, false).unwrap();
+        let pattern = regex::bytes::RegexBuilder::new(&pattern)
+            .unicode(false)
+            .build()
+            .unwrap();
+        for (path, expected) in [
+            ("/.env", true),
+            ("/.", true),
+            ("/.w", true),
+            ("/.well-know", true),
+            ("/.well-knowx", true),
+            ("/.well-known/x", false),
+            ("/a/.well-known/.git", true),
+            ("/a.b", false),
+        ] {
+            assert_eq!(pattern.is_match(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_inside_a_path_is_for_what_is_below_it() {
+        for (pattern, path, expected) in [
+            (r"\.php$", "/a/", Some(r"^/a/.*(?:\.php$)")),
+            (r"(?i)\.php$", "/a.b/", Some(r"(?i)^/a\.b/.*(?:\.php$)")),
+            ("^/a/x", "/a/", Some("^/a/x")),
+            ("^/b", "/a/", None),
+            ("^/a/|^/b", "/a/", None),
+            ("^/b", "/", Some("^/b")),
+        ] {
+            assert_eq!(below(pattern, path).as_deref(), expected, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Responses that staunch makes itself.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::error::{Failure, phrase};
+use super::grpc;
+use super::route::Respond;
+use super::rules::{Known, Rules};
+use super::{Client, Local};
+use crate::http::field::{Fields, Id};
+use crate::http::{Framing, Method, ResponseHead};
+use crate::wire::Deadline;
+
+/// The methods that are told to whoever asks; others pass too.
+const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+
+/// The type of the built-in bodies.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// A response, and its body as far as it is sent.
+pub(super) struct Own<'a> {
+    head: ResponseHead,
+    body: Cow<'a, [u8]>,
+}
+
+impl<'a> Own<'a> {
+    fn new(local: &Local, status: u16, body: Option<(Cow<'a, [u8]>, &str)>, to: Method) -> Self {
+        let mut fields = Fields::with_capacity(512);
+        let (mut framing, mut sent) = (Framing::None, Cow::Borrowed(&b""[..]));
+        match body {
+            Some((body, content_type)) => {
+                let length = body.len() as u64;
+                fields.push(b"Content-Type", content_type.as_bytes());
+                fields.push(b"Content-Length", length.to_string().as_bytes());
+                if to != Method::Head && length > 0 {
+                    framing = Framing::Length(length);
+                    sent = body;
+                }
+            }
+            // RFC 9110, section 8.6: these have no length.
+            None if matches!(status, 204 | 304) => {}
+            None => fields.push(b"Content-Length", b"0"),
+        }
+        fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
+        Self {
+            head: ResponseHead::own(status, phrase(status), framing, fields),
+            body: sent,
+        }
+    }
+
+    /// What went wrong: small, and without a word on what is behind.
+    pub(super) fn error(
+        local: &Local,
+        status: u16,
+        retry_after: Option<u32>,
+        rules: Option<&'a Rules>,
+        to: Method,
+    ) -> Self {
+        let body = match rules.and_then(|rules| rules.page(status)) {
+            Some(page) => (Cow::Borrowed(&page.body[..]), page.content_type),
+            None => {
+                let text = format!("{status} {}\n", phrase(status));
+                (Cow::Owned(text.into_bytes()), PLAIN)
+            }
+        };
+        let mut own = Self::new(local, status, Some(body), to);
+        let fields = &mut own.head.fields;
+        if status == 405 {
+            fields.push(b"Allow", ALLOW);
+        }
+        if let Some(seconds) = retry_after {
+            fields.push(b"Retry-After", seconds.to_string().as_bytes());
+        }
+        own
+    }
+
+    /// What went wrong, to a client of gRPC.
+    pub(super) fn grpc(local: &Local, status: u16) -> Self {
+        Self {
+            head: grpc::failure(status, &local.date()[..]),
+            body: Cow::Borrowed(b""),
+        }
+    }
+
+    /// To somewhere else.
+    pub(super) fn redirect(local: &Local, status: u16, location: &[u8], to: Method) -> Self {
+        let mut own = Self::new(local, status, None, to);
+        own.head.fields.push(b"Location", location);
+        own
+    }
+
+    /// What the configuration says.
+    pub(super) fn respond(
+        local: &Local,
+        respond: &'a Respond,
+        rules: Option<&'a Rules>,
+        to: Method,
+    ) -> Self {
+        match &respond.body {
+            Some(body) => {
+                let body = Cow::Borrowed(body.as_bytes());
+                let body = Some((body, &*respond.content_type));
+                Self::new(local, respond.status, body, to)
+            }
+            None if respond.status >= 400 => Self::error(local, respond.status, None, rules, to),
+            None => Self::new(local, respond.status, None, to),
+        }
+    }
+
+    /// To a request that may be forwarded no further (RFC 9110, section 7.6.2).
+    pub(super) fn last_hop(local: &Local) -> Self {
+        let mut fields = Fields::with_capacity(512);
+        fields.push(b"Allow", ALLOW);
+        fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
+        Self {
+            head: ResponseHead::own(204, phrase(204), Framing::None, fields),
+            body: Cow::Borrowed(b""),
+        }
+    }
+
+    /// Changed by rules.
+    pub(super) fn by(mut self, rules: Option<&Rules>, known: &Known<'_>) -> Self {
+        if let Some(rules) = rules {
+            rules.to_client(&mut self.head, known);
+        }
+        self
+    }
+
+    /// The status.
+    pub(super) const fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// Bytes of the body that are sent.
+    pub(super) fn length(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// Sends it, within the time that any sending has.
+    pub(super) async fn deliver<C: Client>(
+        self,
+        client: &mut C,
+        send: Duration,
+    ) -> Result<(), Failure> {
+        client.start(self.head, false)?;
+        let mut deadline = Deadline::default();
+        deadline.set(send);
+        let mut rest = &self.body[..];
+        let mut finished = false;
+        poll_fn(|cx| {
+            while !rest.is_empty() {
+                match client.poll_send(cx, rest)? {
+                    Poll::Ready(count) => {
+                        rest = &rest[count..];
+                        deadline.set(send);
+                    }
+                    Poll::Pending => {
+                        return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading));
+                    }
+                }
+            }
+            if !finished {
+                client.finish(None);
+                finished = true;
+            }
+            match client.poll_flush(cx) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+            }
+        })
+        .await
+    }
+}

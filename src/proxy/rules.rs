@@ -1,0 +1,227 @@
+//! The rules of a site or route, ready to be applied: who is let in, what is done with fields, what
+//! is said where staunch answers itself.
+//!
+//! A site without rules has none of this: an `Option` that is `None`.
+
+mod marks;
+pub mod material;
+mod target;
+mod value;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+pub use marks::{Marks, Random};
+pub use target::{location, rewritten};
+pub use value::{Known, encode_path};
+
+use super::error::Refusal;
+use crate::config::{self, Change, FieldRule, Setting, Template, Trace, Variable};
+use crate::http::field::Fields;
+use crate::http::{RequestHead, ResponseHead};
+use material::{Flag, Material, Page};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rules {
+    request: Box<[FieldRule]>,
+    response: Box<[FieldRule]>,
+    /// Another host to ask the upstream for.
+    host: Option<Template>,
+    hsts: Option<Arc<str>>,
+    allow: Box<[IpNet]>,
+    deny: Box<[IpNet]>,
+    maintenance: Option<Maintenance>,
+    pages: Box<[(u16, u16, Arc<Page>)]>,
+    request_id: Option<Arc<str>>,
+    trace: Option<Trace>,
+    /// Of a million.
+    trace_sample: u32,
+}
+
+#[derive(Debug)]
+struct Maintenance {
+    /// `None`: always.
+    flag: Option<Arc<Flag>>,
+    retry_after: u32,
+    allow: Box<[IpNet]>,
+}
+
+/// All traces, where nothing is said: what begins here is looked for here.
+const ALL: u32 = 1_000_000;
+
+impl Rules {
+    /// Makes them ready; `None` where there is nothing to do.
+    pub fn new(rules: &config::Rules, material: &Material) -> Option<Self> {
+        let is_host = |rule: &&FieldRule| rule.name.eq_ignore_ascii_case("host");
+        let host = rules.request.iter().rfind(is_host);
+        let others = rules.request.iter().filter(|rule| !is_host(rule));
+        let maintenance = on(&rules.maintenance).map(|maintenance| Maintenance {
+            flag: (maintenance.file.as_ref()).map(|file| material.flag(file)),
+            retry_after: u32::try_from(maintenance.retry_after.as_secs()).unwrap_or(u32::MAX),
+            allow: maintenance.allow.as_slice().into(),
+        });
+        let pages = rules.error_pages.iter().filter_map(|page| {
+            let (from, to) = (page.from, page.to);
+            Some((from, to, material.page(&page.file)?))
+        });
+        let rules = Self {
+            request: others.cloned().collect(),
+            response: rules.response.as_slice().into(),
+            host: host.and_then(|rule| match &rule.change {
+                Change::Set(template) => Some(template.clone()),
+                Change::Remove | Change::Add(_) => None,
+            }),
+            hsts: on(&rules.hsts).cloned(),
+            allow: rules.allow.as_deref().unwrap_or_default().into(),
+            deny: rules.deny.as_deref().unwrap_or_default().into(),
+            maintenance,
+            pages: pages.collect(),
+            request_id: on(&rules.request_id).cloned(),
+            trace: on(&rules.trace).copied(),
+            trace_sample: rules.trace_sample.unwrap_or(ALL),
+        };
+        (!rules.is_empty()).then_some(rules)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.request.is_empty()
+            && self.response.is_empty()
+            && self.host.is_none()
+            && self.hsts.is_none()
+            && self.allow.is_empty()
+            && self.deny.is_empty()
+            && self.maintenance.is_none()
+            && self.pages.is_empty()
+            && self.request_id.is_none()
+            && self.trace.is_none()
+    }
+
+    /// Lets a client in or not.
+    pub fn admit(&self, client: IpAddr) -> Result<(), Refusal> {
+        if config::contains(&self.deny, client)
+            || !self.allow.is_empty() && !config::contains(&self.allow, client)
+        {
+            return Err(Refusal::Forbidden);
+        }
+        match &self.maintenance {
+            Some(maintenance)
+                if maintenance.is_on() && !config::contains(&maintenance.allow, client) =>
+            {
+                Err(Refusal::Maintenance(maintenance.retry_after))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether requests are answered with 503 now; `None` where that is never the case.
+    pub fn maintenance(&self) -> Option<bool> {
+        self.maintenance.as_ref().map(Maintenance::is_on)
+    }
+
+    /// The body for a status, where there is one.
+    pub fn page(&self, status: u16) -> Option<&Page> {
+        let mut pages = self.pages.iter();
+        let fits = |(from, to, _): &&(u16, u16, Arc<Page>)| (*from..=*to).contains(&status);
+        pages.find(fits).map(|(_, _, page)| &**page)
+    }
+
+    /// Changes a request on its way to its upstream.
+    pub fn to_upstream(&self, head: &mut RequestHead, peer: &super::Peer, marks: &Marks) {
+        let known = Known { peer, head, marks };
+        // All values first: they are of the request as it came.
+        let changes = Changes::of(&self.request, &known);
+        let host = self.host.as_ref().map(|template| known.text(template));
+        changes.apply(&mut head.fields);
+        marks.to_upstream(self.request_id.as_deref(), &mut head.fields);
+        // A host that is none would make the request ambiguous.
+        if let Some(host) = host
+            && crate::http::host::Host::parse(&host).is_some()
+        {
+            head.authority = head.fields.store(&host);
+        }
+    }
+
+    /// Changes a response on its way to its client.
+    pub fn to_client(&self, response: &mut ResponseHead, known: &Known<'_>) {
+        let fields = &mut response.fields;
+        // RFC 6797, section 7.2: never over plain text.
+        if let Some(hsts) = &self.hsts
+            && known.peer.scheme == "https"
+        {
+            fields.remove_named(b"Strict-Transport-Security");
+            fields.push(b"Strict-Transport-Security", hsts.as_bytes());
+        }
+        if let (Some(name), Some(id)) = (&self.request_id, known.marks.request_id()) {
+            fields.remove_named(name.as_bytes());
+            fields.push(name.as_bytes(), id);
+        }
+        Changes::of(&self.response, known).apply(fields);
+    }
+}
+
+impl Maintenance {
+    fn is_on(&self) -> bool {
+        self.flag.as_ref().is_none_or(|flag| flag.is_up())
+    }
+}
+
+fn on<T>(setting: &Option<Setting<T>>) -> Option<&T> {
+    setting.as_ref().and_then(Setting::on)
+}
+
+/// Whether a rule or another value asks for what follows the route's path.
+pub(super) fn uses_rest<'a>(mut templates: impl Iterator<Item = &'a Template>) -> bool {
+    templates.any(|template| template.variables().any(|name| *name == Variable::Rest))
+}
+
+/// The values of rules for fields.
+pub(super) fn templates(rules: &config::Rules) -> impl Iterator<Item = &Template> {
+    let all = rules.request.iter().chain(&rules.response);
+    all.filter_map(|rule| match &rule.change {
+        Change::Remove => None,
+        Change::Set(template) | Change::Add(template) => Some(template),
+    })
+}
+
+/// Rules for fields, with their values.
+struct Changes<'r> {
+    rules: &'r [FieldRule],
+    values: Vec<u8>,
+    /// Where the value of each rule ends.
+    ends: SmallVec<[usize; 16]>,
+}
+
+impl<'r> Changes<'r> {
+    fn of(rules: &'r [FieldRule], known: &Known<'_>) -> Self {
+        let (mut values, mut ends) = (Vec::new(), SmallVec::new());
+        for rule in rules {
+            if let Change::Set(template) | Change::Add(template) = &rule.change {
+                known.append_text(template, &mut values);
+            }
+            ends.push(values.len());
+        }
+        Self {
+            rules,
+            values,
+            ends,
+        }
+    }
+
+    fn apply(self, fields: &mut Fields) {
+        let mut begin = 0;
+        for (rule, end) in self.rules.iter().zip(self.ends) {
+            let (name, value) = (rule.name.as_bytes(), &self.values[begin..end]);
+            begin = end;
+            if !matches!(rule.change, Change::Add(_)) {
+                fields.remove_named(name);
+            }
+            if !value.is_empty() {
+                fields.push(name, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What rules need from files: the bodies of error pages, and whether there is maintenance. Read by
+//! the control plane; a request asks neither disk nor system.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::{Config, Rules};
+
+/// The largest error page: it is held in memory, and sent to whoever provokes it.
+const LARGEST: u64 = 1 << 20;
+
+/// What was read for one configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Material {
+    pages: BTreeMap<PathBuf, Arc<Page>>,
+    flags: BTreeMap<PathBuf, Arc<Flag>>,
+}
+
+/// The body of an error.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    /// By the name of its file.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Box<[u8]>,
+}
+
+/// A file that is there or not.
+#[derive(Debug)]
+pub struct Flag {
+    path: PathBuf,
+    up: AtomicBool,
+}
+
+/// Something that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the error page {} cannot be used: {error}", path.display())]
+pub struct Fault {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+impl Material {
+    /// Reads what a configuration names; what cannot be read, and was before, stays. Blocks.
+    pub fn read(config: &Config, previous: &Self) -> (Self, Vec<Fault>) {
+        let (mut read, mut faults) = (Self::default(), Vec::new());
+        for rules in all(config) {
+            for path in rules.page_files() {
+                if read.pages.contains_key(path) || faults.iter().any(|f: &Fault| f.path == *path) {
+                    continue;
+                }
+                let page = match Page::read(path) {
+                    Ok(page) => Some(Arc::new(page)),
+                    Err(error) => {
+                        faults.push(Fault {
+                            path: path.clone(),
+                            error,
+                        });
+                        previous.page(path)
+                    }
+                };
+                read.pages.extend(page.map(|page| (path.clone(), page)));
+            }
+            if let Some(path) = rules.maintenance_file() {
+                let flag = || {
+                    let known = previous.flags.get(path).cloned();
+                    known.unwrap_or_else(|| Arc::new(Flag::read(path)))
+                };
+                read.flags.entry(path.clone()).or_insert_with(flag);
+            }
+        }
+        (read, faults)
+    }
+
+    /// The files that are there or not.
+    pub fn flags(&self) -> impl Iterator<Item = &Arc<Flag>> {
+        self.flags.values()
+    }
+
+    /// One of them. One that was not read is not there.
+    pub(super) fn flag(&self, path: &Path) -> Arc<Flag> {
+        self.flags.get(path).cloned().unwrap_or_else(|| {
+            Arc::new(Flag {
+                path: path.to_owned(),
+                up: AtomicBool::new(false),
+            })
+        })
+    }
+
+    /// A page, where it could be read.
+    pub(super) fn page(&self, path: &Path) -> Option<Arc<Page>> {
+        self.pages.get(path).cloned()
+    }
+}
+
+/// All rules of a configuration.
+fn all(config: &Config) -> impl Iterator<Item = &Rules> {
+    let sites = config.sites.iter().flat_map(|site| {
+        let routes = site.routes.iter().map(|route| &route.rules);
+        std::iter::once(&site.rules).chain(routes)
+    });
+    std::iter::once(&config.defaults).chain(sites)
+}
+
+impl Page {
+    fn read(path: &Path) -> io::Result<Self> {
+        let mut body = Vec::new();
+        File::open(path)?.take(LARGEST + 1).read_to_end(&mut body)?;
+        if body.len() as u64 > LARGEST {
+            let message = format!("it is larger than {LARGEST} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        Ok(Self {
+            content_type: match extension.map(str::to_ascii_lowercase).as_deref() {
+                Some("json") => "application/json",
+                Some("txt" | "text") => "text/plain; charset=utf-8",
+                Some("xml") => "application/xml",
+                _ => "text/html; charset=utf-8",
+            },
+            body: body.into(),
+        })
+    }
+}
+
+impl Flag {
+    fn read(path: &Path) -> Self {
+        let flag = Self {
+            path: path.to_owned(),
+            up: AtomicBool::new(false),
+        };
+        flag.look();
+        flag
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it was there when somebody last looked.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Looks; what it has become, where that is news. One that cannot be looked at stays what it
+    /// was. Blocks.
+    pub fn look(&self) -> Option<bool> {
+        let up = self.path.try_exists().ok()?;
+        (self.up.swap(up, Ordering::Relaxed) != up).then_some(up)
+    }
+}

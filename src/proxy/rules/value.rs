@@ -1,0 +1,287 @@
+//! What variables stand for.
+
+use std::io::Write as _;
+
+use super::Marks;
+use crate::config::{Piece, Template, Variable};
+use crate::http::RequestHead;
+use crate::http::field::Id;
+use crate::http::host::Host;
+use crate::proxy::Peer;
+use crate::upstream::balance;
+
+/// What is known of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Who asks, and how.
+    pub peer: &'a Peer,
+    /// What for.
+    pub head: &'a RequestHead,
+    /// What was made of it.
+    pub marks: &'a Marks,
+}
+
+impl Known<'_> {
+    /// A value that can be sent in a field.
+    pub fn text(&self, template: &Template) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.append_text(template, &mut out);
+        out
+    }
+
+    /// Appends a value that can be sent in a field: without control characters and outer white
+    /// space (RFC 9110, section 5.5), whatever the client had in what it is made of.
+    pub(super) fn append_text(&self, template: &Template, out: &mut Vec<u8>) {
+        let begin = out.len();
+        for piece in template.pieces() {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Variable(variable) => self.append(variable, out),
+            }
+        }
+        for byte in &mut out[begin..] {
+            if byte.is_ascii_control() {
+                *byte = b' ';
+            }
+        }
+        let value = &out[begin..];
+        let leading = value.len() - value.trim_ascii_start().len();
+        out.drain(begin..begin + leading);
+        let trailing = out[begin..].len() - out[begin..].trim_ascii_end().len();
+        out.truncate(out.len() - trailing);
+    }
+
+    /// Appends what stands for a variable in a URL: what could end it or begin another part of it is
+    /// percent-encoded, and what is percent-encoded already stays so.
+    pub(super) fn append_url(&self, variable: &Variable, out: &mut Vec<u8>) {
+        let begin = out.len();
+        self.append(variable, out);
+        let keeps = match variable {
+            Variable::Header(_) | Variable::Cookie(_) => is_unreserved,
+            _ => is_of_url,
+        };
+        if !out[begin..].iter().copied().all(keeps) {
+            let value = out.split_off(begin);
+            encode(&value, keeps, out);
+        }
+    }
+
+    /// Appends what stands for a variable, as it is.
+    fn append(&self, variable: &Variable, out: &mut Vec<u8>) {
+        let Self { peer, head, marks } = self;
+        let session = peer.session.as_ref();
+        // Writing to a Vec cannot fail.
+        match variable {
+            Variable::ClientAddress => {
+                let _ = write!(out, "{}", peer.client.ip().to_canonical());
+            }
+            Variable::ClientPort => {
+                let _ = write!(out, "{}", peer.client.port());
+            }
+            Variable::Host => host(head.authority(), out),
+            Variable::Port => port(head.authority(), peer.scheme, out),
+            Variable::Method => out.extend_from_slice(head.method_text()),
+            Variable::Path => out.extend_from_slice(head.path()),
+            Variable::Query => out.extend_from_slice(head.query().unwrap_or_default()),
+            Variable::Uri => out.extend_from_slice(head.target()),
+            Variable::Scheme => out.extend_from_slice(peer.scheme.as_bytes()),
+            Variable::Protocol => out.extend_from_slice(head.version.label().as_bytes()),
+            Variable::Sni => word(peer.sni.as_deref(), out),
+            Variable::TlsVersion => word(peer.tls_version, out),
+            Variable::TlsCipher => word(session.and_then(|session| session.cipher), out),
+            Variable::TlsGroup => word(session.and_then(|session| session.group), out),
+            Variable::TlsResumed => {
+                let resumed = session.map(|session| session.resumed);
+                word(resumed.map(|yes| if yes { "true" } else { "false" }), out);
+            }
+            Variable::RequestId => out.extend_from_slice(marks.request_id().unwrap_or_default()),
+            Variable::TraceId => match marks.trace_id() {
+                Some(id) => out.extend_from_slice(id),
+                None => out.extend_from_slice(super::marks::trace_id_of(&head.fields)),
+            },
+            Variable::Header(name) => header(head, name.as_bytes(), out),
+            Variable::Cookie(name) => {
+                let cookie = balance::cookie(head, name.as_bytes());
+                out.extend_from_slice(cookie.unwrap_or_default());
+            }
+            Variable::Rest => out.extend_from_slice(&marks.rest),
+            Variable::Capture(index) => {
+                out.extend_from_slice(marks.groups.get(*index).map_or(b"", Vec::as_slice));
+            }
+        }
+    }
+}
+
+fn word(word: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(word.unwrap_or_default().as_bytes());
+}
+
+/// As a URL has it: an IPv6 address in brackets.
+fn host(authority: &[u8], out: &mut Vec<u8>) {
+    let Some(host) = Host::parse(authority) else {
+        return;
+    };
+    let name = host.as_str();
+    match name.contains(':') {
+        true => out.extend_from_slice(format!("[{name}]").as_bytes()),
+        false => out.extend_from_slice(name.as_bytes()),
+    }
+}
+
+/// As the client gave it, else the one of the scheme.
+fn port(authority: &[u8], scheme: &str, out: &mut Vec<u8>) {
+    let digits = authority.rsplit(|&byte| byte == b':').next();
+    let given = digits.filter(|digits| {
+        digits.len() < authority.len()
+            && !digits.is_empty()
+            && digits.iter().all(u8::is_ascii_digit)
+            && Host::parse(authority).is_some()
+    });
+    out.extend_from_slice(given.unwrap_or(match scheme {
+        "http" => b"80",
+        _ => b"443",
+    }));
+}
+
+/// All values of a field, as one (RFC 9110, section 5.3; RFC 9113, section 8.2.3).
+fn header(head: &RequestHead, name: &[u8], out: &mut Vec<u8>) {
+    if Id::of(name) == Id::Host {
+        return out.extend_from_slice(head.authority());
+    }
+    let separator: &[u8] = match Id::of(name) {
+        Id::Cookie => b"; ",
+        _ => b", ",
+    };
+    let begin = out.len();
+    for (_, found, value) in head.fields.iter() {
+        if found.eq_ignore_ascii_case(name) {
+            if out.len() > begin {
+                out.extend_from_slice(separator);
+            }
+            out.extend_from_slice(value);
+        }
+    }
+}
+
+/// A part of a path that was percent-decoded, encoded again.
+pub fn encode_path(part: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(part.len());
+    encode(part, is_of_path, &mut out);
+    out
+}
+
+/// Percent-encodes what is not to be kept.
+fn encode(value: &[u8], keeps: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+    for &byte in value {
+        match keeps(byte) {
+            true => out.push(byte),
+            false => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+/// What means nothing anywhere in a URL (RFC 3986, section 2.3).
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What a path or a query can have in it. A backslash cannot: browsers read it as a slash.
+const fn is_of_url(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+        && !matches!(
+            byte,
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | b'#'
+        )
+}
+
+/// What a path can have in it as it is, percent-decoded.
+const fn is_of_path(byte: u8) -> bool {
+    is_of_url(byte) && !matches!(byte, b'%' | b'?')
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config;
+    use crate::http::parse;
+
+    pub(in crate::proxy::rules) fn peer() -> Peer {
+        Peer {
+            id: crate::upstream::pool::ClientId::default(),
+            client: "[::ffff:192.0.2.1]:4711".parse().unwrap(),
+            destination: None,
+            scheme: "https",
+            sni: Some("a.test".into()),
+            alpn: None,
+            tls_version: Some("1.3"),
+            session: None,
+            ja4: None,
+            policy: None,
+            identity: None,
+        }
+    }
+
+    /// The value of a response's field in a site that answers itself.
+    pub(in crate::proxy::rules) fn template(text: &str) -> Template {
+        let file = format!(
+            "[[site]]\nnames=['a.test']\nrespond=200\n[site.response_headers]\nset={{ 'X'='{text}' }}"
+        );
+        let config = config::parse(&file, std::path::Path::new("/s.toml")).unwrap();
+        match &config.sites[0].rules.response[0].change {
+            config::Change::Set(template) => template.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(value: &str, head: &RequestHead) -> String {
+        let (peer, marks) = (peer(), Marks::default());
+        let known = Known {
+            peer: &peer,
+            head,
+            marks: &marks,
+        };
+        String::from_utf8(known.text(&template(value))).unwrap()
+    }
+
+    #[test]
+    fn variables_stand_for_what_is_known() {
+        let head = parse::request(
+            b"GET /a%20b?c=d&e HTTP/1.1\r\nHost: A.test:8443\r\nX-A: 1\r\nx-a: 2\r\n\
+              Cookie: k=v; l=w\r\nX-Tab: a\tb\r\n\r\n",
+            100,
+        )
+        .unwrap();
+        for (value, expected) in [
+            ("{client_address} {client_port}", "192.0.2.1 4711"),
+            ("{host}:{port}", "a.test:8443"),
+            ("{method} {uri} {protocol}", "GET /a%20b?c=d&e HTTP/1.1"),
+            ("{path}|{query}", "/a%20b|c=d&e"),
+            ("{scheme}, {sni}, {tls_version}", "https, a.test, 1.3"),
+            ("{tls_cipher}", ""),
+            ("{header:X-A}", "1, 2"),
+            ("{header:Host}", "A.test:8443"),
+            ("{header:X-None}x", "x"),
+            ("{cookie:l}{cookie:m}", "w"),
+            ("{header:X-Tab}", "a b"),
+            ("{header:X-None} a {header:X-None}", "a"),
+        ] {
+            assert_eq!(text(value, &head), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_port_is_at_the_one_of_its_scheme() {
+        for (authority, expected) in [
+            ("a.test", "a.test:443"),
+            ("[::1]", "[::1]:443"),
+            ("[::1]:81", "[::1]:81"),
+            ("a.test:", "a.test:443"),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+            let head = parse::request(head.as_bytes(), 100).unwrap();
+            assert_eq!(text("{host}:{port}", &head), expected, "{authority}");
+        }
+    }
+}

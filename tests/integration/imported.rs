@@ -1,0 +1,380 @@
+//! Typical configurations, each run by the program that they were written for and, imported, by
+//! staunch: the same requests get the same answers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Builder, Origin, Port, Staunch, TestCa, curl, require, run, until};
+
+/// Ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What is compared of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    status: String,
+    fields: BTreeMap<String, Vec<String>>,
+    /// Who answered, and what it was asked for; or what was answered at once.
+    origin: BTreeMap<&'static str, Value>,
+}
+
+/// Fields of responses that a configuration can say something of.
+const FIELDS: [&str; 9] = [
+    "location",
+    "strict-transport-security",
+    "x-frame-options",
+    "x-content-type-options",
+    "referrer-policy",
+    "x-robots-tag",
+    "cache-control",
+    "x-powered-by",
+    "set-cookie",
+];
+
+/// Fields of requests.
+const ASKED: [&str; 7] = [
+    "host",
+    "x-real-ip",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-ssl",
+    "x-forwarded-port",
+    "x-via",
+];
+
+fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
+    let resolve = format!("{host}:{port}:127.0.0.1");
+    let url = format!("https://{host}:{port}{path}");
+    let field = match bare {
+        true => format!("Host: {host}"),
+        false => format!("Host: {host}:{port}"),
+    };
+    let ran = curl(&[
+        "-k",
+        "-i",
+        "--http1.1",
+        "--resolve",
+        &resolve,
+        "-H",
+        &field,
+        &url,
+    ]);
+    let (head, body) = ran.stdout.split_once("\r\n\r\n").unwrap_or_default();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap_or_default();
+    let status = status.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let name = name.to_ascii_lowercase();
+        if FIELDS.contains(&name.as_str()) {
+            // Each makes up its own value.
+            let value = match name.as_str() {
+                "set-cookie" => value.split('=').next().unwrap_or_default(),
+                _ => value,
+            };
+            // Each writes the port or not, relative or not.
+            let value = value.replace(&format!("https://{host}:{port}"), "");
+            let value = value.replace(&format!("https://{host}/"), "/");
+            fields.entry(name).or_default().push(value);
+        }
+    }
+    let mut origin = BTreeMap::new();
+    if let Ok(body) = serde_json::from_str::<Value>(body)
+        && let Some(asked) = body["fields"].as_array()
+    {
+        for key in ["origin", "method", "target"] {
+            origin.insert(key, body[key].clone());
+        }
+        for name in ASKED {
+            let is = |field: &&Value| {
+                field[0]
+                    .as_str()
+                    .is_some_and(|key| key.eq_ignore_ascii_case(name))
+            };
+            origin.extend(asked.iter().find(is).map(|field| (name, field[1].clone())));
+        }
+    } else if status == "200" {
+        origin.insert("body", Value::from(body));
+    }
+    Answer {
+        status,
+        fields,
+        origin,
+    }
+}
+
+/// One configuration with its places filled in.
+struct Case {
+    folder: tempfile::TempDir,
+    text: String,
+    https: Port,
+    _http: Port,
+    builder: Builder,
+    _origins: [Origin; 2],
+    questions: Vec<(String, String)>,
+    /// Clients leave the port out, as they do where it is the usual one.
+    bare: bool,
+}
+
+impl Case {
+    fn read(path: &str) -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures")
+            .join(path);
+        let text = std::fs::read_to_string(file).unwrap();
+        let origins = [Origin::named("a"), Origin::named("b")];
+        let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
+        let written = builder.text();
+        let place = |key: &str| {
+            let line = written
+                .lines()
+                .find(|line| line.trim_start().starts_with(key));
+            line.unwrap().split('"').nth(1).unwrap().to_owned()
+        };
+        let (https, http) = (Port::free(), Port::free());
+        let questions = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# try: ")?.split_once(' '))
+            .map(|(host, path)| (host.to_owned(), path.to_owned()))
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let pem = folder.path().join("both.pem");
+        let [chain, key] = ["chain", "key"].map(|name| std::fs::read_to_string(place(name)));
+        std::fs::write(&pem, chain.unwrap() + &key.unwrap()).unwrap();
+        let list = folder.path().join("list");
+        std::fs::write(
+            &list,
+            format!("# all\n{} [alpn h2] *.test\n", pem.display()),
+        )
+        .unwrap();
+        let text = text
+            .replace("@HTTPS@", &https.address().to_string())
+            .replace("@HTTP@", &http.address().to_string())
+            .replace("@CHAIN@", &place("chain"))
+            .replace("@KEY@", &place("key"))
+            .replace("@PEM@", pem.to_str().unwrap())
+            .replace("@LIST@", list.to_str().unwrap())
+            .replace("@A@", origins[0].url().trim_start_matches("http://"))
+            .replace("@B@", origins[1].url().trim_start_matches("http://"));
+        Self {
+            folder,
+            text,
+            https,
+            _http: http,
+            builder,
+            _origins: origins,
+            questions,
+            bare: path.ends_with(".cfg"),
+        }
+    }
+
+    /// Starts a program and waits until it answers.
+    fn start(&self, mut command: Command) -> Program {
+        let program = command
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Program)
+            .unwrap();
+        let port = self.https.address().port();
+        until("it answers", || {
+            !ask(port, "one.test", "/", self.bare).status.is_empty()
+        });
+        program
+    }
+
+    /// Starts a program and asks it all the questions.
+    fn answers(&self, command: Command) -> Vec<Answer> {
+        let program = self.start(command);
+        let port = self.https.address().port();
+        let answers = (self.questions.iter())
+            .map(|(host, path)| ask(port, host, path, self.bare))
+            .collect();
+        drop(program);
+        answers
+    }
+
+    /// Imports a file and starts staunch with what came of it.
+    fn imported(&self, from: &str, file: &Path) -> (Vec<Answer>, String) {
+        let ran = run((self.builder.command()).args(["import", from]).arg(file));
+        assert!(
+            !ran.stderr.contains("needs a hand"),
+            "{}\n{}",
+            ran.stderr,
+            ran.stdout
+        );
+        let text = format!("state_dir = \"state\"\n{}", ran.stdout);
+        let text = text.replacen("[listen]\n", "[listen]\nadmin = \"\"\n", 1);
+        let config = self.folder.path().join("staunch.toml");
+        std::fs::write(&config, text).unwrap();
+        let mut command = self.builder.command();
+        command.args(["run", "--config"]).arg(&config);
+        (self.answers(command), ran.output())
+    }
+
+    fn compare(&self, before: &[Answer], after: &[Answer], output: &str) {
+        for (at, (host, path)) in self.questions.iter().enumerate() {
+            let (mut before, mut after) = (before[at].clone(), after[at].clone());
+            // staunch tells of the client even where it was not told to.
+            if !before.origin.is_empty() {
+                let asked = before.origin.clone();
+                after.origin.retain(|name, _| asked.contains_key(name));
+            }
+            // What an error says besides its status is each one's own business.
+            if before.status.starts_with('4') {
+                before.fields.clear();
+                after.fields.clear();
+            }
+            // What staunch says of responses, it says of redirects too.
+            if before.status.starts_with('3') {
+                let said = before.fields.clone();
+                after.fields.retain(|name, _| said.contains_key(name));
+            }
+            assert_eq!(after, before, "{host}{path}\n{output}");
+        }
+    }
+}
+
+/// A fixture for nginx on disk, and the command that runs nginx with it.
+fn nginx(name: &str) -> (Case, PathBuf, Command) {
+    let case = Case::read(&format!("nginx/{name}.conf"));
+    let folder = case.folder.path();
+    std::fs::write(folder.join("site.conf"), &case.text).unwrap();
+    let parameters = "proxy_set_header Host $http_host;\nproxy_set_header X-Real-IP $remote_addr;\n\
+                      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+                      proxy_set_header X-Forwarded-Proto $scheme;\n";
+    std::fs::write(folder.join("proxy_params"), parameters).unwrap();
+    let main = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {}\n\
+                http {\n access_log off;\n client_body_temp_path t1; proxy_temp_path t2;\n\
+                fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
+                include site.conf;\n}\n";
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, main).unwrap();
+    let mut command = Command::new(require("nginx"));
+    command.arg("-p").arg(folder).args(["-c", "nginx.conf"]);
+    (case, file, command)
+}
+
+/// Runs one under nginx and imported.
+fn nginx_and_staunch_agree(name: &str) -> String {
+    let (case, file, command) = nginx(name);
+    let before = case.answers(command);
+    let (after, output) = case.imported("nginx", &file);
+    case.compare(&before, &after, &output);
+    output
+}
+
+/// Runs one under HAProxy and imported.
+fn haproxy_and_staunch_agree(name: &str) -> String {
+    let case = Case::read(&format!("haproxy/{name}.cfg"));
+    let file = case.folder.path().join("haproxy.cfg");
+    // It cannot become another user, nor has to.
+    let text = case.text.replace("user haproxy", "");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(require("haproxy"));
+    command.arg("-db").arg("-f").arg(&file);
+    let before = case.answers(command);
+    std::fs::write(&file, &case.text).unwrap();
+    let (after, output) = case.imported("haproxy", &file);
+    case.compare(&before, &after, &output);
+    output
+}
+
+/// What must not be in what is told.
+#[track_caller]
+fn nothing_is_lost(output: &str) {
+    assert!(!output.contains("not imported"), "{output}");
+}
+
+#[test]
+fn what_mozilla_generates_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("mozilla"));
+}
+
+#[test]
+fn what_certbot_edits_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("certbot"));
+}
+
+#[test]
+fn a_proxy_before_wordpress_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("wordpress"));
+}
+
+#[test]
+fn a_proxy_before_nextcloud_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("nextcloud"));
+}
+
+#[test]
+fn a_proxy_before_gitlab_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("gitlab"));
+}
+
+#[test]
+fn a_proxy_before_grafana_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("grafana"));
+}
+
+#[test]
+fn what_an_ingress_controller_writes_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("ingress"));
+}
+
+#[test]
+fn a_typical_frontend_of_haproxy_needs_no_hand() {
+    nothing_is_lost(&haproxy_and_staunch_agree("typical"));
+}
+
+#[test]
+fn several_hosts_of_haproxy_need_no_hand() {
+    nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
+}
+
+#[test]
+fn verify_asks_both_and_tells_where_they_differ() {
+    let (case, file, command) = nginx("wordpress");
+    let running = case.start(command);
+    let verify = || {
+        let url = format!("https://{}", case.https.address());
+        let mut command = case.builder.command();
+        command
+            .args(["import", "nginx", "--verify", &url])
+            .arg(&file);
+        run(&mut command)
+    };
+    let ran = verify();
+    assert!(
+        ran.stderr
+            .contains("questions asked of both, 0 differences"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    // On disk it says something else than what runs.
+    let changed = case
+        .text
+        .replace("SAMEORIGIN", "DENY")
+        .replace("return 404", "return 410");
+    std::fs::write(case.folder.path().join("site.conf"), changed).unwrap();
+    let ran = verify();
+    for part in [
+        "https://one.test/: x-frame-options: `SAMEORIGIN`, here `DENY`",
+        "https://one.test/readme.html: 404, here 410",
+    ] {
+        assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
+    }
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+    drop(running);
+}
