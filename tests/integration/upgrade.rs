@@ -591,7 +591,7 @@ fn a_server_that_was_drained_stays_drained() {
 
 #[test]
 fn a_server_that_was_down_stays_down() {
-    let ill = |exchange: &mut Exchange| exchange.respond(500, "", b"");
+    let ill = |exchange: &mut Exchange<'_>| exchange.respond(500, "", b"");
     let one = Origin::plan("one").route("/health", ill).start();
     let two = Origin::named("two");
     let builder = Staunch::build()
