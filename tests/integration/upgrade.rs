@@ -338,7 +338,7 @@ fn impostor(then: &str) -> String {
     let python = require("python3");
     format!(
         r#"#!{python}
-import json, os, socket, time
+import json, os, signal, socket
 link = socket.socket(fileno=0)
 def hear():
     text, sockets, _, _ = socket.recv_fds(link, 1 << 17, 64)
@@ -363,11 +363,11 @@ fn a_program_that_ends_or_hangs_at_the_last_moment_changes_nothing() {
     for (then, why) in [
         ("os.kill(os.getpid(), 9)", "signal: 9"),
         (
-            "link.send(b'nonsense'); time.sleep(99)",
+            "link.send(b'nonsense'); signal.pause()",
             "cannot be understood",
         ),
         (r#"link.send(b'{"refused": "not today"}')"#, "not today"),
-        ("time.sleep(99)", "not ready within"),
+        ("signal.pause()", "not ready within"),
     ] {
         line.replace_with_script(&impostor(then));
         let ran = line.upgrade();
