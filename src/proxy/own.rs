@@ -22,6 +22,8 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// A response, and its body as far as it is sent.
 pub(super) struct Own<'a> {
+    /// What is counted and logged: gRPC has a status of its own in a response with 200.
+    status: u16,
     head: ResponseHead,
     body: Cow<'a, [u8]>,
 }
@@ -46,6 +48,7 @@ impl<'a> Own<'a> {
         }
         fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
         Self {
+            status,
             head: ResponseHead::own(status, phrase(status), framing, fields),
             body: sent,
         }
@@ -80,6 +83,7 @@ impl<'a> Own<'a> {
     /// What went wrong, to a client of gRPC.
     pub(super) fn grpc(local: &Local, status: u16) -> Self {
         Self {
+            status,
             head: grpc::failure(status, &local.date()[..]),
             body: Cow::Borrowed(b""),
         }
@@ -112,13 +116,9 @@ impl<'a> Own<'a> {
 
     /// To a request that may be forwarded no further (RFC 9110, section 7.6.2).
     pub(super) fn last_hop(local: &Local) -> Self {
-        let mut fields = Fields::with_capacity(512);
-        fields.push(b"Allow", ALLOW);
-        fields.push_with(Id::Date, |out| out.extend_from_slice(&local.date()[..]));
-        Self {
-            head: ResponseHead::own(204, phrase(204), Framing::None, fields),
-            body: Cow::Borrowed(b""),
-        }
+        let mut own = Self::new(local, 204, None, Method::Options);
+        own.head.fields.push(b"Allow", ALLOW);
+        own
     }
 
     /// Changed by rules.
@@ -129,9 +129,9 @@ impl<'a> Own<'a> {
         self
     }
 
-    /// The status.
+    /// The status that it stands for.
     pub(super) const fn status(&self) -> u16 {
-        self.head.status
+        self.status
     }
 
     /// Bytes of the body that are sent.
