@@ -10,6 +10,7 @@ mod maintenance;
 mod predecessor;
 mod reload;
 mod services;
+mod stapling;
 mod systemd;
 mod upgrade;
 mod upstreams;
@@ -50,6 +51,7 @@ use alerting::Alerting;
 use predecessor::Predecessor;
 pub use predecessor::Start;
 use services::Services;
+use stapling::Stapling;
 use upgrade::Program;
 
 /// How long the last lines of the log may take to be written.
@@ -158,6 +160,7 @@ struct Opening {
     sockets: listeners::Sockets,
     admin: Option<TcpListener>,
     policies: tls::Prepared,
+    stapling: Stapling,
 }
 
 /// The running world.
@@ -284,6 +287,7 @@ impl Server {
             sockets,
             admin,
             policies,
+            stapling: Stapling::prepare(&server),
         };
         Ok((server, opening))
     }

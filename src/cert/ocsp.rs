@@ -83,6 +83,17 @@ pub enum State {
     None,
 }
 
+impl State {
+    /// As the interface spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Revoked => "revoked",
+            Self::None => "none",
+        }
+    }
+}
+
 impl Slot {
     /// What a handshake uses, if that is something else than without this.
     pub(super) fn key_at(&self, now: Timestamp) -> Option<Arc<CertifiedKey>> {
@@ -257,6 +268,16 @@ impl Answer {
             .next_update
             .map_or(2 * UNNAMED, |to| to.since(from));
         from.plus(whole.max(0) / 2)
+    }
+
+    /// Seconds until it is out of date.
+    pub fn left(&self, now: Timestamp) -> i64 {
+        self.response.next_update.map_or(0, |at| at.since(now))
+    }
+
+    /// Whether the issuer said something else since.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.response.this_update < other.response.this_update
     }
 
     /// When the certificate was revoked, if that is the answer.

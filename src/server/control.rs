@@ -102,6 +102,7 @@ async fn control(
         sockets,
         admin,
         policies,
+        stapling,
     } = opening;
     let admin = share(admin.into_iter().collect(), 1).into_iter().flatten();
     let admin = admin.map(TcpListener::from_std).next().transpose()?;
@@ -133,6 +134,7 @@ async fn control(
         server.keeper.subscribe(),
     ));
     maintenance::start(server);
+    tokio::spawn(stapling.run(Arc::clone(server)));
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
     if let Some(predecessor) = predecessor {

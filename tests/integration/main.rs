@@ -29,6 +29,7 @@ mod layering;
 mod limits;
 mod load;
 mod names;
+mod ocsp;
 mod operation;
 mod packaging;
 mod pools;

@@ -143,6 +143,15 @@ fn a_staple_is_attached_only_when_it_is_good() {
     for at in 0..whole.len() {
         assert!(question.answer(&whole[..at], NOW).is_err(), "{at}");
     }
+    let answer = question.answer(&whole, NOW).unwrap();
+    let end = answer.left(NOW);
+    assert!(good.key_at(NOW.plus(end + 1)).ocsp.is_none(), "out of date");
+    assert!(question.answer(&whole, NOW.plus(end + 1)).is_err());
+    let half = answer.half_life().since(NOW);
+    assert!(
+        half < end && answer.half_life().plus(half - end) < NOW,
+        "{half} {end}"
+    );
     let other = World::new().verified(&Leaf::new(&["a.test"]));
     let other = Question::about(&other, &[]);
     assert!(other.answer(&whole, NOW).is_err());
