@@ -34,6 +34,7 @@ mod operation;
 mod packaging;
 mod pools;
 mod proxy_protocol;
+mod resumption;
 mod routing;
 mod slow;
 mod start;
