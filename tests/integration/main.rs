@@ -34,6 +34,7 @@ mod packaging;
 mod pools;
 mod proxy_protocol;
 mod routing;
+mod rules;
 mod slow;
 mod start;
 mod stream;
