@@ -5,6 +5,7 @@
 //! response or a broken-off connection in one place; metrics and the access log are written in one
 //! place, whatever happened.
 
+mod client;
 mod compress;
 pub mod error;
 pub mod exchange;
@@ -139,8 +140,10 @@ pub trait Client {
 }
 
 /// What a request was, for metrics and the access log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account<'w> {
+    /// Who asks: the peer, or for whom a peer asks that is believed.
+    client: IpAddr,
     site: Option<SiteIndex>,
     /// The rules that hold for it, as far as that is known.
     rules: Option<&'w Rules>,
@@ -157,15 +160,31 @@ struct Account<'w> {
     tunnelled: bool,
 }
 
+impl<'w> Account<'w> {
+    fn new(world: &'w Snapshot, peer: &Peer, head: &RequestHead) -> Self {
+        Self {
+            client: client::of(world, peer.client.ip(), head),
+            rules: world.table().rules(),
+            site: None,
+            marks: None,
+            status: 0,
+            received: 0,
+            sent: 0,
+            server: None,
+            upstream_time: None,
+            ended: None,
+            started: false,
+            tunnelled: false,
+        }
+    }
+}
+
 /// Serves one request from head to log line. The client's connection is left for its owner to keep
 /// or close.
 pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead, client: &mut C) {
     let begin = Instant::now();
     let world = local.world();
-    let mut account = Account {
-        rules: world.table().rules(),
-        ..Account::default()
-    };
+    let mut account = Account::new(&world, peer, &head);
     local.edge().requests_in_flight.inc();
     let result = serve(local, &world, peer, &mut head, client, begin, &mut account).await;
     local.edge().requests_in_flight.dec();
@@ -187,11 +206,8 @@ pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead
 /// Answers a request that could not even be read. `failure` says why.
 pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failure: Failure) {
     let world = local.world();
-    let mut account = Account {
-        rules: world.table().rules(),
-        ..Account::default()
-    };
     let head = RequestHead::unread();
+    let mut account = Account::new(&world, peer, &head);
     fail(local, &world, peer, &head, client, &mut account, &failure).await;
     record(
         local,
@@ -279,7 +295,7 @@ async fn forward<C: Client>(
     // What the client asked for is what the log and the response's rules know.
     let asked = (head.target, head.authority);
     if let (Some(rules), Some(marks)) = (account.rules, &account.marks) {
-        rules.to_upstream(head, peer, marks);
+        rules.to_upstream(head, peer, account.client, marks);
     }
     if let Some(target) = rewritten {
         head.target = head.fields.store(&target);
@@ -403,7 +419,13 @@ fn with_known<T>(
 ) -> T {
     let none = Marks::default();
     let marks = account.marks.as_deref().unwrap_or(&none);
-    work(&Known { peer, head, marks })
+    let client = account.client;
+    work(&Known {
+        peer,
+        client,
+        head,
+        marks,
+    })
 }
 
 /// Refuses what a gateway must not pass on, whatever the site.
@@ -448,15 +470,21 @@ fn route<'w>(
     let site = world.table().site(index);
     account.rules = site.rules.as_deref();
     identity::admit(peer, site)?;
-    within_rates(world, peer, account.site)?;
-    let (route, marks) = site.route(head)?;
-    account.rules = route.rules.as_deref();
-    account.marks = marks;
+    let found = match site.route(head) {
+        Ok((route, marks)) => {
+            account.rules = route.rules.as_deref();
+            account.marks = marks;
+            Ok(route)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    // Who is not let in learns nothing of what there is, and takes nothing from what others may ask.
     if let Some(rules) = account.rules {
         name(local, world, peer, head, account);
-        rules.admit(peer.client.ip())?;
+        rules.admit(account.client)?;
     }
-    Ok(route)
+    within_rates(world, account)?;
+    found
 }
 
 /// Gives the request an id and a place in a trace, where its rules want that.
@@ -481,13 +509,13 @@ fn is_same_host(name: &str, host: &str) -> bool {
 }
 
 /// Takes the request from what its client and its site may still have.
-fn within_rates(world: &Snapshot, peer: &Peer, site: Option<SiteIndex>) -> Result<(), Refusal> {
+fn within_rates(world: &Snapshot, account: &Account<'_>) -> Result<(), Refusal> {
     let seconds = |wait: Duration| u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
     if let Some(clients) = world.client_rate() {
-        let taken = clients.take(peer.client.ip());
+        let taken = clients.take(account.client);
         taken.map_err(|wait| Refusal::ClientRate(seconds(wait)))?;
     }
-    let site = site.and_then(|site| world.table().site(site).rate.as_ref());
+    let site = (account.site).and_then(|site| world.table().site(site).rate.as_ref());
     match site.map(Bucket::take) {
         Some(Err(wait)) => Err(Refusal::SiteRate(seconds(wait))),
         _ => Ok(()),
@@ -595,7 +623,7 @@ fn record(
         let error = failure.map(ToString::to_string);
         access.write(&Record {
             time: access::now().saturating_sub(took),
-            client: peer.client.ip().to_canonical(),
+            client: account.client.to_canonical(),
             method: head.method_text(),
             target: head.target(),
             protocol: head.version.label(),

@@ -149,8 +149,10 @@ fn listen(t: &mut Table<'_>) -> RawListen {
             forwarded_from: t.or(
                 "forwarded_from",
                 Vec::new(),
-                "Clients whose own `Forwarded` and `X-Forwarded-*` are believed and extended. \
-                 Everybody else's are replaced.",
+                "Proxies whose own `Forwarded` and `X-Forwarded-*` are believed and extended; \
+                 everybody else's are replaced. The client is then the last address in \
+                 `X-Forwarded-For` that is not of these: for `allow` and `deny`, rates, hashing, \
+                 the log.",
             ),
         },
     }

@@ -78,7 +78,7 @@ impl Forward<'_> {
         if may_return && self.head.framing != Framing::None && upstream.retries > 0 {
             upload.keep();
         }
-        let key = upstream.key(self.peer.client.ip(), self.head);
+        let key = upstream.key(account.client, self.head);
         let mut tried = Tried::new();
         let mut server = upstream
             .choose(key, &tried, Moment::of(begin))

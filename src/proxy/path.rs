@@ -16,6 +16,53 @@ pub fn clean(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     rebuild(path, false)
 }
 
+/// What else a path may be to an upstream: servers of the Java world take what follows a `;` in a
+/// segment for a parameter of it (RFC 3986, section 3.3), those of the Windows world a backslash for
+/// a slash. None for nearly all paths.
+pub fn other_readings(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let parameters = memchr::memchr(b';', path).is_some();
+    let backslashes = backslash(path).is_some();
+    [(true, false), (false, true), (true, true)]
+        .into_iter()
+        .filter(move |&(without, turned)| (!without || parameters) && (!turned || backslashes))
+        .map(|(without, turned)| {
+            let path = if turned { turn(path) } else { path.to_vec() };
+            if without { strip(&path) } else { path }
+        })
+}
+
+/// Where the first backslash is, and how long it is written.
+fn backslash(path: &[u8]) -> Option<(usize, usize)> {
+    memchr::memchr2_iter(b'\\', b'%', path).find_map(|at| match path[at..] {
+        [b'\\', ..] => Some((at, 1)),
+        [b'%', b'5', b'C' | b'c', ..] => Some((at, 3)),
+        _ => None,
+    })
+}
+
+/// Slashes for backslashes.
+fn turn(mut path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    while let Some((at, length)) = backslash(path) {
+        out.extend_from_slice(&path[..at]);
+        out.push(b'/');
+        path = &path[at + length..];
+    }
+    out.extend_from_slice(path);
+    out
+}
+
+/// No parameters.
+fn strip(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for (slash, segment) in segments(path) {
+        let end = memchr::memchr(b';', segment).unwrap_or(segment.len());
+        out.extend_from_slice(slash);
+        out.extend_from_slice(&segment[..end]);
+    }
+    out
+}
+
 /// Whether `prefix` covers `path` on the boundary of a segment. Both are normal.
 pub fn is_prefix(prefix: &[u8], path: &[u8]) -> bool {
     path.strip_prefix(prefix)
@@ -131,6 +178,23 @@ mod tests {
 
     fn text(path: Option<Cow<'_, [u8]>>) -> Option<String> {
         path.map(|path| String::from_utf8_lossy(&path).into_owned())
+    }
+
+    #[test]
+    fn a_path_may_be_others_too() {
+        for (path, readings) in [
+            ("/a/b?", &[][..]),
+            ("/a%20b", &[]),
+            ("/admin;a=1/x;b", &["/admin/x"]),
+            ("/..;/x", &["/../x"]),
+            (r"/a\b%5cc%5C", &["/a/b/c/"]),
+            (r"/a;x\b", &["/a", "/a;x/b", "/a/b"]),
+        ] {
+            let found: Vec<_> = other_readings(path.as_bytes())
+                .map(|reading| String::from_utf8(reading).unwrap())
+                .collect();
+            assert_eq!(found, readings, "{path}");
+        }
     }
 
     #[test]

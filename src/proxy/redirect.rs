@@ -19,10 +19,10 @@ pub async fn redirect<C: Client>(
 ) {
     let begin = Instant::now();
     let world = local.world();
-    let mut account = Account {
-        status: 308,
-        ..Account::default()
-    };
+    let mut account = Account::new(&world, peer, &head);
+    // The rules of sites are not those of a listener.
+    account.rules = None;
+    account.status = 308;
     let result = match location(&head, port) {
         Ok(location) => {
             let own = Own::redirect(local, 308, &location, head.method);

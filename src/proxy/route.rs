@@ -62,6 +62,15 @@ pub struct Route {
     uses_rest: bool,
 }
 
+/// A route that a path leads to.
+struct Found<'s> {
+    route: &'s Route,
+    /// Its own path; nothing where it has an expression.
+    path: &'s [u8],
+    /// What the named groups of its expression matched.
+    groups: Vec<Vec<u8>>,
+}
+
 /// What is done with a request.
 #[derive(Debug)]
 pub enum Action {
@@ -300,23 +309,53 @@ impl Site {
             return only.route.with_rest(head, b"/");
         }
         let path = normalise(head.path()).ok_or(Refusal::Path)?;
-        if !self.exact.is_empty()
-            && let Some((path, route)) = self.exact.get_key_value(&*path)
-        {
+        let found = self.find(&path);
+        // To another upstream it may be another path: then no route is surely the right one.
+        for reading in path::other_readings(head.path()) {
+            let other = normalise(&reading).ok_or(Refusal::Path)?;
+            let same = match (&found, self.find(&other)) {
+                (Some(one), Some(other)) => std::ptr::eq(one.route, other.route),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                return Err(Refusal::Path);
+            }
+        }
+        let Found {
+            route,
+            path,
+            groups,
+        } = found.ok_or(Refusal::NoRoute)?;
+        if groups.is_empty() {
             return route.with_rest(head, path);
         }
+        Ok((route, Some(Box::new(Marks::of_groups(groups)))))
+    }
+
+    /// The route for a path that is normal.
+    fn find(&self, path: &[u8]) -> Option<Found<'_>> {
+        let of = |route, path| Found {
+            route,
+            path,
+            groups: Vec::new(),
+        };
+        if let Some((path, route)) = self.exact.get_key_value(path) {
+            return Some(of(route, path));
+        }
         let mut prefixes = self.prefixes.iter();
-        let prefix = prefixes.find(|prefix| is_prefix(&prefix.path, &path));
+        let prefix = prefixes.find(|prefix| is_prefix(&prefix.path, path));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
-                if let Some(groups) = expression.find(&path) {
-                    let marks = (!groups.is_empty()).then(|| Marks::of_groups(groups));
-                    return Ok((route, marks.map(Box::new)));
+                if let Some(groups) = expression.find(path) {
+                    return Some(Found {
+                        groups,
+                        ..of(route, b"")
+                    });
                 }
             }
         }
-        let prefix = prefix.ok_or(Refusal::NoRoute)?;
-        prefix.route.with_rest(head, &prefix.path)
+        prefix.map(|prefix| of(&prefix.route, &prefix.path))
     }
 
     /// Its routes, in no order that matters.

@@ -130,8 +130,19 @@ impl Rules {
     }
 
     /// Changes a request on its way to its upstream.
-    pub fn to_upstream(&self, head: &mut RequestHead, peer: &super::Peer, marks: &Marks) {
-        let known = Known { peer, head, marks };
+    pub fn to_upstream(
+        &self,
+        head: &mut RequestHead,
+        peer: &super::Peer,
+        client: IpAddr,
+        marks: &Marks,
+    ) {
+        let known = Known {
+            peer,
+            client,
+            head,
+            marks,
+        };
         // All values first: they are of the request as it came.
         let changes = Changes::of(&self.request, &known);
         let host = self.host.as_ref().map(|template| known.text(template));

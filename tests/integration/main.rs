@@ -36,6 +36,7 @@ mod pools;
 mod proxy_protocol;
 mod resumption;
 mod routing;
+mod rules;
 mod slow;
 mod start;
 mod stream;

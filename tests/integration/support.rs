@@ -22,7 +22,7 @@ pub use h2::{H2, block_on};
 pub use http::{Response, json};
 pub use metrics::Metrics;
 pub use nginx::Nginx;
-pub use origin::{Exchange, Gate, Origin};
+pub use origin::{Exchange, Gate, Origin, Request};
 pub use port::Port;
 pub use programs::{Ran, curl, promtool, python, require, run};
 pub use server::Server;

@@ -130,6 +130,7 @@ mod tests {
         };
         let known = Known {
             peer: &peer,
+            client: peer.client.ip(),
             head: &head,
             marks: &marks,
         };

@@ -1,6 +1,7 @@
 //! What variables stand for.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 
 use super::Marks;
 use crate::config::{Piece, Template, Variable};
@@ -15,6 +16,8 @@ use crate::upstream::balance;
 pub struct Known<'a> {
     /// Who asks, and how.
     pub peer: &'a Peer,
+    /// For whom the peer asks, where that is not itself.
+    pub client: IpAddr,
     /// What for.
     pub head: &'a RequestHead,
     /// What was made of it.
@@ -68,13 +71,20 @@ impl Known<'_> {
 
     /// Appends what stands for a variable, as it is.
     fn append(&self, variable: &Variable, out: &mut Vec<u8>) {
-        let Self { peer, head, marks } = self;
+        let Self {
+            peer,
+            client,
+            head,
+            marks,
+        } = self;
         let session = peer.session.as_ref();
         // Writing to a Vec cannot fail.
         match variable {
             Variable::ClientAddress => {
-                let _ = write!(out, "{}", peer.client.ip().to_canonical());
+                let _ = write!(out, "{}", client.to_canonical());
             }
+            // That of somebody who is only told of is not known.
+            Variable::ClientPort if *client != peer.client.ip() => {}
             Variable::ClientPort => {
                 let _ = write!(out, "{}", peer.client.port());
             }
@@ -239,6 +249,7 @@ pub(super) mod tests {
         let (peer, marks) = (peer(), Marks::default());
         let known = Known {
             peer: &peer,
+            client: peer.client.ip(),
             head,
             marks: &marks,
         };
