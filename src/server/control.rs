@@ -137,10 +137,11 @@ async fn control(
     tokio::spawn(stapling.run(Arc::clone(server)));
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
-    if let Some(predecessor) = predecessor {
-        predecessor.serving();
+    match predecessor {
+        // It tells the service manager, who would not listen to us yet.
+        Some(predecessor) => predecessor.serving(),
+        None => systemd::ready(),
     }
-    systemd::ready();
     info!("ready");
     let lend = || {
         let copy = admin_socket.as_ref()?.try_clone().ok()?;

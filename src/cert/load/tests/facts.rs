@@ -4,7 +4,7 @@ use rcgen::{CustomExtension, SanType, SerialNumber};
 
 use crate::cert::load::{Input, Roots, load};
 use crate::cert::names::MAX_NAMES;
-use crate::cert::ocsp::Question;
+use crate::cert::ocsp::{Answer, Question};
 use crate::cert::testing::*;
 use crate::cert::{Name, Reason, Verified, x509};
 
@@ -144,6 +144,15 @@ fn a_staple_is_attached_only_when_it_is_good() {
         assert!(question.answer(&whole[..at], NOW).is_err(), "{at}");
     }
     let answer = question.answer(&whole, NOW).unwrap();
+    // Whatever is changed on the way, what is believed is what the issuer said.
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        if let Ok(believed) = question.answer(&changed, NOW) {
+            let said = |answer: &Answer| (answer.half_life(), answer.left(NOW), answer.revoked());
+            assert_eq!(said(&believed), said(&answer), "{at}");
+        }
+    }
     let end = answer.left(NOW);
     assert!(good.key_at(NOW.plus(end + 1)).ocsp.is_none(), "out of date");
     assert!(question.answer(&whole, NOW.plus(end + 1)).is_err());
