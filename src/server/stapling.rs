@@ -41,6 +41,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Seconds between two attempts, at least and at most; they double as they fail.
 const PAUSE: (i64, i64) = (60, 3600);
 
+/// Seconds between two answers, at least.
+const SOONEST: i64 = 10;
+
 /// Bytes of a kept answer at most.
 const LONGEST: u64 = 64 * 1024;
 
@@ -382,11 +385,10 @@ impl Tended {
 /// When to ask again: when half of its life is over; where that has passed, and the responder has
 /// nothing newer yet, soon.
 fn again(answer: &Answer, now: Timestamp) -> Timestamp {
-    let (shortest, longest) = PAUSE;
     let rest = answer.half_life().since(now);
     let pause = match rest {
-        1.. => rest.max(shortest),
-        _ => (answer.left(now) / 4).clamp(shortest, longest),
+        1.. => rest.max(SOONEST),
+        _ => (answer.left(now) / 4).clamp(SOONEST, PAUSE.1),
     };
     now.plus(jittered(pause))
 }

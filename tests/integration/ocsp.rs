@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ use crate::support::{
     BINARY, HOST, Leaf, Origin, Port, Ran, Site, Staunch, TestCa, eventually, python, require, run,
     until,
 };
+
+const HOUR: i32 = 3600;
 
 /// An authority with a folder of its own, as `openssl ca` has them.
 struct Authority {
@@ -73,8 +76,8 @@ impl Authority {
         Responder { child, _says: says }
     }
 
-    /// What a responder would say of the leaf, from and to so many hours from now.
-    fn answer(&self, hours: (i32, i32)) -> Vec<u8> {
+    /// What a responder would say of the leaf, from and to so many seconds from now.
+    fn answer(&self, seconds: (i32, i32)) -> Vec<u8> {
         const SCRIPT: &str = r#"
 import sys
 from datetime import datetime, timedelta
@@ -84,7 +87,7 @@ from cryptography.x509 import ocsp
 def load(name):
     return x509.load_pem_x509_certificate(open(name, "rb").read())
 key = serialization.load_pem_private_key(open("ca.key", "rb").read(), None)
-start, end = (datetime.utcnow() + timedelta(hours=int(it)) for it in sys.argv[1:])
+start, end = (datetime.utcnow() + timedelta(seconds=int(it)) for it in sys.argv[1:])
 answer = ocsp.OCSPResponseBuilder().add_response(
     cert=load("leaf.pem"), issuer=load("ca.pem"), algorithm=hashes.SHA256(),
     cert_status=ocsp.OCSPCertStatus.GOOD, this_update=start, next_update=end,
@@ -94,7 +97,7 @@ open("answer.der", "wb").write(answer.public_bytes(serialization.Encoding.DER))
 "#;
         let mut command = python();
         command.current_dir(self.folder.path()).args(["-c", SCRIPT]);
-        let ran = run(command.args([hours.0.to_string(), hours.1.to_string()]));
+        let ran = run(command.args([seconds.0.to_string(), seconds.1.to_string()]));
         assert!(ran.status.success(), "{ran:?}");
         fs::read(self.path("answer.der")).unwrap()
     }
@@ -205,7 +208,7 @@ fn whatever_a_responder_does_handshakes_go_on() {
     let authority = Authority::new(TestCa::new());
     let other = authority.ca.leaf(&["other.test"]).issue();
     authority.knows(&other, 'V');
-    let of_another = authority.answer((-1, 100));
+    let of_another = authority.answer((-HOUR, 100 * HOUR));
     let somebody = Authority::new(TestCa::new());
 
     type Say<'a> = Box<dyn Fn(&Leaf) -> Option<Vec<u8>> + 'a>;
@@ -223,14 +226,14 @@ fn whatever_a_responder_does_handshakes_go_on() {
             "good until",
             Box::new(|leaf| {
                 authority.knows(leaf, 'V');
-                Some(authority.answer((-9, -1)))
+                Some(authority.answer((-9 * HOUR, -HOUR)))
             }),
         ),
         (
             "good from",
             Box::new(|leaf| {
                 authority.knows(leaf, 'V');
-                Some(authority.answer((1, 9)))
+                Some(authority.answer((HOUR, 9 * HOUR)))
             }),
         ),
         // It knows the certificate, and signs with a key of its own.
@@ -238,16 +241,16 @@ fn whatever_a_responder_does_handshakes_go_on() {
             "another certificate",
             Box::new(move |leaf| {
                 somebody.knows(leaf, 'V');
-                Some(somebody.answer((-1, 100)))
+                Some(somebody.answer((-HOUR, 100 * HOUR)))
             }),
         ),
         ("tryLater", Box::new(|_| Some(vec![0x30, 3, 10, 1, 3]))),
     ];
     for (why, say) in cases {
         let dead = Port::free();
-        let answer = std::sync::Arc::new(std::sync::Mutex::new(None::<Vec<u8>>));
+        let answer = Arc::new(Mutex::new(None::<Vec<u8>>));
         let server = {
-            let answer = std::sync::Arc::clone(&answer);
+            let answer = Arc::clone(&answer);
             Origin::plan("responder")
                 .route("/ocsp", move |exchange| {
                     let answer = answer.lock().unwrap().clone().unwrap_or_default();
@@ -289,6 +292,58 @@ fn whatever_a_responder_does_handshakes_go_on() {
         let failed = [("outcome", "failed")];
         assert!(proxy.count("staunch_ocsp_requests_total", &failed) >= 1.0);
     }
+}
+
+#[test]
+fn a_staple_is_refreshed_at_half_of_its_life_and_never_by_an_older_one() {
+    let origin = Origin::echo();
+    let authority = Authority::new(TestCa::new());
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let responder = {
+        let said = Arc::clone(&said);
+        Origin::plan("responder")
+            .route("/ocsp", move |exchange| {
+                let said = said.lock().unwrap().clone();
+                exchange.respond(200, "", &said)
+            })
+            .start()
+    };
+    let url = format!("{}/ocsp", responder.url());
+    let leaf = authority.ca.leaf(&[HOST]).responder(&url).issue();
+    authority.knows(&leaf, 'V');
+    let older = authority.answer((-HOUR, 100 * HOUR));
+    let newer = authority.answer((-20, 100 * HOUR));
+    *said.lock().unwrap() = authority.answer((-60, 70));
+    let proxy = Staunch::build()
+        .trusting(&authority.ca)
+        .leaf(&leaf)
+        .sites(Site::new(&[HOST], &origin.url()))
+        .start();
+    until("it is stapled", || staples(&proxy));
+    let until_when = || of_certificate(&proxy, &leaf)["next_update"].clone();
+    let first = until_when();
+    *said.lock().unwrap() = older;
+    let detail = || {
+        let staple = of_certificate(&proxy, &leaf);
+        staple["detail"].as_str().map(str::to_owned)
+    };
+    let detail = eventually("it was asked again", detail);
+    assert!(detail.contains("older than the last one"), "{detail}");
+    assert_eq!(until_when(), first);
+    assert!(staples(&proxy), "the one that is there is sent on");
+
+    // The other way round, with a process that has not failed yet.
+    let again = proxy.config().clone();
+    *said.lock().unwrap() = newer;
+    proxy.term();
+    proxy.wait_exit();
+    drop(proxy);
+    let proxy = again.start();
+    assert!(staples(&proxy));
+    until("it is refreshed", || {
+        of_certificate(&proxy, &leaf)["next_update"] != first
+    });
+    assert!(of_certificate(&proxy, &leaf)["detail"].is_null());
 }
 
 #[test]
