@@ -291,6 +291,11 @@ pub const UPGRADES: Metric = metric(
     "staunch_upgrades_total",
     "Attempts to let a new process take over, by outcome",
 );
+/// Labels: outcome.
+pub const SPANS: Metric = metric(
+    "staunch_spans_total",
+    "Spans of requests for the collector of traces, by what became of them",
+);
 /// Labels: kind, file.
 pub const TLS_FILE_STALE: Metric = metric(
     "staunch_tls_file_stale",
