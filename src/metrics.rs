@@ -33,7 +33,7 @@ mod tls;
 mod upstream;
 
 pub use compression::{Coding, CompressionSeries};
-pub use control::{CertificateCounters, OcspOutcome, OcspRequests};
+pub use control::{CertificateCounters, OcspOutcome, OcspRequests, SpanOutcome, Spans};
 pub use control::{ReloadResult, Reloads, UpgradeResult, Upgrades};
 pub use edge::{Edge, ErrorKind, Handshake, HandshakeFailure, Limit, Timeout, TlsVersion};
 pub use edge::{ListenerSeries, OpenConnection, Protocol};

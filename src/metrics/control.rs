@@ -107,6 +107,34 @@ impl Upgrades {
     }
 }
 
+label! {
+    /// What became of a span.
+    pub enum SpanOutcome {
+        /// The collector has it.
+        Sent = "sent",
+        /// There was no room, since the collector was slow or away.
+        Dropped = "dropped",
+        /// The collector did not want it.
+        Rejected = "rejected",
+    }
+}
+
+/// Spans of requests. One owner only.
+#[derive(Debug)]
+pub struct Spans(Set<SpanOutcome>);
+
+impl Spans {
+    /// None so far.
+    pub fn new(registry: &Registry) -> Self {
+        Self(Set::new(registry, names::SPANS, &[], "outcome"))
+    }
+
+    /// Counts some.
+    pub fn add(&self, outcome: SpanOutcome, count: u64) {
+        self.0.add(outcome, count);
+    }
+}
+
 /// Reloads of the configuration. One owner only.
 #[derive(Debug)]
 pub struct Reloads {

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::predecessor::Predecessor;
 use super::upgrade::{self, Successor};
-use super::{Error, Opening, Server, alerting, maintenance, systemd, tell_all, upstreams};
+use super::{Error, Opening, Server, alerting, maintenance, spans, systemd, tell_all, upstreams};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome, Reply, Route};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -135,6 +135,7 @@ async fn control(
     ));
     maintenance::start(server);
     tokio::spawn(stapling.run(Arc::clone(server)));
+    let sending = spans::start(server);
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
     match predecessor {
@@ -201,6 +202,9 @@ async fn control(
         }
     }
     refused.abort();
+    if let Some(sending) = sending {
+        sending.end().await;
+    }
     if let Some(admin) = admin {
         let _ = admin.await;
     }

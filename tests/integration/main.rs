@@ -44,6 +44,7 @@ mod stream_programs;
 mod swap;
 mod tls;
 mod tls_policy;
+mod traces;
 mod upgrade;
 mod upstream;
 mod upstream_http2;
