@@ -123,7 +123,8 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "ssl_trusted_certificate"
         | "resolver"
         | "resolver_timeout" => none(
-            "responses are stapled from the ocsp file beside a chain; names are resolved by the system",
+            "staples are fetched (tls.ocsp) or read from the ocsp file beside a chain; names are \
+             resolved by the system",
         ),
         "http3" | "http3_hq" | "quic_retry" | "quic_gso" | "quic_active_connection_id_limit" => {
             slight("HTTP/3 is not spoken: clients use HTTP/2")
