@@ -35,7 +35,7 @@ mod units;
 mod upstream;
 mod value;
 
-pub use compression::{Coding, Compression, Effort, MediaRange};
+pub use compression::{Coding, Compression, CompressionRules, Effort, MediaRange};
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
@@ -198,8 +198,6 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// Requests of all clients.
     pub rate: Option<Rate>,
-    /// How responses are compressed, where they are.
-    pub compression: Option<Arc<Compression>>,
 }
 
 /// A server behind.

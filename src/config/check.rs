@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::compression::RawCompression;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::rules::{RawAction, RawRoute};
@@ -30,7 +29,6 @@ pub(super) struct RawSite {
     pub(super) rules: Rules,
     pub(super) tls: RawSiteTls,
     pub(super) rate: Option<Rate>,
-    pub(super) compression: RawCompression,
 }
 
 impl RawSite {
@@ -165,7 +163,6 @@ fn finish_site(
         rules,
         tls: Arc::new(site.tls.value),
         rate: site.rate,
-        compression: site.compression.finish(),
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
 pub(super) use read::{TraceWord, defaults};
 pub use template::{Piece, Template, Variable};
@@ -48,6 +49,8 @@ pub struct Rules {
     pub request_body: Option<Setting<u64>>,
     /// Deadlines.
     pub timeouts: RouteTimeouts,
+    /// How responses are compressed.
+    pub compression: CompressionRules,
 }
 
 /// Something that is off, or on with a value.
@@ -173,6 +176,7 @@ impl Rules {
             deny: self.deny.or_else(|| wider.deny.clone()),
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),
+            compression: self.compression.over(&wider.compression),
         }
     }
 
