@@ -42,7 +42,7 @@ pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
 pub use rules::{
     Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
-    RouteTimeouts, Rules, Setting, Template, Trace, Variable,
+    RouteTimeouts, Rules, Setting, Template, Trace, Variable, is_below,
 };
 pub use stream::{Stream, StreamTls};
 pub use tls::{

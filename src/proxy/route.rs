@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::error::Refusal;
 use super::limit::Bucket;
 use super::path;
-use super::path::{clean, is_prefix, normalise};
+use super::path::{clean, normalise};
 use super::rules::material::Material;
-use super::rules::{self, Marks, Rules, encode_path};
+use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
     self, Compression, CompressionRules, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts,
-    SiteName, SiteTls, Template, Timeouts,
+    SiteName, SiteTls, Template, Timeouts, Variable,
 };
 use crate::http::RequestHead;
 use crate::upstream::{Upstream, Upstreams};
@@ -374,7 +374,7 @@ impl Site {
             return Some(of(route, path));
         }
         let mut prefixes = self.prefixes.iter();
-        let prefix = prefixes.find(|prefix| is_prefix(&prefix.path, path));
+        let prefix = prefixes.find(|prefix| config::is_below(&prefix.path, path));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
                 if let Some(groups) = expression.find(path) {
@@ -440,7 +440,7 @@ impl Route {
             Some(setting) => setting.on().copied(),
         };
         Some(Self {
-            uses_rest: uses_rest || rules::uses_rest(rules::templates(&route.rules).chain(value)),
+            uses_rest: uses_rest || uses(&Variable::Rest, route.rules.templates().chain(value)),
             action,
             rules,
             request_body,
@@ -464,6 +464,10 @@ impl Route {
         }
         Ok((self, Some(Box::new(Marks::of_rest(rest)))))
     }
+}
+
+fn uses<'a>(variable: &Variable, mut templates: impl Iterator<Item = &'a Template>) -> bool {
+    templates.any(|template| template.variables().any(|found| found == variable))
 }
 
 /// A route's own deadlines, over those of its upstream.
