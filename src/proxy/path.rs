@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-/// Percent-decodes, merges slashes and removes dot segments; `None` when the path leaves the root.
+/// Percent-decodes, merges slashes and removes dot segments; `None` when the path leaves the root, or
+/// has a NUL in it, where a server may see its end.
 /// For comparison only: what is forwarded is what the client sent.
 pub fn normalise(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     rebuild(path, true)
@@ -92,6 +93,9 @@ fn rebuild(path: &[u8], decoded: bool) -> Option<Cow<'_, [u8]>> {
     let mut ends_open = false;
     for (slash, segment) in segments(path) {
         let text = decode(segment);
+        if text.contains(&0) {
+            return None;
+        }
         ends_open = matches!(&*text, b"" | b"." | b"..");
         match &*text {
             b"" | b"." => {}
@@ -207,6 +211,8 @@ mod tests {
             ("/a%2F..%2Fb", Some("/b"), Some("/b")),
             ("/a/..", Some("/"), Some("/")),
             ("/..", None, None),
+            ("/a%00b", None, None),
+            ("/a%2500b", Some("/a%00b"), Some("/a%2500b")),
             ("/a/../../b", None, None),
             ("/100%", Some("/100%"), Some("/100%")),
             ("/%zz", Some("/%zz"), Some("/%zz")),
