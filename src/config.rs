@@ -45,7 +45,7 @@ pub use rules::{
     Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
     RouteTimeouts, Rules, Setting, Template, Trace, Variable,
 };
-pub use stream::{Stream, StreamTls};
+pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
     SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,

@@ -10,6 +10,7 @@ mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod greeting;
 mod grpc;
 pub mod headers;
 mod identity;

@@ -37,6 +37,7 @@ mod routing;
 mod rules;
 mod slow;
 mod start;
+mod starttls;
 mod stream;
 mod stream_programs;
 mod swap;
