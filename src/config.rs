@@ -47,8 +47,8 @@ pub use rules::{
 };
 pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{
-    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
-    SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
+    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, OcspFetch,
+    PolicyName, SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
 pub use upstream::{
     Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet,

@@ -11,6 +11,7 @@ mod predecessor;
 mod reload;
 mod services;
 mod spans;
+mod stapling;
 mod systemd;
 mod upgrade;
 mod upstreams;
@@ -52,6 +53,7 @@ use alerting::Alerting;
 use predecessor::Predecessor;
 pub use predecessor::Start;
 use services::Services;
+use stapling::Stapling;
 use upgrade::Program;
 
 /// How long the last lines of the log may take to be written.
@@ -160,6 +162,7 @@ struct Opening {
     sockets: listeners::Sockets,
     admin: Option<TcpListener>,
     policies: tls::Prepared,
+    stapling: Stapling,
 }
 
 /// The running world.
@@ -294,6 +297,7 @@ impl Server {
             sockets,
             admin,
             policies,
+            stapling: Stapling::prepare(&server),
         };
         Ok((server, opening))
     }

@@ -65,6 +65,32 @@ label! {
     }
 }
 
+label! {
+    /// How a question to an OCSP responder ended.
+    pub enum OcspOutcome {
+        /// With an answer to go by.
+        Answered = "answered",
+        /// With none, or with one that is not to be believed.
+        Failed = "failed",
+    }
+}
+
+/// Questions to OCSP responders. One owner only.
+#[derive(Debug)]
+pub struct OcspRequests(Set<OcspOutcome>);
+
+impl OcspRequests {
+    /// None so far.
+    pub fn new(registry: &Registry) -> Self {
+        Self(Set::new(registry, names::OCSP_REQUESTS, &[], "outcome"))
+    }
+
+    /// Counts one.
+    pub fn record(&self, outcome: OcspOutcome) {
+        self.0.inc(outcome);
+    }
+}
+
 /// Attempts to let a new process take over. One owner only.
 #[derive(Debug)]
 pub struct Upgrades(Set<UpgradeResult>);

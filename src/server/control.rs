@@ -102,6 +102,7 @@ async fn control(
         sockets,
         admin,
         policies,
+        stapling,
     } = opening;
     let admin = share(admin.into_iter().collect(), 1).into_iter().flatten();
     let admin = admin.map(TcpListener::from_std).next().transpose()?;
@@ -133,13 +134,15 @@ async fn control(
         server.keeper.subscribe(),
     ));
     maintenance::start(server);
+    tokio::spawn(stapling.run(Arc::clone(server)));
     let sending = spans::start(server);
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
-    if let Some(predecessor) = predecessor {
-        predecessor.serving();
+    match predecessor {
+        // It tells the service manager, who would not listen to us yet.
+        Some(predecessor) => predecessor.serving(),
+        None => systemd::ready(),
     }
-    systemd::ready();
     info!("ready");
     let lend = || {
         let copy = admin_socket.as_ref()?.try_clone().ok()?;
