@@ -292,8 +292,7 @@ async fn forward<C: Client>(
     };
     // Read before the request is edited: it is the client's word that counts.
     let site = account.site.map(|site| world.table().site(site));
-    let compression =
-        (site.and_then(|site| site.compression.as_deref())).map(|terms| (terms, Wish::of(head)));
+    let compression = (to.compression.as_deref()).map(|terms| (terms, Wish::of(head)));
     let upgrade = headers::to_upstream(head, hop(world, peer));
     identity::replace(&mut head.fields, peer, site);
     // What the client asked for is what the log and the response's rules know.

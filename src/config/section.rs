@@ -278,7 +278,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
          answered with 429.",
         "burst",
     );
-    let compression = super::compression::compression(t);
     let mut routes = t.each("route", "site.route", rules::route);
     let has_own = own.is_some();
     // Last, so that a fault of two is shown there.
@@ -327,7 +326,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
         rules,
         tls,
         rate,
-        compression,
     }
 }
 
