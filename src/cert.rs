@@ -20,6 +20,7 @@ pub mod last_good;
 pub mod ledger;
 pub mod load;
 pub mod names;
+pub mod ocsp;
 mod pem;
 pub mod presented;
 pub mod rank;
@@ -388,8 +389,6 @@ pub struct Facts {
     pub must_staple: bool,
     /// OCSP responder named by the certificate.
     pub ocsp_responder: Option<String>,
-    /// When its issuer revoked it, where a staple says that it did.
-    pub revoked: Option<Timestamp>,
     /// What was repaired, left out or ignored on the way, as sentences; empty when nothing was.
     pub notes: Vec<String>,
 }
@@ -401,6 +400,7 @@ pub struct Verified {
     key: Arc<CertifiedKey>,
     facts: Facts,
     tally: Tally,
+    status: ocsp::Slot,
 }
 
 impl Verified {
@@ -410,12 +410,25 @@ impl Verified {
             key,
             facts,
             tally: Tally::default(),
+            status: ocsp::Slot::default(),
         }
     }
 
-    /// What a handshake uses.
+    /// Chain and key, without a staple.
     pub const fn key(&self) -> &Arc<CertifiedKey> {
         &self.key
+    }
+
+    /// What a handshake uses at this moment: with a staple, where there is one that is current.
+    pub fn key_at(&self, now: Timestamp) -> Arc<CertifiedKey> {
+        self.status
+            .key_at(now)
+            .unwrap_or_else(|| Arc::clone(&self.key))
+    }
+
+    /// What its issuer says of it.
+    pub const fn status(&self) -> &ocsp::Slot {
+        &self.status
     }
 
     /// What is known of it.
@@ -571,9 +584,14 @@ pub struct ReportedCertificate {
     pub chain_complete: bool,
     /// Certificates sent, leaf included.
     pub chain_length: usize,
-    /// When its issuer revoked it, where a staple says that it did.
+    /// When its issuer revoked it, where it said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
+    /// It asks clients to refuse it without a staple (RFC 7633).
+    pub must_staple: bool,
+    /// The staple, where there is one, or why there is none where one is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staple: Option<ocsp::Report>,
 }
 
 /// Something that happened to a certificate. Log, metrics, ledger and alerts listen; nobody acts

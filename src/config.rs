@@ -31,6 +31,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod units;
 mod upstream;
 mod value;
@@ -44,10 +45,10 @@ pub use rules::{
     Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
     RouteTimeouts, Rules, Setting, Template, Trace, Variable, is_below,
 };
-pub use stream::{Stream, StreamTls};
+pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{
-    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, PolicyName,
-    SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
+    CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, OcspFetch,
+    PolicyName, SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
 };
 pub use upstream::{
     Capacity, Ejection, HashKey, Health, Protocol, ProxyProtocol, Retry, StatusSet,
@@ -89,6 +90,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// The program's own log and the access log.
     pub log: Log,
+    /// Where spans are sent, if anywhere.
+    pub traces: Option<Traces>,
     /// What is hardly meant, though it can be used. Its `Display` is what to show.
     pub warnings: Report,
 }
@@ -329,6 +332,19 @@ pub struct Upgrade {
     pub ready: Duration,
     /// How long the old one may go on with what is open.
     pub deadline: Duration,
+}
+
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// Where they are sent, as it is written.
+    pub endpoint: Arc<str>,
+    /// What the service is called in them.
+    pub service: Arc<str>,
+    /// What is shown to the collector.
+    pub token: Option<Secret>,
+    /// The field that this is shown in; `None`: `Authorization`, as a bearer token.
+    pub header: Option<Arc<str>>,
 }
 
 /// `[alerts]`

@@ -33,7 +33,8 @@ mod tls;
 mod upstream;
 
 pub use compression::{Coding, CompressionSeries};
-pub use control::{CertificateCounters, ReloadResult, Reloads, UpgradeResult, Upgrades};
+pub use control::{CertificateCounters, OcspOutcome, OcspRequests, SpanOutcome, Spans};
+pub use control::{ReloadResult, Reloads, UpgradeResult, Upgrades};
 pub use edge::{Edge, ErrorKind, Handshake, HandshakeFailure, Limit, Timeout, TlsVersion};
 pub use edge::{ListenerSeries, OpenConnection, Protocol};
 pub use handle::{Counter, Gauge, Histogram};

@@ -10,6 +10,7 @@ mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod greeting;
 mod grpc;
 pub mod headers;
 mod identity;
@@ -38,8 +39,9 @@ use crate::config::{Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
-use crate::metrics::{Limit, Timeout};
+use crate::metrics::{ErrorKind, Limit, Timeout};
 use crate::telemetry::access::{self, Record};
+use crate::telemetry::spans::{Outbox, Span};
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
 use crate::upstream::health::Moment;
@@ -73,6 +75,8 @@ pub struct World {
     pub limits: Limits,
     /// What each client may still ask for, where that is limited.
     pub client_rate: Option<Buckets>,
+    /// Where spans are put, if anywhere.
+    pub spans: Option<Outbox>,
     /// Clients whose word on those before them is believed.
     pub forwarded_from: Vec<ipnet::IpNet>,
     /// What rules were made with.
@@ -496,7 +500,8 @@ fn name(
 ) {
     if let Some(rules) = account.rules {
         let marks = account.marks.get_or_insert_default();
-        marks.name(rules, head, world.trusts(peer.client.ip()), local.random());
+        let (trusted, spans) = (world.trusts(peer.client.ip()), world.spans().is_some());
+        marks.name(rules, head, trusted, spans, local.random());
     }
 }
 
@@ -617,6 +622,32 @@ fn record(
         let series = world.site(site);
         series.record(head.method as usize, account.status, took);
         series.bytes(account.received, account.sent);
+    }
+    let span = (account.marks.as_deref()).and_then(Marks::span);
+    if let (Some(outbox), Some(span)) = (world.spans(), span) {
+        let (trace, id, parent) = span;
+        outbox.put(&Span {
+            trace,
+            id,
+            parent,
+            begin: access::now().saturating_sub(took),
+            took,
+            method: head.method_text(),
+            is_known: head.method != Method::Other,
+            scheme: peer.scheme,
+            path: head.path(),
+            host: head.authority(),
+            client: &account.client.to_canonical().to_string(),
+            protocol: head.version.label(),
+            user_agent: head.fields.get(Id::UserAgent),
+            status: account.status,
+            received: account.received,
+            sent: account.sent,
+            tls: peer.tls_version,
+            site: account.site.map(|site| &*world.table().site(site).label),
+            server: account.server.as_deref(),
+            error: failure.map(|failure| failure.kind().map_or("client_gone", ErrorKind::code)),
+        });
     }
     local.log(|access| {
         let error = failure.map(ToString::to_string);

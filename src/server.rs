@@ -10,6 +10,8 @@ mod maintenance;
 mod predecessor;
 mod reload;
 mod services;
+mod spans;
+mod stapling;
 mod systemd;
 mod upgrade;
 mod upstreams;
@@ -41,6 +43,7 @@ use crate::proxy::route::Table;
 use crate::proxy::rules::material::Material;
 use crate::state::StateDir;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::spans::{Inbox, Outbox};
 use crate::telemetry::{self, Telemetry};
 use crate::upstream::Upstreams;
 use crate::upstream::dns::Dns;
@@ -50,6 +53,7 @@ use alerting::Alerting;
 use predecessor::Predecessor;
 pub use predecessor::Start;
 use services::Services;
+use stapling::Stapling;
 use upgrade::Program;
 
 /// How long the last lines of the log may take to be written.
@@ -158,6 +162,7 @@ struct Opening {
     sockets: listeners::Sockets,
     admin: Option<TcpListener>,
     policies: tls::Prepared,
+    stapling: Stapling,
 }
 
 /// The running world.
@@ -184,6 +189,9 @@ struct Server {
     reloaded: Notify,
     telemetry: Arc<Telemetry>,
     access: AccessLog,
+    /// Where workers put spans of requests, and where they are taken from.
+    spans: Outbox,
+    inbox: Mutex<Option<Inbox>>,
     shared: Shared,
     workers: Mutex<Vec<Handle>>,
     /// The configuration in use. Held locked for the length of a reload, so that there is one at a
@@ -247,7 +255,10 @@ impl Server {
         let services = Services::default();
         let material = material(&config, &Material::default());
         let none = Upstreams::default();
-        let world = world(&config, &anchors, &clock, &services, &none, material);
+        let (outbox, inbox) = telemetry::spans::queue();
+        let world = world(
+            &config, &anchors, &clock, &services, &none, material, &outbox,
+        );
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -276,6 +287,8 @@ impl Server {
             reloaded: Notify::new(),
             telemetry,
             access,
+            spans: outbox,
+            inbox: Mutex::new(Some(inbox)),
             shared,
             workers: Mutex::new(workers),
             config: Mutex::new(config),
@@ -284,6 +297,7 @@ impl Server {
             sockets,
             admin,
             policies,
+            stapling: Stapling::prepare(&server),
         };
         Ok((server, opening))
     }
@@ -328,6 +342,7 @@ fn world(
     services: &Services,
     previous: &Upstreams,
     material: Material,
+    spans: &Outbox,
 ) -> World {
     let configured = services.expand(&config.upstreams);
     let upstreams = Upstreams::build(&configured, &config.timeouts, anchors, clock, previous);
@@ -339,6 +354,7 @@ fn world(
         limits: config.limits,
         client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
+        spans: config.traces.as_ref().map(|_| spans.clone()),
         material,
     }
 }

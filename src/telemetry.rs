@@ -5,13 +5,14 @@
 //! own writes it. A reader of standard error that hangs costs lines, which are counted, and never
 //! a request.
 //!
-//! The access log, in [`access`], has lanes of its own.
+//! The access log, in [`access`], has lanes of its own; spans of requests, in [`spans`], a queue.
 //!
 //! Nothing here knows of the rest of the program.
 
 pub mod access;
 mod lane;
 mod queue;
+pub mod spans;
 mod throttle;
 
 use std::env;

@@ -32,6 +32,8 @@ pub(super) fn reports() -> Vec<Report> {
             chain_complete: true,
             chain_length: 2,
             revoked: None,
+            must_staple: false,
+            staple: None,
         }),
         serving: true,
         origin: Origin::Disk,

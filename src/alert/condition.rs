@@ -39,6 +39,8 @@ pub enum Code {
     BrokenChain,
     /// The issuer says that the certificate is revoked.
     Revoked,
+    /// A certificate asks clients to refuse it without a staple, and there is none.
+    StapleMissing,
     /// What a client gets on the wire is not what should be served.
     ProbeFailed,
     /// Clients refuse the certificate since it was swapped.
@@ -69,7 +71,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for metrics and the runbook.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::RenewalOverdue,
         Self::Expiring,
         Self::Expired,
@@ -82,6 +84,7 @@ impl Code {
         Self::UntrustedChain,
         Self::BrokenChain,
         Self::Revoked,
+        Self::StapleMissing,
         Self::ProbeFailed,
         Self::ClientsRefuse,
         Self::ClockSuspect,
@@ -112,6 +115,7 @@ impl Code {
             Self::UntrustedChain => "untrusted_chain",
             Self::BrokenChain => "broken_chain",
             Self::Revoked => "revoked",
+            Self::StapleMissing => "staple_missing",
             Self::ProbeFailed => "probe_failed",
             Self::ClientsRefuse => "clients_refuse",
             Self::ClockSuspect => "clock_suspect",
@@ -143,6 +147,7 @@ impl Code {
             Self::UntrustedChain => "chain not trusted",
             Self::BrokenChain => "chain incomplete",
             Self::Revoked => "certificate REVOKED",
+            Self::StapleMissing => "required OCSP staple missing",
             Self::ProbeFailed => "probe failed",
             Self::ClientsRefuse => "clients refuse the certificate",
             Self::ClockSuspect => "clock not credible",
@@ -172,7 +177,8 @@ impl Code {
             | Self::RenewalDiffers
             | Self::UntrustedChain
             | Self::BrokenChain
-            | Self::Revoked => ("certificate", "certificates"),
+            | Self::Revoked
+            | Self::StapleMissing => ("certificate", "certificates"),
             Self::NamesUncovered => ("name", "names"),
             Self::UpstreamDown | Self::UpstreamExpiring => ("upstream server", "upstream servers"),
             Self::SinkFailing => ("sink", "sinks"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::condition::{Code, Condition};
 use super::memory::Memory;
 use super::{canary, next_step, words};
+use crate::cert::ocsp::{State, Via};
 use crate::cert::{
     Disk, DiskState, Fingerprint, Name, Reason, Report, ReportedCertificate, Validity,
 };
@@ -158,6 +159,7 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
         found.extend(subject.lifetime(world));
         found.extend(subject.chain());
         found.extend(subject.revoked());
+        found.extend(subject.staple());
     }
     let held = best.map(|(_, held)| held);
     found.extend(
@@ -308,21 +310,60 @@ impl Subject<'_> {
     /// What its issuer says of it.
     fn revoked(self) -> Option<Condition> {
         let at = self.held.revoked?;
+        let staple = self.held.staple.as_ref();
+        let asked = staple.is_some_and(|staple| staple.from == Some(Via::Responder));
         let names = names(self.held);
         let summary = format!(
-            "The certificate for {names} was revoked by its issuer {} on {}, so says the staple beside \
-             it: clients that look refuse it.",
+            "The certificate for {names} was revoked by its issuer {} on {}, so says {}: clients that \
+             look refuse it.",
             words::clean(&self.held.issuer),
-            words::moment(at)
+            words::moment(at),
+            if asked {
+                "its OCSP responder"
+            } else {
+                "the staple beside it"
+            }
         );
         let mut condition = self
             .condition(Code::Revoked, Severity::Critical, summary)
             .since(at);
         condition.deadline = None;
+        condition.next_step =
+            "Have a new certificate issued, with a new key if the old one may have leaked."
+                .to_owned();
+        if !asked {
+            let file = words::shell(&format!("{}.ocsp", self.source));
+            let look = format!(" Look: `openssl ocsp -respin {file} -text -noverify`.");
+            condition.next_step.push_str(&look);
+        }
+        Some(condition)
+    }
+
+    /// What clients that heed it refuse to do without (RFC 7633).
+    fn staple(self) -> Option<Condition> {
+        let staple = self
+            .held
+            .staple
+            .as_ref()
+            .filter(|_| self.held.must_staple)?;
+        if staple.status != State::None {
+            return None;
+        }
+        let why = staple.detail.as_ref().map_or_else(
+            || "the last one has expired".to_owned(),
+            |why| words::clean(why),
+        );
+        let summary = format!(
+            "The certificate for {} must be presented with an OCSP staple (RFC 7633), and there is \
+             none: {why}. Clients that heed this, such as Firefox, refuse it.",
+            names(self.held)
+        );
+        let mut condition = self.condition(Code::StapleMissing, Severity::Critical, summary);
+        condition.deadline = None;
         condition.next_step = format!(
-            "Have a new certificate issued, with a new key if the old one may have leaked. Look: \
-             `openssl ocsp -respin {} -text -noverify`.",
-            words::shell(&format!("{}.ocsp", self.source))
+            "See that staunch reaches the responder (`openssl x509 -noout -ocsp_uri -in {}`) and \
+             that `tls.ocsp` lets it ask; or have the certificate issued without must-staple.",
+            words::shell(self.source)
         );
         Some(condition)
     }

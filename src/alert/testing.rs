@@ -56,7 +56,6 @@ pub(crate) fn facts(not_before: Timestamp, not_after: Timestamp) -> Facts {
         path: std::path::Path::new("/a.pem").into(),
         chain_shortcoming: None,
         first_to_expire: "www.example.com".into(),
-        revoked: None,
         notes: Vec::new(),
     }
 }
@@ -87,6 +86,8 @@ pub(crate) fn report(
             chain_complete: true,
             chain_length: 2,
             revoked: None,
+            must_staple: false,
+            staple: None,
         }),
         serving: true,
         origin: Origin::Disk,

@@ -313,7 +313,9 @@ impl Inventory {
             trusted: facts.trusted,
             chain_complete: facts.chain_complete,
             chain_length: facts.chain_length,
-            revoked: facts.revoked,
+            revoked: certificate.status().revoked(),
+            must_staple: facts.must_staple,
+            staple: certificate.status().report(now),
         }
     }
 

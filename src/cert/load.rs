@@ -30,7 +30,7 @@ pub use io::rejection_for_io;
 
 use super::chain::Chain;
 use super::x509::{self, Certificate, KeyKind, printable};
-use super::{Facts, Reason, Rejection, Verified, names, staple};
+use super::{Facts, Reason, Rejection, Verified, names, ocsp};
 use crate::clock::Timestamp;
 
 /// Bytes of one file at most. Whoever reads it stops here and reports
@@ -82,21 +82,6 @@ pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Re
     let mut notes = others.notes;
     notes.extend(chain.notes);
     notes.extend(details.notes);
-    let ocsp = match &input.ocsp {
-        Some(file) => match staple::check(&file.bytes, &details.serial_bytes, now) {
-            Ok(()) => Some(file.bytes.clone()),
-            Err(why) => {
-                notes.push(format!(
-                    "the staple {} is ignored: {why}",
-                    file.path.display()
-                ));
-                None
-            }
-        },
-        None => None,
-    };
-    let staple = input.ocsp.as_ref().filter(|_| ocsp.is_none());
-    let revoked = staple.and_then(|it| staple::revoked(&it.bytes, &details.serial_bytes));
     let facts = Facts {
         path: Arc::from(input.chain.path.as_path()),
         names: details.names.into(),
@@ -115,19 +100,24 @@ pub fn load(input: &Input, roots: &Roots, now: Timestamp) -> Result<Verified, Re
         weaknesses: chain.weaknesses,
         must_staple: details.must_staple,
         ocsp_responder: details.ocsp_responder,
-        revoked,
         notes,
     };
-    let mut certified = CertifiedKey::new(chain.sent, key);
-    certified.ocsp = ocsp;
-    Ok(Verified::new(Arc::new(certified), facts))
+    let certified = CertifiedKey::new(chain.sent, key);
+    let mut verified = Verified::new(Arc::new(certified), facts);
+    if let Some(file) = &input.ocsp
+        && let Err(why) = ocsp::attach_file(&verified, roots, &file.bytes, now)
+    {
+        let path = file.path.display();
+        let note = format!("the staple {path} is ignored: {why}");
+        verified.facts.notes.push(note);
+    }
+    Ok(verified)
 }
 
 /// What only the leaf is asked for.
 struct Details {
     names: Vec<super::Name>,
     serial: String,
-    serial_bytes: Vec<u8>,
     must_staple: bool,
     ocsp_responder: Option<String>,
     notes: Vec<String>,
@@ -147,7 +137,6 @@ impl Details {
         Ok(Self {
             names,
             serial: x509::hexadecimal(x509.raw_serial()),
-            serial_bytes: x509.raw_serial().to_vec(),
             must_staple: must_staple(&x509),
             ocsp_responder: ocsp_responder(&x509),
             notes,

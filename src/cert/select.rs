@@ -133,7 +133,7 @@ impl Resolver {
             name: name.map(Into::into),
             certificate: Arc::clone(&best.certificate),
         }));
-        Some(Arc::clone(best.certificate.key()))
+        Some(best.certificate.key_at(now))
     }
 
     /// Says that nothing is held, once in a while: a client sees only an alert, and an operator

@@ -91,26 +91,48 @@ impl Certificate {
 
     /// Whether its signature was made with the key of this SubjectPublicKeyInfo.
     pub(super) fn signed_by(&self, spki: &[u8]) -> Issued {
-        let Some((signed, key)) = Signed::read(&self.der).zip(Key::read(spki)) else {
-            return Issued::No;
-        };
-        let mut tried = false;
-        for algorithm in webpki::ALL_VERIFICATION_ALGS {
-            if algorithm.signature_alg_id().as_ref() != signed.algorithm
-                || algorithm.public_key_alg_id().as_ref() != key.algorithm
-            {
-                continue;
-            }
-            tried = true;
-            if algorithm
-                .verify_signature(key.bits, signed.message, signed.signature)
-                .is_ok()
-            {
-                return Issued::Yes;
-            }
-        }
-        if tried { Issued::No } else { Issued::Perhaps }
+        signed_by(&self.der, spki)
     }
+}
+
+/// Whether the signature of something that is made of a message, an algorithm and a signature, as
+/// certificates and answers about them are, was made with the key of this SubjectPublicKeyInfo.
+pub(super) fn signed_by(der: &[u8], spki: &[u8]) -> Issued {
+    let Some((signed, key)) = Signed::read(der).zip(Key::read(spki)) else {
+        return Issued::No;
+    };
+    let mut tried = false;
+    for algorithm in webpki::ALL_VERIFICATION_ALGS {
+        if algorithm.signature_alg_id().as_ref() != signed.algorithm
+            || algorithm.public_key_alg_id().as_ref() != key.algorithm
+        {
+            continue;
+        }
+        tried = true;
+        if algorithm
+            .verify_signature(key.bits, signed.message, signed.signature)
+            .is_ok()
+        {
+            return Issued::Yes;
+        }
+    }
+    if tried { Issued::No } else { Issued::Perhaps }
+}
+
+/// A certificate's serial number, as it is in DER.
+pub(super) fn serial_of(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, x509) = X509Certificate::from_der(der).ok()?;
+    Some(x509.raw_serial().to_vec())
+}
+
+/// The key itself in a SubjectPublicKeyInfo.
+pub(super) fn key_bits(spki: &[u8]) -> Option<&[u8]> {
+    Key::read(spki).map(|key| key.bits)
+}
+
+/// What is in a value, without its head.
+pub(super) fn content_of(der: &[u8]) -> Option<&[u8]> {
+    Any::from_der(der).ok().map(|(_, any)| any.data)
 }
 
 /// Whether two SubjectPublicKeyInfos hold the same key, however its algorithm is written: RSA's

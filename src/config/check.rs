@@ -16,7 +16,8 @@ use super::stream::{RawStream, Stream};
 use super::tls::{self, RawSiteTls};
 use super::value::Target;
 use super::{
-    Action, Config, Listen, Matcher, Rate, Rewrite, Route, Rules, Server, Site, SiteName, Upstream,
+    Action, Config, Listen, Matcher, Rate, Rewrite, Route, Rules, Server, Setting, Site, SiteName,
+    Trace, Upstream,
 };
 
 /// One `[[site]]`, as it was read.
@@ -87,7 +88,11 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
-    let defaults = file.defaults;
+    let mut defaults = file.defaults;
+    if file.traces.is_some() {
+        // Whoever has somewhere to send them wants traces.
+        let _ = defaults.trace.get_or_insert(Setting::On(Trace::Continue));
+    }
     let (passed, terminated): (Vec<_>, Vec<_>) =
         (file.sites.into_iter()).partition(|site| site.passthrough.is_some());
     let sites = terminated
@@ -130,6 +135,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         upgrade: file.upgrade,
         alerts: file.alerts,
         log: file.log,
+        traces: file.traces,
         warnings: Report::default(),
     }
 }

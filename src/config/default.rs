@@ -157,3 +157,6 @@ pub(super) const LOG_LEVEL: &str = "info";
 
 /// Of requests, where they are logged: all.
 pub(super) const LOG_SAMPLE: f64 = 1.0;
+
+/// What spans say whose they are.
+pub(super) const TRACES_SERVICE: &str = "staunch";

@@ -17,7 +17,7 @@ use super::upstream::upstream;
 use super::value::{Address, LogLevel, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
-    Rules, Timeouts, Upgrade, Workers,
+    Rules, Timeouts, Traces, Upgrade, Workers,
 };
 
 /// The shortest and longest time that a deadline can be set to: none is off by being zero, and
@@ -73,6 +73,7 @@ pub(super) struct File {
     pub(super) upgrade: Upgrade,
     pub(super) alerts: Alerts,
     pub(super) log: Log,
+    pub(super) traces: Option<Traces>,
 }
 
 /// `[listen]`, with the place of each address.
@@ -114,6 +115,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         upgrade: t.section("upgrade", "upgrade", upgrade),
         alerts: t.section("alerts", "alerts", alerts),
         log: t.section("log", "log", log),
+        traces: t.section("traces", "traces", super::traces::traces),
     }
 }
 

@@ -216,7 +216,7 @@ fn token(t: &mut Table<'_>) -> Option<Secret> {
 }
 
 /// A secret named by file or by environment variable, not both.
-fn secret(
+pub(super) fn secret(
     t: &mut Table<'_>,
     what: &str,
     file_key: &'static str,

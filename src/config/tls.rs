@@ -28,6 +28,8 @@ pub struct Tls {
     pub ticket_keys: Vec<PathBuf>,
     /// Whether the JA4 fingerprint of each client is taken.
     pub ja4: bool,
+    /// Of which certificates staples are fetched.
+    pub ocsp: OcspFetch,
     /// Listeners with settings of their own.
     pub listeners: Vec<(SocketAddr, TlsChoice)>,
 }
@@ -40,6 +42,7 @@ impl Default for Tls {
             tickets: true,
             ticket_keys: Vec::new(),
             ja4: false,
+            ocsp: OcspFetch::default(),
             listeners: Vec::new(),
         }
     }
@@ -53,6 +56,19 @@ impl Tls {
             None => self.choice.clone(),
         }
     }
+}
+
+/// Whose responders are asked for staples (RFC 6960).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OcspFetch {
+    /// Nobody's.
+    Off,
+    /// Those of certificates that this system trusts: what they name as their responder was
+    /// written by an authority that is believed.
+    #[default]
+    Trusted,
+    /// Any that a certificate names.
+    All,
 }
 
 /// What a site says of TLS: nothing, mostly.

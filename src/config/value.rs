@@ -18,7 +18,7 @@ use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
     AccessLogTarget, Balance, HashKey, LogFormat, Protocol, ProxyProtocol, Server, Severity,
-    SiteName, StatusSet, WebhookFormat,
+    SiteName, StartTls, StatusSet, WebhookFormat,
 };
 
 /// What can be read from a value.
@@ -258,6 +258,8 @@ pub(super) struct MailAddress(pub(super) Arc<str>);
 pub(super) struct Variable(pub(super) Arc<str>);
 /// A name to ask for in TLS.
 pub(super) struct TlsName(pub(super) Arc<str>);
+/// The name of a field.
+pub(super) struct FieldName(pub(super) Arc<str>);
 /// The name of a cookie.
 pub(super) struct CookieName(pub(super) Arc<str>);
 /// Filter directives of the log.
@@ -308,6 +310,8 @@ text! {
     MediaRange, "a media type such as \"text/html\" or \"text/*\"",
         "an array of media types such as [\"text/html\", \"application/json\"]",
         |t, _| compression::media_range(t);
+    FieldName, "the name of a field such as \"X-Api-Key\"", "an array of names",
+        |t, _| upstream::token(t).map(FieldName);
     CookieName, "the name of a cookie, in quotes", "an array of names",
         |t, _| upstream::token(t).map(CookieName);
     HashKey, "\"client\", \"path\", \"header:NAME\" or \"cookie:NAME\"", "an array of hash keys",
@@ -389,6 +393,12 @@ words! {
         "least-requests" => Balance::LeastRequests,
         "random" => Balance::Random,
         "hash" => Balance::Hash,
+    };
+    StartTls, "\"postgresql\", \"smtp\", \"imap\" or \"pop3\"", {
+        "postgresql" => StartTls::PostgreSql,
+        "smtp" => StartTls::Smtp,
+        "imap" => StartTls::Imap,
+        "pop3" => StartTls::Pop3,
     };
     Protocol, "\"http1\", \"http2\" or \"auto\"", {
         "http1" => Protocol::Http1,

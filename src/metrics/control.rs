@@ -65,6 +65,32 @@ label! {
     }
 }
 
+label! {
+    /// How a question to an OCSP responder ended.
+    pub enum OcspOutcome {
+        /// With an answer to go by.
+        Answered = "answered",
+        /// With none, or with one that is not to be believed.
+        Failed = "failed",
+    }
+}
+
+/// Questions to OCSP responders. One owner only.
+#[derive(Debug)]
+pub struct OcspRequests(Set<OcspOutcome>);
+
+impl OcspRequests {
+    /// None so far.
+    pub fn new(registry: &Registry) -> Self {
+        Self(Set::new(registry, names::OCSP_REQUESTS, &[], "outcome"))
+    }
+
+    /// Counts one.
+    pub fn record(&self, outcome: OcspOutcome) {
+        self.0.inc(outcome);
+    }
+}
+
 /// Attempts to let a new process take over. One owner only.
 #[derive(Debug)]
 pub struct Upgrades(Set<UpgradeResult>);
@@ -78,6 +104,34 @@ impl Upgrades {
     /// Counts one.
     pub fn record(&self, result: UpgradeResult) {
         self.0.inc(result);
+    }
+}
+
+label! {
+    /// What became of a span.
+    pub enum SpanOutcome {
+        /// The collector has it.
+        Sent = "sent",
+        /// There was no room, since the collector was slow or away.
+        Dropped = "dropped",
+        /// The collector did not want it.
+        Rejected = "rejected",
+    }
+}
+
+/// Spans of requests. One owner only.
+#[derive(Debug)]
+pub struct Spans(Set<SpanOutcome>);
+
+impl Spans {
+    /// None so far.
+    pub fn new(registry: &Registry) -> Self {
+        Self(Set::new(registry, names::SPANS, &[], "outcome"))
+    }
+
+    /// Counts some.
+    pub fn add(&self, outcome: SpanOutcome, count: u64) {
+        self.0.add(outcome, count);
     }
 }
 

@@ -72,4 +72,9 @@ impl<L: Label> Set<L> {
     pub(super) fn inc(&self, value: L) {
         self.counters[value.index()].inc();
     }
+
+    /// Counts `n`.
+    pub(super) fn add(&self, value: L, n: u64) {
+        self.counters[value.index()].add(n);
+    }
 }

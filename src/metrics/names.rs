@@ -291,6 +291,21 @@ pub const UPGRADES: Metric = metric(
     "staunch_upgrades_total",
     "Attempts to let a new process take over, by outcome",
 );
+/// Labels: outcome.
+pub const OCSP_REQUESTS: Metric = metric(
+    "staunch_ocsp_requests_total",
+    "Questions to OCSP responders, by outcome",
+);
+/// Labels: status.
+pub const OCSP_STAPLES: Metric = metric(
+    "staunch_ocsp_staples",
+    "Certificates for which there is an OCSP staple or is to be one, by what it says",
+);
+/// Labels: outcome.
+pub const SPANS: Metric = metric(
+    "staunch_spans_total",
+    "Spans of requests for the collector of traces, by what became of them",
+);
 /// Labels: kind, file.
 pub const TLS_FILE_STALE: Metric = metric(
     "staunch_tls_file_stale",

@@ -20,6 +20,7 @@ use crate::config::{self, Limits, Timeouts};
 use crate::drain::Draining;
 use crate::metrics::{Edge, Registry, RequestSeries, StreamSeries, UpstreamSeries};
 use crate::telemetry::access::{AccessLog, Writer};
+use crate::telemetry::spans::Outbox;
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
 use crate::wire::Deadline;
@@ -241,6 +242,11 @@ impl Snapshot {
     /// What each client may still ask for, where that is limited.
     pub fn client_rate(&self) -> Option<&Buckets> {
         self.world.client_rate.as_ref()
+    }
+
+    /// Where spans are put, if anywhere.
+    pub fn spans(&self) -> Option<&Outbox> {
+        self.world.spans.as_ref()
     }
 
     /// Whether this client is believed what it says of those before it.

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::predecessor::Predecessor;
 use super::upgrade::{self, Successor};
-use super::{Error, Opening, Server, alerting, maintenance, systemd, tell_all, upstreams};
+use super::{Error, Opening, Server, alerting, maintenance, spans, systemd, tell_all, upstreams};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome, Reply, Route};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -102,6 +102,7 @@ async fn control(
         sockets,
         admin,
         policies,
+        stapling,
     } = opening;
     let admin = share(admin.into_iter().collect(), 1).into_iter().flatten();
     let admin = admin.map(TcpListener::from_std).next().transpose()?;
@@ -133,12 +134,15 @@ async fn control(
         server.keeper.subscribe(),
     ));
     maintenance::start(server);
+    tokio::spawn(stapling.run(Arc::clone(server)));
+    let sending = spans::start(server);
     let mut alerting = Some(alerting::start(server, server.state.clone()));
     readiness.send_replace(Readiness::Ready);
-    if let Some(predecessor) = predecessor {
-        predecessor.serving();
+    match predecessor {
+        // It tells the service manager, who would not listen to us yet.
+        Some(predecessor) => predecessor.serving(),
+        None => systemd::ready(),
     }
-    systemd::ready();
     info!("ready");
     let lend = || {
         let copy = admin_socket.as_ref()?.try_clone().ok()?;
@@ -198,6 +202,9 @@ async fn control(
         }
     }
     refused.abort();
+    if let Some(sending) = sending {
+        sending.end().await;
+    }
     if let Some(admin) = admin {
         let _ = admin.await;
     }

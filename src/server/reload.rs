@@ -124,6 +124,7 @@ impl Server {
             &self.services,
             &previous.upstreams,
             material,
+            &self.spans,
         );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();

@@ -175,6 +175,7 @@ impl Server {
             &self.services,
             &previous.upstreams,
             previous.material.clone(),
+            &self.spans,
         );
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();

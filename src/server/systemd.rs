@@ -19,7 +19,11 @@ pub fn reloading() {
 /// Another process is the service from now on. Only the main process may say so
 /// (`NotifyAccess=main`), so that it is the old one that does.
 pub fn main_process(id: u32) {
-    tell(&[NotifyState::MainPid(id)]);
+    tell(&[
+        NotifyState::MainPid(id),
+        NotifyState::Ready,
+        NotifyState::Status("serving"),
+    ]);
 }
 
 /// The end has begun.

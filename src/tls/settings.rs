@@ -53,6 +53,12 @@ pub(super) fn server(
     };
     // Nothing is stored here: a session is in its ticket, or nowhere.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Certificates are not compressed (RFC 8879), nor such accepted, whatever the library is built
+    // with. It would do so on the worker, at each handshake whose certificate is not among the last
+    // four: 2.6 ms for Brotli as the library uses it, the work of a dozen handshakes; and those four
+    // are behind a lock. What is won is a kilobyte or two of a first flight with room for fourteen.
+    config.cert_compressors = Vec::new();
+    config.cert_decompressors = Vec::new();
     // One ticket is enough for clients that keep their connection, and each costs a record.
     config.send_tls13_tickets = usize::from(ticketer.is_some());
     if let Some(ticketer) = ticketer {
@@ -131,7 +137,15 @@ pub(super) fn unix_time(clock: &Clock) -> UnixTime {
 
 #[cfg(test)]
 mod tests {
+    use rustls::compress::default_cert_compressors;
+
     use super::*;
+
+    /// A dependency that turns this on turns it on for all: that is to be noticed.
+    #[test]
+    fn certificates_are_compressed_nowhere() {
+        assert!(default_cert_compressors().is_empty());
+    }
 
     /// What is configured is what the library has under that name.
     #[test]

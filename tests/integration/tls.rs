@@ -1,6 +1,6 @@
 //! The handshake: versions, protocols, keys, names, sessions.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ProtocolVersion, SignatureScheme};
@@ -152,6 +152,25 @@ fn a_client_that_names_an_unknown_host_completes_its_handshake() {
     let mut client = proxy.tls("unknown.test").connect();
     assert_eq!(client.leaf(), leaf.fingerprint);
     client.get("unknown.test", "/").expect(421);
+}
+
+/// A client that was talked out of TLS 1.3 can tell (RFC 8446, section 4.1.3).
+#[test]
+fn who_is_talked_down_to_an_older_version_is_told() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    let greeting = |versions: &str| {
+        let ran = run(Command::new(require("openssl"))
+            .args(["s_client", "-msg", versions, "-servername", HOST])
+            .args(["-connect", &proxy.https().to_string()])
+            .stdin(Stdio::null()));
+        let (_, hello) = ran.stdout.split_once("ServerHello\n").unwrap();
+        let (hello, _) = hello.split_once("<<<").unwrap();
+        hello.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let marker = "44 4f 57 4e 47 52 44 01";
+    assert!(greeting("-tls1_2").contains(marker));
+    assert!(!greeting("-tls1_3").contains(marker));
 }
 
 #[test]

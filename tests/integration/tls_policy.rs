@@ -20,7 +20,7 @@ use crate::support::{HOST, Leaf, Origin, Ran, Site, Staunch, TestCa, require, un
 const OTHER: &str = "other.test";
 
 /// One connection of `openssl s_client`.
-struct Client {
+pub struct Client {
     command: Command,
     input: String,
 }
@@ -39,11 +39,11 @@ impl Open {
 }
 
 /// Both versions, as `s_client` has them.
-const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
+pub const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
 impl Client {
     /// To this proxy, asking for this name, and for `/` there.
-    fn to(proxy: &Staunch, name: &str) -> Self {
+    pub fn to(proxy: &Staunch, name: &str) -> Self {
         let mut command = Command::new(require("openssl"));
         command
             .args([
@@ -59,28 +59,28 @@ impl Client {
         }
     }
 
-    fn with(mut self, arguments: &[&str]) -> Self {
+    pub fn with(mut self, arguments: &[&str]) -> Self {
         self.command.args(arguments);
         self
     }
 
-    fn file(mut self, option: &str, path: &Path) -> Self {
+    pub fn file(mut self, option: &str, path: &Path) -> Self {
         self.command.arg(option).arg(path);
         self
     }
 
     /// Showing this certificate.
-    fn showing(self, client: &ClientCert) -> Self {
+    pub fn showing(self, client: &ClientCert) -> Self {
         self.file("-cert", &client.cert).file("-key", &client.key)
     }
 
     /// Asking for another host, or with further fields.
-    fn asking(mut self, host: &str, fields: &str) -> Self {
+    pub fn asking(mut self, host: &str, fields: &str) -> Self {
         self.input = request(host, fields);
         self
     }
 
-    fn run(mut self) -> Ran {
+    pub fn run(mut self) -> Ran {
         let mut child = self
             .command
             .stdin(Stdio::piped())
@@ -132,7 +132,7 @@ fn request(host: &str, fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n")
 }
 
-fn status(ran: &Ran) -> u16 {
+pub fn status(ran: &Ran) -> u16 {
     let line = ran
         .stdout
         .lines()
@@ -140,20 +140,20 @@ fn status(ran: &Ran) -> u16 {
     line.map_or(0, |line| line[9..12].parse().unwrap())
 }
 
-fn resumed(ran: &Ran) -> bool {
+pub fn resumed(ran: &Ran) -> bool {
     ran.stdout.contains("\nReused, TLSv1.")
 }
 
 /// An authority for clients.
-struct ClientCa {
+pub struct ClientCa {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub pem: String,
 }
 
 /// A client's certificate and key, on disk.
-struct ClientCert {
-    cert: PathBuf,
-    key: PathBuf,
+pub struct ClientCert {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 fn in_days(days: i64) -> OffsetDateTime {
@@ -161,7 +161,7 @@ fn in_days(days: i64) -> OffsetDateTime {
 }
 
 impl ClientCa {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -174,7 +174,7 @@ impl ClientCa {
         }
     }
 
-    fn issue(&self, folder: &Path, name: &str, serial: u64) -> ClientCert {
+    pub fn issue(&self, folder: &Path, name: &str, serial: u64) -> ClientCert {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -228,7 +228,7 @@ fn two_sites(origin: &Origin, lines: &str) -> crate::support::Builder {
 }
 
 /// `[site.client_certificates]`
-fn client_auth(mode: &str, ca: &Path, more: &str) -> String {
+pub fn client_auth(mode: &str, ca: &Path, more: &str) -> String {
     format!("[site.client_certificates]\nmode = {mode:?}\nca = {ca:?}\n{more}\n")
 }
 

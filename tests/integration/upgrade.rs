@@ -18,14 +18,14 @@ use crate::support::{
 };
 
 /// A staunch whose program can be replaced; what takes over from it ends with it.
-struct Line {
-    staunch: Staunch,
+pub struct Line {
+    pub staunch: Staunch,
     program: PathBuf,
     group: Pid,
 }
 
 impl Line {
-    fn start(builder: Builder) -> Self {
+    pub fn start(builder: Builder) -> Self {
         Self::start_by(builder, |program| Command::new(program))
     }
 
@@ -85,7 +85,7 @@ impl Line {
 
     /// `POST /api/upgrade`, which must succeed: the process that serves now.
     #[track_caller]
-    fn upgraded(&self) -> u64 {
+    pub fn upgraded(&self) -> u64 {
         let mut admin = Connection::plain(self.staunch.admin()).unwrap();
         let answer = admin.post("localhost", "/api/upgrade", b"");
         let process = answer.expect(200).json()["process"].as_u64();

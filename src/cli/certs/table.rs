@@ -35,6 +35,15 @@ struct Certificate {
     not_before: Timestamp,
     not_after: Timestamp,
     stage: Stage,
+    #[serde(default)]
+    staple: Option<Staple>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Staple {
+    status: String,
+    next_update: Option<Timestamp>,
+    detail: Option<String>,
 }
 
 /// How to write.
@@ -110,6 +119,27 @@ pub(super) fn history(entries: &[Entry], style: Style) -> String {
     text
 }
 
+impl Staple {
+    fn said(&self) -> String {
+        let mut said = format!("OCSP staple: {}", printable(&self.status));
+        if let Some(at) = self.next_update {
+            put(&mut said, format_args!(", until {at}"));
+        }
+        if let Some(detail) = &self.detail {
+            put(&mut said, format_args!("; {}", printable(detail)));
+        }
+        said
+    }
+
+    fn colour(&self) -> Colour {
+        match (self.status.as_str(), &self.detail) {
+            ("good", None) => Colour::Faint,
+            ("good", Some(_)) => Colour::Yellow,
+            _ => Colour::Red,
+        }
+    }
+}
+
 impl Row {
     /// Smaller is more urgent: nothing held, then by expiry.
     fn urgency(&self) -> (bool, Option<Timestamp>, &[String]) {
@@ -178,8 +208,13 @@ impl Row {
         }
     }
 
-    /// What is wrong with what is on disk, below the line.
+    /// What there is to staple, and what is wrong with what is on disk, below the line.
     fn explain(&self, text: &mut String, style: Style) {
+        let staple = self.certificate.as_ref().and_then(|it| it.staple.as_ref());
+        if let Some(staple) = staple {
+            let said = paint(&staple.said(), staple.colour(), style);
+            put(text, format_args!("    {said}\n"));
+        }
         let Some(detail) = &self.disk.detail else {
             return;
         };

@@ -152,7 +152,10 @@ impl Asked {
     /// What is asked for next; `None` where that cannot be known, or is somewhere else.
     fn follow(&self, location: &Template, from: &Matcher) -> Option<Self> {
         let url = self.url(location, from);
-        let (host, rest) = match url.strip_prefix("https://").or(url.strip_prefix("http://")) {
+        let (host, rest) = match url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"))
+        {
             None => (self.host.as_str(), url.as_str()),
             Some(url) => {
                 let end = url.find(['/', '?', '#']).unwrap_or(url.len());

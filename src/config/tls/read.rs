@@ -7,7 +7,8 @@ use super::super::diagnostic::{Diagnostic, Span};
 use super::super::read::{At, Context, Table};
 use super::words::{ExpiredCrl, Files};
 use super::{
-    ClientCertificates, ClientHeader, ClientMode, PolicyName, SiteTls, Tls, TlsChoice, TlsVersion,
+    ClientCertificates, ClientHeader, ClientMode, OcspFetch, PolicyName, SiteTls, Tls, TlsChoice,
+    TlsVersion,
 };
 
 /// `[tls]`, as it was read.
@@ -133,6 +134,13 @@ pub(in crate::config) fn tls(t: &mut Table<'_>) -> RawTls {
         "Whether the JA4 fingerprint of each client's greeting is taken, which tells kinds of \
          clients apart, for the access log and as `{ja4}`.",
     );
+    let ocsp = t.or(
+        "ocsp",
+        OcspFetch::default(),
+        "Of which certificates that name a responder an OCSP staple is fetched from it, kept in \
+         `state_dir` and refreshed: of those that this system trusts, of all, or of none. One in a \
+         file is used first.",
+    );
     let listeners = t.each("listener", "tls.listener", |t, _| listener(t));
     RawTls {
         value: Tls {
@@ -140,6 +148,7 @@ pub(in crate::config) fn tls(t: &mut Table<'_>) -> RawTls {
             tickets,
             ticket_keys: keys.map(|keys| keys.value.0).unwrap_or_default(),
             ja4,
+            ocsp,
             listeners: (listeners.iter())
                 .map(|listener| (listener.address.value, listener.choice.clone()))
                 .collect(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::super::diagnostic::{Complaint, quoted};
 use super::super::read::{FromToml, Show, Value};
 use super::super::value::ListForm;
-use super::{CipherSuite, ClientHeader, ClientMode, Group, PolicyName, TlsVersion};
+use super::{CipherSuite, ClientHeader, ClientMode, Group, OcspFetch, PolicyName, TlsVersion};
 use toml::de::DeValue;
 
 /// Reads a name by a function that says what is wrong with it.
@@ -49,11 +49,26 @@ named! {
             ("refuse", ExpiredCrl::Refuse),
             ("accept", ExpiredCrl::Accept),
         ]);
+    OcspFetch, "\"trusted\", \"all\" or \"off\"", "an array of words",
+        |text, value| word(text, value, &OCSP);
     ClientHeader, "\"client-cert\", \"client-cert-chain\", \"subject\", \"san\", \
         \"fingerprint\" or \"pem\"",
         "an array of \"client-cert\", \"client-cert-chain\", \"subject\", \"san\", \
          \"fingerprint\" and \"pem\"",
         |text, value| word(text, value, &HEADERS);
+}
+
+const OCSP: [(&str, OcspFetch); 3] = [
+    ("trusted", OcspFetch::Trusted),
+    ("all", OcspFetch::All),
+    ("off", OcspFetch::Off),
+];
+
+impl Show for OcspFetch {
+    fn show(&self) -> String {
+        let word = OCSP.iter().find(|(_, it)| it == self);
+        format!("\"{}\"", word.map_or("", |(word, _)| word))
+    }
 }
 
 const HEADERS: [(&str, ClientHeader); 6] = [

@@ -20,15 +20,17 @@ pub struct Marks {
     /// The named groups of the route's expression, percent-encoded.
     pub(super) groups: Vec<Vec<u8>>,
     request_id: Option<SmallVec<[u8; 32]>>,
-    trace: Option<TraceParent>,
+    trace: Option<Place>,
 }
 
 /// Where a request is in a trace (W3C Trace Context, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TraceParent {
+struct Place {
     trace: [u8; 32],
-    /// What is to be said; `None` where the client has said it.
-    begun: Option<[u8; 55]>,
+    /// The client's span, where it is in that trace.
+    parent: Option<[u8; 16]>,
+    /// What is to be said; `None` where what the client has said remains true.
+    told: Option<[u8; 55]>,
 }
 
 impl Marks {
@@ -48,8 +50,16 @@ impl Marks {
         }
     }
 
-    /// Names the request. `trusted`: what its client says of it is believed.
-    pub fn name(&mut self, rules: &Rules, head: &RequestHead, trusted: bool, random: &Random) {
+    /// Names the request. `trusted`: what its client says of it is believed. `spans`: it is a span of
+    /// its trace, of which somebody will be told.
+    pub fn name(
+        &mut self,
+        rules: &Rules,
+        head: &RequestHead,
+        trusted: bool,
+        spans: bool,
+        random: &Random,
+    ) {
         if let Some(name) = &rules.request_id {
             let theirs = trusted
                 .then(|| id_of(&head.fields, name.as_bytes()))
@@ -63,8 +73,8 @@ impl Marks {
                 Trace::Restart => None,
             };
             self.trace = Some(match theirs {
-                Some(trace) => TraceParent { trace, begun: None },
-                None => TraceParent::begin(rules.trace_sample, random),
+                Some(parent) => Place::within(parent, spans, random),
+                None => Place::begin(rules.trace_sample, random),
             });
         }
     }
@@ -85,28 +95,65 @@ impl Marks {
             fields.remove_named(name.as_bytes());
             fields.push(name.as_bytes(), id);
         }
-        if let Some(begun) = self.trace.and_then(|trace| trace.begun) {
-            // Section 3.3.1: what is said of another trace is of no use.
-            fields.remove_named(b"tracestate");
+        let Some(Place { parent, told, .. }) = &self.trace else {
+            return;
+        };
+        if let Some(told) = told {
             fields.remove_named(b"traceparent");
-            fields.push(b"traceparent", &begun);
+            fields.push(b"traceparent", told);
+            if parent.is_none() {
+                // Section 3.3.1: what is said of another trace is of no use.
+                fields.remove_named(b"tracestate");
+            }
         }
+    }
+
+    /// The span that the request is, where it is one that somebody wants to know of: trace, span and
+    /// parent.
+    pub fn span(&self) -> Option<(&[u8], &[u8], &[u8])> {
+        let place = self.trace.as_ref()?;
+        let told = place.told.as_ref()?;
+        let parent = place.parent.as_ref().map_or(&b""[..], |parent| parent);
+        is_sampled(told).then_some((&place.trace, &told[36..52], parent))
     }
 }
 
-impl TraceParent {
+/// Section 3.2.2.5: whether the least bit of the flags is set.
+fn is_sampled(traceparent: &[u8; 55]) -> bool {
+    matches!(
+        traceparent[54],
+        b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f'
+    )
+}
+
+impl Place {
     /// A trace that begins here.
     fn begin(sample: u32, random: &Random) -> Self {
         let trace = hexadecimal::<32>(random);
-        let parent = hexadecimal::<16>(random);
         let sampled = random.next() % 1_000_000 < u64::from(sample);
-        let mut begun = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        begun[3..35].copy_from_slice(&trace);
-        begun[36..52].copy_from_slice(&parent);
-        begun[54] = if sampled { b'1' } else { b'0' };
+        let mut told = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        told[3..35].copy_from_slice(&trace);
+        told[36..52].copy_from_slice(&hexadecimal::<16>(random));
+        told[54] = if sampled { b'1' } else { b'0' };
         Self {
             trace,
-            begun: Some(begun),
+            parent: None,
+            told: Some(told),
+        }
+    }
+
+    /// In a trace that somebody else began.
+    fn within(mut traceparent: [u8; 55], spans: bool, random: &Random) -> Self {
+        let (mut trace, mut parent) = ([0; 32], [0; 16]);
+        trace.copy_from_slice(&traceparent[3..35]);
+        parent.copy_from_slice(&traceparent[36..52]);
+        // Section 4.3: who writes it anew writes the version that it knows.
+        traceparent[..2].copy_from_slice(b"00");
+        traceparent[36..52].copy_from_slice(&hexadecimal::<16>(random));
+        Self {
+            trace,
+            parent: Some(parent),
+            told: spans.then_some(traceparent),
         }
     }
 }
@@ -123,15 +170,20 @@ fn id_of<'f>(fields: &'f Fields, name: &[u8]) -> Option<&'f [u8]> {
 
 /// The id of the trace that a request is in; empty where it is in none.
 pub(super) fn trace_id_of(fields: &Fields) -> &[u8] {
-    let mut found = named(fields, b"traceparent");
-    match (found.next(), found.next()) {
-        (Some(value), None) if is_traceparent(value) => &value[3..35],
-        _ => b"",
-    }
+    said(fields).map_or(b"", |value| &value[3..35])
 }
 
-fn traceparent(fields: &Fields) -> Option<[u8; 32]> {
-    trace_id_of(fields).try_into().ok()
+/// As much of a client's `traceparent` as every version has.
+fn traceparent(fields: &Fields) -> Option<[u8; 55]> {
+    said(fields)?.get(..55)?.try_into().ok()
+}
+
+fn said(fields: &Fields) -> Option<&[u8]> {
+    let mut found = named(fields, b"traceparent");
+    match (found.next(), found.next()) {
+        (Some(value), None) if is_traceparent(value) => Some(value),
+        _ => None,
+    }
 }
 
 /// Section 3.2.2: `version "-" trace-id "-" parent-id "-" trace-flags`, in lower case; what a later
@@ -261,13 +313,11 @@ mod tests {
         let random = Random::new();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            let begun = TraceParent::begin(super::super::ALL, &random)
-                .begun
-                .unwrap();
+            let begun = Place::begin(super::super::ALL, &random).told.unwrap();
             assert!(is_traceparent(&begun) && begun.ends_with(b"-01"));
             assert!(seen.insert(begun));
         }
-        let begun = TraceParent::begin(0, &random).begun.unwrap();
+        let begun = Place::begin(0, &random).told.unwrap();
         assert!(begun.ends_with(b"-00"));
     }
 

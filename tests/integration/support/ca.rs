@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
@@ -46,6 +46,7 @@ pub struct TestCa {
     root: Arc<Root>,
     /// What a leaf must bring along, its issuer first.
     intermediates: String,
+    pem: String,
 }
 
 /// What clients trust.
@@ -70,6 +71,7 @@ impl TestCa {
         };
         Self {
             issuer: Issuer::new(params, key),
+            pem: root.pem.clone(),
             root: Arc::new(root),
             intermediates: String::new(),
         }
@@ -84,6 +86,7 @@ impl TestCa {
             issuer: Issuer::new(params, key),
             root: Arc::clone(&self.root),
             intermediates: certificate.pem() + &self.intermediates,
+            pem: certificate.pem(),
         }
     }
 
@@ -99,7 +102,14 @@ impl TestCa {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             key: KeyKind::P256,
             days: (-1, 89),
+            extensions: Vec::new(),
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
         }
+    }
+
+    /// Its own certificate and key, for programs that sign with them; PEM.
+    pub fn signing(&self) -> (String, String) {
+        (self.pem.clone(), self.issuer.key().serialize_pem())
     }
 
     /// A leaf as most tests want it: valid, P-256.
@@ -136,6 +146,8 @@ pub struct Order<'a> {
     names: Vec<String>,
     key: KeyKind,
     days: (i64, i64),
+    extensions: Vec<CustomExtension>,
+    usage: ExtendedKeyUsagePurpose,
 }
 
 impl Order<'_> {
@@ -151,6 +163,38 @@ impl Order<'_> {
         self
     }
 
+    /// Whose OCSP responder is there (RFC 5280, section 4.2.2.1).
+    pub fn responder(mut self, url: &str) -> Self {
+        const OCSP: [u8; 10] = [6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1];
+        let tlv = |tag, parts: &[&[u8]]| {
+            let content = parts.concat();
+            let head = [tag, u8::try_from(content.len()).unwrap()];
+            assert!(content.len() < 0x80);
+            [&head[..], &content].concat()
+        };
+        let description = tlv(0x30, &[&OCSP, &tlv(0x86, &[url.as_bytes()])]);
+        let access = tlv(0x30, &[&description]);
+        let oid = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+        let extension = CustomExtension::from_oid_content(&oid, access);
+        self.extensions.push(extension);
+        self
+    }
+
+    /// Not to be believed without a staple (RFC 7633).
+    pub fn must_staple(mut self) -> Self {
+        let oid = [1, 3, 6, 1, 5, 5, 7, 1, 24];
+        let features = vec![0x30, 3, 2, 1, 5];
+        let extension = CustomExtension::from_oid_content(&oid, features);
+        self.extensions.push(extension);
+        self
+    }
+
+    /// One that may sign for its issuer what that says of certificates.
+    pub fn signs_status(mut self) -> Self {
+        self.usage = ExtendedKeyUsagePurpose::OcspSigning;
+        self
+    }
+
     /// Valid until yesterday.
     pub const fn expired(self) -> Self {
         self.days(-91, -1)
@@ -163,7 +207,8 @@ impl Order<'_> {
         params.distinguished_name = DistinguishedName::new();
         params.serial_number = Some(serial());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![self.usage];
+        params.custom_extensions = self.extensions;
         params.not_before = in_days(self.days.0);
         params.not_after = in_days(self.days.1);
         let certificate = params.signed_by(&key, &self.ca.issuer).unwrap();

@@ -4,8 +4,9 @@ use rcgen::{CustomExtension, SanType, SerialNumber};
 
 use crate::cert::load::{Input, Roots, load};
 use crate::cert::names::MAX_NAMES;
+use crate::cert::ocsp::{Answer, Question};
 use crate::cert::testing::*;
-use crate::cert::{Name, Reason, Verified, staple, x509};
+use crate::cert::{Name, Reason, Verified, x509};
 
 #[test]
 fn only_names_that_a_client_can_match_are_kept() {
@@ -113,7 +114,7 @@ fn stapled(staple: &str) -> Verified {
 #[test]
 fn a_staple_is_attached_only_when_it_is_good() {
     let good = stapled("ocsp.good.der");
-    assert!(good.key().ocsp.is_some());
+    assert!(good.key_at(NOW).ocsp.is_some());
     assert!(good.facts().must_staple);
     assert_eq!(
         good.facts().ocsp_responder.as_deref(),
@@ -130,18 +131,39 @@ fn a_staple_is_attached_only_when_it_is_good() {
         ("p256.pem", "not an OCSP response"),
     ] {
         let loaded = stapled(name);
-        assert!(loaded.key().ocsp.is_none(), "{name}");
+        assert!(loaded.key_at(NOW).ocsp.is_none(), "{name}");
         let notes = loaded.facts().notes.join("\n");
         assert!(notes.contains(why), "{name}: {notes}");
     }
-    assert!(stapled("ocsp.revoked.der").facts().revoked.is_some());
-    assert_eq!(stapled("ocsp.stale.der").facts().revoked, None);
+    assert!(stapled("ocsp.revoked.der").status().revoked().is_some());
+    assert_eq!(stapled("ocsp.stale.der").status().revoked(), None);
     let whole = fixture("ocsp.good.der");
-    let serial = [0x00, 0xc0, 0xff, 0xee];
+    let question = Question::about(&good, &[]);
+    assert!(question.answer(&whole, NOW).is_ok());
     for at in 0..whole.len() {
-        assert!(staple::check(&whole[..at], &serial, NOW).is_err(), "{at}");
+        assert!(question.answer(&whole[..at], NOW).is_err(), "{at}");
     }
-    assert!(staple::check(&whole, &[1], NOW).is_err());
+    let answer = question.answer(&whole, NOW).unwrap();
+    // Whatever is changed on the way, what is believed is what the issuer said.
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        if let Ok(believed) = question.answer(&changed, NOW) {
+            let said = |answer: &Answer| (answer.half_life(), answer.left(NOW), answer.revoked());
+            assert_eq!(said(&believed), said(&answer), "{at}");
+        }
+    }
+    let end = answer.left(NOW);
+    assert!(good.key_at(NOW.plus(end + 1)).ocsp.is_none(), "out of date");
+    assert!(question.answer(&whole, NOW.plus(end + 1)).is_err());
+    let half = answer.half_life().since(NOW);
+    assert!(
+        half < end && answer.half_life().plus(half - end) < NOW,
+        "{half} {end}"
+    );
+    let other = World::new().verified(&Leaf::new(&["a.test"]));
+    let other = Question::about(&other, &[]);
+    assert!(other.answer(&whole, NOW).is_err());
 }
 
 #[test]
