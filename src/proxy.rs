@@ -297,7 +297,9 @@ async fn forward<C: Client>(
     identity::replace(&mut head.fields, peer, site);
     // What the client asked for is what the log and the response's rules know.
     let asked = (head.target, head.authority);
-    if let (Some(rules), Some(marks)) = (account.rules, &account.marks) {
+    if let Some(rules) = account.rules {
+        let none = Marks::default();
+        let marks = account.marks.as_deref().unwrap_or(&none);
         rules.to_upstream(head, peer, account.client, marks);
     }
     if let Some(target) = rewritten {
@@ -498,7 +500,9 @@ fn name(
     head: &RequestHead,
     account: &mut Account<'_>,
 ) {
-    if let Some(rules) = account.rules {
+    if let Some(rules) = account.rules
+        && rules.name_requests()
+    {
         let marks = account.marks.get_or_insert_default();
         let (trusted, spans) = (world.trusts(peer.client.ip()), world.spans().is_some());
         marks.name(rules, head, trusted, spans, local.random());

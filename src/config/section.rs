@@ -288,18 +288,9 @@ fn site(t: &mut Table<'_>) -> RawSite {
                 .help("write `names = [\"example.com\"]`, or `[\"*\"]` for any name"),
         );
     }
-    let beside = [
-        "upstream",
-        "redirect",
-        "respond",
-        "route",
-        "tls",
-        "client_certificates",
-        "rate",
-        "default",
-    ];
+    // An `allow` that keeps nobody out would be worse than none.
     if let Some(passthrough) = &passthrough
-        && let Some(key) = beside.iter().find(|key| t.has(key))
+        && let Some(key) = t.beside(&["names", "passthrough"])
     {
         let message = format!("`{key}` beside `passthrough`");
         t.cx.report(

@@ -117,6 +117,11 @@ impl Rules {
         }
     }
 
+    /// Whether a request gets an id or a place in a trace.
+    pub const fn name_requests(&self) -> bool {
+        self.request_id.is_some() || self.trace.is_some()
+    }
+
     /// Whether requests are answered with 503 now; `None` where that is never the case.
     pub fn maintenance(&self) -> Option<bool> {
         self.maintenance.as_ref().map(Maintenance::is_on)

@@ -276,6 +276,10 @@ fn every_fault_has_its_words() {
             "write it in `[limits]`",
         ),
         (
+            "[[site]]\nnames = ['b.test']\npassthrough = 'tcp://x:1'\nallow = ['10.0.0.1']",
+            "whoever the connections are passed to",
+        ),
+        (
             "[[site]]\nnames = ['b.test']\nrespond = 200\n[[site.route]]\npath = '/a'",
             "a route that leads nowhere",
         ),
