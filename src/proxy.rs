@@ -412,6 +412,7 @@ async fn answer<C: Client>(
     account.sent = own.length();
     let rules = account.rules;
     let own = with_known(peer, head, account, |known| own.by(rules, known));
+    own::hear(client, head).await;
     own.deliver(client, world.timeouts().send).await
 }
 
