@@ -36,16 +36,16 @@ mod units;
 mod upstream;
 mod value;
 
-pub use compression::{Coding, Compression, Effort, MediaRange};
+pub use compression::{Coding, Compression, CompressionRules, Effort, MediaRange};
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
 pub use reference::{KeyDoc, reference};
 pub use rules::{
     Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
-    RouteTimeouts, Rules, Setting, Template, Trace, Variable,
+    RouteTimeouts, Rules, Setting, Template, Trace, Variable, is_below,
 };
-pub use stream::{Stream, StreamTls};
+pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{
     CipherSuite, ClientCertificates, ClientHeader, ClientMode, GUIDELINES, Group, OcspFetch,
     PolicyName, SiteTls, Tls, TlsChoice, TlsPolicy, TlsVersion,
@@ -201,8 +201,6 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// Requests of all clients.
     pub rate: Option<Rate>,
-    /// How responses are compressed, where they are.
-    pub compression: Option<Arc<Compression>>,
 }
 
 /// A server behind.

@@ -10,6 +10,7 @@ mod compress;
 pub mod error;
 pub mod exchange;
 mod forward;
+mod greeting;
 mod grpc;
 pub mod headers;
 mod identity;
@@ -291,13 +292,14 @@ async fn forward<C: Client>(
     };
     // Read before the request is edited: it is the client's word that counts.
     let site = account.site.map(|site| world.table().site(site));
-    let compression =
-        (site.and_then(|site| site.compression.as_deref())).map(|terms| (terms, Wish::of(head)));
+    let compression = (to.compression.as_deref()).map(|terms| (terms, Wish::of(head)));
     let upgrade = headers::to_upstream(head, hop(world, peer));
     identity::replace(&mut head.fields, peer, site);
     // What the client asked for is what the log and the response's rules know.
     let asked = (head.target, head.authority);
-    if let (Some(rules), Some(marks)) = (account.rules, &account.marks) {
+    if let Some(rules) = account.rules {
+        let none = Marks::default();
+        let marks = account.marks.as_deref().unwrap_or(&none);
         rules.to_upstream(head, peer, account.client, marks);
     }
     if let Some(target) = rewritten {
@@ -410,6 +412,7 @@ async fn answer<C: Client>(
     account.sent = own.length();
     let rules = account.rules;
     let own = with_known(peer, head, account, |known| own.by(rules, known));
+    own::hear(client, head).await;
     own.deliver(client, world.timeouts().send).await
 }
 
@@ -498,7 +501,9 @@ fn name(
     head: &RequestHead,
     account: &mut Account<'_>,
 ) {
-    if let Some(rules) = account.rules {
+    if let Some(rules) = account.rules
+        && rules.name_requests()
+    {
         let marks = account.marks.get_or_insert_default();
         let (trusted, spans) = (world.trusts(peer.client.ip()), world.spans().is_some());
         marks.name(rules, head, trusted, spans, local.random());

@@ -9,6 +9,7 @@ mod handshake;
 mod linger;
 mod meter;
 mod pace;
+mod starttls;
 pub mod stream;
 
 use std::io::{self, ErrorKind};
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config;
+use crate::config::{self, StartTls};
 use crate::drain::Guard;
 use crate::http::RequestHead;
 use crate::listen::proxy_header;
@@ -31,6 +32,7 @@ use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
 use doors::{Doors, Permit};
 use handshake::{Done, Ends, Failed, Listening};
+use starttls::Opening;
 use stream::{Names, Passed, Stream};
 
 /// What a listener is for.
@@ -200,6 +202,33 @@ impl Greeting<'_> {
             }
             Err(_) => self.timed_out(),
         }
+        None
+    }
+
+    /// Leads the client to the beginning of TLS. `certain`: nobody gets in without a certificate.
+    /// `None`: it failed, which has been told.
+    async fn begin(
+        &self,
+        protocol: StartTls,
+        certain: bool,
+        stream: &mut TcpStream,
+    ) -> Option<Opening> {
+        let error = match timeout_at(self.deadline, starttls::begin(protocol, stream)).await {
+            Ok(Ok(Opening::Cancel(_))) if certain => {
+                io::Error::other("a request to cancel in plain text, without a certificate")
+            }
+            Ok(Ok(opening)) => return Some(opening),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.timed_out();
+                return None;
+            }
+        };
+        let failure = match error.kind() {
+            ErrorKind::Other => HandshakeFailure::NotTls,
+            _ => HandshakeFailure::Closed,
+        };
+        self.failed(None, failure, &error);
         None
     }
 

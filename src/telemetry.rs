@@ -309,8 +309,11 @@ mod tests {
         let (release, stuck) = mpsc::channel();
         let paper = Paper::default();
         let queue = Queue::start(Stuck(stuck, paper.clone())).unwrap();
+        // So long that what fits into the queue and one write is fewer than these, however fast
+        // either side is.
+        let line = format!("{}\n", "x".repeat(63));
         for _ in 0..10_000 {
-            queue.push((*b"line\n").into());
+            queue.push(line.as_bytes().into());
         }
         assert!(queue.dropped() > 0);
         assert!(!queue.flush(Duration::from_millis(10)));

@@ -1,11 +1,13 @@
 //! What holds between the sections of a file: names that meet, references that lead somewhere.
 
+mod circles;
+mod doubt;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::compression::RawCompression;
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
 use super::read::{At, Context};
 use super::rules::{RawAction, RawRoute};
@@ -31,7 +33,6 @@ pub(super) struct RawSite {
     pub(super) rules: Rules,
     pub(super) tls: RawSiteTls,
     pub(super) rate: Option<Rate>,
-    pub(super) compression: RawCompression,
 }
 
 impl RawSite {
@@ -63,6 +64,8 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
             names(&file.sites, cx);
         }
         routes(&file.sites, cx);
+        doubt::sites(&file.sites, &file.defaults, file.tls.value.ja4, cx);
+        circles::redirects(&file.sites, cx);
         streams(&file.streams, cx);
         raw_servers(&file, cx);
         upstreams(&file, cx);
@@ -171,7 +174,6 @@ fn finish_site(
         rules,
         tls: Arc::new(site.tls.value),
         rate: site.rate,
-        compression: site.compression.finish(),
     }
 }
 
@@ -272,6 +274,13 @@ fn listeners(file: &File, cx: &Context<'_>) {
         value,
         span: listen.admin.span.clone(),
     });
+    let is_served = |site: &RawSite| site.passthrough.is_none();
+    if listen.https.is_empty() && !listen.http.is_empty() && file.sites.iter().any(is_served) {
+        cx.report(
+            Diagnostic::warning(listen.span.clone(), "no `https`: no site is ever served")
+                .help("addresses in `http` only redirect; write `https = [\"[::]:443\"]` too"),
+        );
+    }
     let mut firsts = Firsts::new();
     let streams = file.streams.iter().flat_map(|stream| &stream.listen);
     let all = listen.https.iter().chain(&listen.http).chain(&admin);

@@ -63,7 +63,7 @@ pub struct Compression {
 }
 
 /// How much work is put into compression.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Effort {
     /// Little.
     Low,
@@ -75,7 +75,7 @@ pub enum Effort {
 }
 
 /// A media type, or all of a kind: `text/html`, `text/*`, `*/*`. In lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MediaRange(Box<str>);
 
 impl fmt::Display for MediaRange {
@@ -125,22 +125,32 @@ pub(super) fn media_range(text: &str) -> Result<MediaRange, Complaint> {
     }
 }
 
-/// What one table says; what is `None` is left to the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RawCompression {
+/// What one table says of it; what is `None` is left to what is wider, then to the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CompressionRules {
     codings: Option<Vec<Coding>>,
     types: Option<Vec<MediaRange>>,
     minimum: Option<u64>,
     effort: Option<Effort>,
 }
 
-impl RawCompression {
+impl CompressionRules {
+    /// What this says, and where it is silent, what `wider` says.
+    pub(super) fn over(self, wider: &Self) -> Self {
+        Self {
+            codings: self.codings.or_else(|| wider.codings.clone()),
+            types: self.types.or_else(|| wider.types.clone()),
+            minimum: self.minimum.or(wider.minimum),
+            effort: self.effort.or(wider.effort),
+        }
+    }
+
     /// What holds; `None` where nothing is to be compressed.
-    pub(super) fn finish(self) -> Option<Arc<Compression>> {
+    pub fn finish(&self) -> Option<Arc<Compression>> {
         let mut codings = Vec::new();
-        for coding in self.codings.unwrap_or_default() {
-            if !codings.contains(&coding) {
-                codings.push(coding);
+        for coding in self.codings.as_deref().unwrap_or_default() {
+            if !codings.contains(coding) {
+                codings.push(*coding);
             }
         }
         (!codings.is_empty()).then(|| {
@@ -152,7 +162,7 @@ impl RawCompression {
             };
             Arc::new(Compression {
                 codings,
-                types: self.types.unwrap_or_else(ordinary),
+                types: self.types.clone().unwrap_or_else(ordinary),
                 minimum: self.minimum.unwrap_or(MINIMUM),
                 effort: self.effort.unwrap_or_default(),
             })
@@ -161,9 +171,9 @@ impl RawCompression {
 }
 
 /// Reads the keys.
-pub(super) fn compression(t: &mut Table<'_>) -> RawCompression {
+pub(super) fn compression(t: &mut Table<'_>) -> CompressionRules {
     let size = |size: Size| size.0;
-    RawCompression {
+    CompressionRules {
         codings: t.optional(
             "compression",
             "Content codings that responses are compressed with, the preferred one first; without \

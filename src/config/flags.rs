@@ -73,7 +73,6 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             rules: Rules::default(),
             tls: Arc::default(),
             rate: None,
-            compression: None,
         }],
         upstreams,
         warnings: Report::default(),

@@ -374,6 +374,12 @@ impl<'c> Table<'c> {
             .is_some_and(|entries| entries.contains_key(key))
     }
 
+    /// A key that is there, known, and none of these.
+    pub(super) fn beside(&self, keys: &[&str]) -> Option<&'static str> {
+        let others = self.known.iter().filter(|key| !keys.contains(key));
+        others.copied().find(|key| self.has(key))
+    }
+
     /// Where the value of a key is, well written or not.
     pub(super) fn place(&self, key: &str) -> Option<Span> {
         self.entries?.get(key).map(Spanned::span)

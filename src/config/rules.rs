@@ -7,6 +7,7 @@
 
 mod action;
 mod owned;
+mod pattern;
 mod read;
 mod template;
 
@@ -14,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use regex::bytes::{Regex, RegexBuilder};
-
+use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
+use ipnet::IpNet;
+pub use pattern::Pattern;
 pub(super) use read::{TraceWord, defaults};
 pub use template::{Piece, Template, Variable};
 
@@ -48,6 +49,8 @@ pub struct Rules {
     pub request_body: Option<Setting<u64>>,
     /// Deadlines.
     pub timeouts: RouteTimeouts,
+    /// How responses are compressed.
+    pub compression: CompressionRules,
 }
 
 /// Something that is off, or on with a value.
@@ -173,7 +176,17 @@ impl Rules {
             deny: self.deny.or_else(|| wider.deny.clone()),
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),
+            compression: self.compression.over(&wider.compression),
         }
+    }
+
+    /// The values of rules for fields.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        let all = self.request.iter().chain(&self.response);
+        all.filter_map(|rule| match &rule.change {
+            Change::Remove => None,
+            Change::Set(template) | Change::Add(template) => Some(template),
+        })
     }
 
     /// The files with error pages.
@@ -213,6 +226,12 @@ pub enum Matcher {
     Prefix(Arc<str>),
 }
 
+/// Whether a prefix covers a path on the boundary of a segment. Both are normal.
+pub fn is_below(prefix: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || prefix.ends_with(b"/") || rest.starts_with(b"/"))
+}
+
 /// As it is written.
 impl std::fmt::Display for Matcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -220,51 +239,6 @@ impl std::fmt::Display for Matcher {
             Self::Exact(path) | Self::Prefix(path) => f.write_str(path),
             Self::Regex(pattern) => f.write_str(pattern.as_str()),
         }
-    }
-}
-
-/// A regular expression that matches in time linear in the path's length.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-/// By its text.
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Pattern {}
-
-impl Pattern {
-    /// What one expression may take when compiled: far more than any path needs.
-    const LARGEST: usize = 256 << 10;
-
-    /// Compiles one. It works on bytes and `.` is any of them: a path that is not UTF-8, or has a
-    /// line feed in it, must not slip by.
-    pub(super) fn new(text: &str) -> Result<Self, regex::Error> {
-        RegexBuilder::new(text)
-            .unicode(false)
-            .dot_matches_new_line(true)
-            .size_limit(Self::LARGEST)
-            .dfa_size_limit(Self::LARGEST)
-            .build()
-            .map(Self)
-    }
-
-    /// The expression.
-    pub const fn regex(&self) -> &Regex {
-        &self.0
-    }
-
-    /// As it is written.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// The names of its groups, in the order in which [`Variable::Capture`] counts them.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.capture_names().flatten()
     }
 }
 
@@ -336,11 +310,17 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_takes_any_byte_for_a_character() {
-        let pattern = Pattern::new("^/admin/.+[.]php$").unwrap();
-        for path in [&b"/admin/a.php"[..], b"/admin/\xff.php", b"/admin/\n.php"] {
-            assert!(pattern.regex().is_match(path), "{path:?}");
+    fn a_prefix_ends_with_a_segment() {
+        for (prefix, path, expected) in [
+            ("/", "/x", true),
+            ("/api", "/api", true),
+            ("/api", "/api/x", true),
+            ("/api", "/apiary", false),
+            ("/api/", "/api/x", true),
+            ("/api/", "/api", false),
+        ] {
+            let below = is_below(prefix.as_bytes(), path.as_bytes());
+            assert_eq!(below, expected, "{prefix} {path}");
         }
-        assert!(Pattern::new("(a{1000}){1000}").is_err());
     }
 }

@@ -278,7 +278,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
          answered with 429.",
         "burst",
     );
-    let compression = super::compression::compression(t);
     let mut routes = t.each("route", "site.route", rules::route);
     let has_own = own.is_some();
     // Last, so that a fault of two is shown there.
@@ -289,18 +288,9 @@ fn site(t: &mut Table<'_>) -> RawSite {
                 .help("write `names = [\"example.com\"]`, or `[\"*\"]` for any name"),
         );
     }
-    let beside = [
-        "upstream",
-        "redirect",
-        "respond",
-        "route",
-        "tls",
-        "client_certificates",
-        "rate",
-        "default",
-    ];
+    // An `allow` that keeps nobody out would be worse than none.
     if let Some(passthrough) = &passthrough
-        && let Some(key) = beside.iter().find(|key| t.has(key))
+        && let Some(key) = t.beside(&["names", "passthrough"])
     {
         let message = format!("`{key}` beside `passthrough`");
         t.cx.report(
@@ -327,7 +317,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
         rules,
         tls,
         rate,
-        compression,
     }
 }
 

@@ -34,6 +34,21 @@ pub struct StreamTls {
     pub alpn: Vec<Arc<str>>,
     /// Who is let in.
     pub client: Option<ClientCertificates>,
+    /// What is spoken before TLS begins, where that is not at once.
+    pub start: Option<StartTls>,
+}
+
+/// A protocol that begins in plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartTls {
+    /// PostgreSQL's request; TLS at once as well.
+    PostgreSql,
+    /// RFC 3207.
+    Smtp,
+    /// RFC 9051, section 6.2.1.
+    Imap,
+    /// RFC 2595, section 4.
+    Pop3,
 }
 
 /// One `[[stream]]`, as it was read.
@@ -74,6 +89,11 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
         "Protocols to agree on by ALPN where TLS is terminated, the preferred first. Without it, \
          what clients offer is not answered.",
     );
+    let start: Option<StartTls> = t.optional(
+        "starttls",
+        "What is spoken before TLS begins, where that is not at once: `\"postgresql\"`, \
+         `\"smtp\"`, `\"imap\"` or `\"pop3\"`. The server behind is spoken to as after that.",
+    );
     let upstream: Option<At<Target>> = t.optional(
         "upstream",
         "Where connections go that no route takes: `tcp://host:port`; `tls://host:port`, to speak \
@@ -106,11 +126,22 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
                 .help("write where the connections go whose TLS is terminated here"),
         );
     }
-    if !terminates && let Some(key) = ["alpn", "client_certificates"].iter().find(|k| t.has(k)) {
+    if !terminates
+        && let Some(key) = ["alpn", "client_certificates", "starttls"]
+            .iter()
+            .find(|k| t.has(k))
+    {
         let place = t.place(key).unwrap_or_else(|| t.span.clone());
         t.cx.report_missing(
             Diagnostic::error(place, format!("`stream.{key}` without `tls = true`"))
                 .help("write `tls = true` beside it, or take it out"),
+        );
+    }
+    if start.is_some() && t.has("route") {
+        let place = t.place("starttls").unwrap_or_else(|| t.span.clone());
+        t.cx.report_missing(
+            Diagnostic::error(place, "`starttls` beside routes by name")
+                .help("what is passed through begins with TLS: give it a stream of its own"),
         );
     }
     if let Some(At { value, span }) = &alpn
@@ -127,8 +158,14 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
         span: t.span.clone(),
         listen: listen?,
         tls: terminates.then(|| StreamTls {
-            alpn: alpn.map(|alpn| alpn.value).unwrap_or_default(),
+            alpn: match (alpn, start) {
+                (Some(alpn), _) => alpn.value,
+                // As the server itself has it.
+                (None, Some(StartTls::PostgreSql)) => vec!["postgresql".into()],
+                _ => Vec::new(),
+            },
             client,
+            start,
         }),
         upstream,
         routes,

@@ -18,7 +18,7 @@ use super::units;
 use super::upstream::{self, TlsMinimum, Within};
 use super::{
     AccessLogTarget, Balance, HashKey, LogFormat, Protocol, ProxyProtocol, Server, Severity,
-    SiteName, StatusSet, WebhookFormat,
+    SiteName, StartTls, StatusSet, WebhookFormat,
 };
 
 /// What can be read from a value.
@@ -393,6 +393,12 @@ words! {
         "least-requests" => Balance::LeastRequests,
         "random" => Balance::Random,
         "hash" => Balance::Hash,
+    };
+    StartTls, "\"postgresql\", \"smtp\", \"imap\" or \"pop3\"", {
+        "postgresql" => StartTls::PostgreSql,
+        "smtp" => StartTls::Smtp,
+        "imap" => StartTls::Imap,
+        "pop3" => StartTls::Pop3,
     };
     Protocol, "\"http1\", \"http2\" or \"auto\"", {
         "http1" => Protocol::Http1,

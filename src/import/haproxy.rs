@@ -355,9 +355,13 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
             Loss::Slight,
             "see error_pages: a file with the body alone, without the head",
         ),
-        ("compression" | "filter", _) => {
-            (Loss::Real, "changed responses; let the server behind do it")
-        }
+        ("compression", "offload") => (
+            Loss::None,
+            "what a server has compressed itself is passed on so",
+        ),
+        ("compression", _) => (Loss::None, "nothing that was imported goes by it"),
+        ("filter", "compression") => (Loss::None, "see compression"),
+        ("filter", _) => (Loss::Real, "changed responses; let the server behind do it"),
         ("stats", _) => (
             Loss::Slight,
             "see /metrics and `staunch upstreams` at the admin address",

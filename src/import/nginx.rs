@@ -13,6 +13,7 @@ use scope::{Scope, Seen};
 
 mod action;
 mod advice;
+mod compression;
 mod limit;
 mod location;
 mod parse;

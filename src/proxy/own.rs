@@ -11,14 +11,51 @@ use super::route::Respond;
 use super::rules::{Known, Rules};
 use super::{Client, Local};
 use crate::http::field::{Fields, Id};
-use crate::http::{Framing, Method, ResponseHead};
-use crate::wire::Deadline;
+use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
+use crate::wire::{Body, Deadline};
 
 /// The methods that are told to whoever asks; others pass too.
 const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
 
 /// The type of the built-in bodies.
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// How long a small request may take to be whole before it is answered all the same.
+const HEARING: Duration = Duration::from_millis(250);
+
+/// The largest body that is waited for, in bytes.
+const HEARD: u64 = 64 << 10;
+
+/// Hears a small request over HTTP/2 to its end before it is answered. An answer before that is
+/// allowed (RFC 9113, section 8.1), but some clients fail on it, or wait for ever: curl 7.88 does.
+/// Over HTTP/1.1 the connection is taken care of when it closes.
+pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
+    let is_small = match head.framing {
+        Framing::Length(length) => length <= HEARD,
+        Framing::Chunked => true,
+        Framing::None | Framing::UntilClose => false,
+    };
+    if head.version != Version::Http2 || !is_small || head.expects_continue {
+        return;
+    }
+    let mut deadline = Deadline::default();
+    deadline.set(HEARING);
+    let mut heard = 0;
+    poll_fn(|cx| {
+        loop {
+            match client.poll_body(cx) {
+                Poll::Ready(Ok(Body::Data)) if heard <= HEARD => {
+                    let count = client.data().len();
+                    heard += count as u64;
+                    client.consume(count);
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll(cx),
+            }
+        }
+    })
+    .await;
+}
 
 /// A response, and its body as far as it is sent.
 pub(super) struct Own<'a> {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::error::Refusal;
 use super::limit::Bucket;
 use super::path;
-use super::path::{clean, is_prefix, normalise};
+use super::path::{clean, normalise};
 use super::rules::material::Material;
-use super::rules::{self, Marks, Rules, encode_path};
+use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
-    self, Compression, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts, SiteName, SiteTls,
-    Template, Timeouts,
+    self, Compression, CompressionRules, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts,
+    SiteName, SiteTls, Template, Timeouts, Variable,
 };
 use crate::http::RequestHead;
 use crate::upstream::{Upstream, Upstreams};
@@ -37,8 +37,6 @@ pub struct Site {
     pub tls: Arc<SiteTls>,
     /// What it may still be asked for, where that is limited.
     pub rate: Option<Bucket>,
-    /// How its responses are compressed, where they are.
-    pub compression: Option<Arc<Compression>>,
     /// The rules that hold where no route does.
     pub rules: Option<Arc<Rules>>,
     /// Routes for one path, by that.
@@ -94,6 +92,8 @@ pub struct Forward {
     pub upstream: Arc<Upstream>,
     /// How the path is written anew.
     pub rewrite: Option<Rewrite>,
+    /// How responses are compressed, where they are.
+    pub compression: Option<Arc<Compression>>,
     /// The route's own deadlines, where it has any.
     own: Option<Box<(Timeouts, Option<Duration>)>>,
 }
@@ -179,10 +179,17 @@ pub struct Table {
 impl Table {
     /// Builds it. A configuration names only upstreams that exist.
     pub fn build(config: &Config, upstreams: &Upstreams, material: &Material) -> Self {
+        let mut shared = Shared {
+            limits: &config.limits,
+            upstreams,
+            material,
+            compression: HashMap::new(),
+        };
         let mut table = Self {
-            rules: Rules::new(&config.defaults, material).map(Arc::new),
+            rules: shared.rules(&config.defaults, None),
             ..Self::default()
         };
+        let defaults = (&config.defaults, table.rules.clone());
         for (index, site) in config.sites.iter().enumerate() {
             let index = SiteIndex(index);
             for name in &site.names {
@@ -199,7 +206,7 @@ impl Table {
             if site.default || table.nameless.is_none() {
                 table.nameless = Some(index);
             }
-            let built = Site::build(site, &config.limits, upstreams, material);
+            let built = Site::build(site, &defaults, &mut shared);
             table.sites.push(built);
         }
         table
@@ -239,14 +246,41 @@ impl Table {
     }
 }
 
+/// What sites and routes are built with. Most of them say nothing of their own: ten thousand that
+/// follow the defaults share one copy of those.
+struct Shared<'c> {
+    limits: &'c Limits,
+    upstreams: &'c Upstreams,
+    material: &'c Material,
+    compression: HashMap<&'c CompressionRules, Option<Arc<Compression>>>,
+}
+
+impl<'c> Shared<'c> {
+    /// Rules made ready, or those of `wider` where they are the same.
+    fn rules(
+        &self,
+        rules: &config::Rules,
+        wider: Option<&(&config::Rules, Option<Arc<Rules>>)>,
+    ) -> Option<Arc<Rules>> {
+        match wider {
+            Some((same, ready)) if *same == rules => ready.clone(),
+            _ => Rules::new(rules, self.material).map(Arc::new),
+        }
+    }
+
+    fn compression(&mut self, rules: &'c CompressionRules) -> Option<Arc<Compression>> {
+        let finish = || rules.finish();
+        self.compression.entry(rules).or_insert_with(finish).clone()
+    }
+}
+
 impl Site {
-    fn build(
-        site: &config::Site,
-        limits: &Limits,
-        upstreams: &Upstreams,
-        material: &Material,
+    fn build<'c>(
+        site: &'c config::Site,
+        defaults: &(&config::Rules, Option<Arc<Rules>>),
+        shared: &mut Shared<'c>,
     ) -> Self {
-        let rules = Rules::new(&site.rules, material).map(Arc::new);
+        let rules = shared.rules(&site.rules, Some(defaults));
         let label = match &site.names[..] {
             [SiteName::Exact(name), ..] => Arc::clone(name),
             [SiteName::Wildcard(parent), ..] => format!("*.{parent}").into(),
@@ -256,19 +290,15 @@ impl Site {
             label,
             tls: Arc::clone(&site.tls),
             rate: site.rate.map(Bucket::new),
-            compression: site.compression.clone(),
             rules: rules.clone(),
             exact: HashMap::new(),
             patterns: Vec::new(),
             prefixes: Vec::new(),
         };
+        let of_site = (&site.rules, rules);
         for route in &site.routes {
-            // Most routes have no rules of their own.
-            let rules = match route.rules == site.rules {
-                true => rules.clone(),
-                false => Rules::new(&route.rules, material).map(Arc::new),
-            };
-            let Some(ready) = Route::build(route, rules, limits, upstreams) else {
+            let rules = shared.rules(&route.rules, Some(&of_site));
+            let Some(ready) = Route::build(route, rules, shared) else {
                 continue;
             };
             let normal = |path: &str| {
@@ -344,7 +374,7 @@ impl Site {
             return Some(of(route, path));
         }
         let mut prefixes = self.prefixes.iter();
-        let prefix = prefixes.find(|prefix| is_prefix(&prefix.path, path));
+        let prefix = prefixes.find(|prefix| config::is_below(&prefix.path, path));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
                 if let Some(groups) = expression.find(path) {
@@ -367,11 +397,10 @@ impl Site {
 }
 
 impl Route {
-    fn build(
-        route: &config::Route,
+    fn build<'c>(
+        route: &'c config::Route,
         rules: Option<Arc<Rules>>,
-        limits: &Limits,
-        upstreams: &Upstreams,
+        shared: &mut Shared<'c>,
     ) -> Option<Self> {
         let (mut uses_rest, mut value) = (false, None);
         let action = match &route.action {
@@ -381,10 +410,11 @@ impl Route {
                     Some(Rewrite::Path(template)) => value = Some(template),
                     None => {}
                 }
-                let upstream = Arc::clone(upstreams.get(upstream)?);
+                let upstream = Arc::clone(shared.upstreams.get(upstream)?);
                 Action::Forward(Forward {
                     own: deadlines(&route.rules.timeouts, &upstream),
                     rewrite: rewrite.clone(),
+                    compression: shared.compression(&route.rules.compression),
                     upstream,
                 })
             }
@@ -406,11 +436,11 @@ impl Route {
             }),
         };
         let request_body = match &route.rules.request_body {
-            None => limits.request_body,
+            None => shared.limits.request_body,
             Some(setting) => setting.on().copied(),
         };
         Some(Self {
-            uses_rest: uses_rest || rules::uses_rest(rules::templates(&route.rules).chain(value)),
+            uses_rest: uses_rest || uses(&Variable::Rest, route.rules.templates().chain(value)),
             action,
             rules,
             request_body,
@@ -434,6 +464,10 @@ impl Route {
         }
         Ok((self, Some(Box::new(Marks::of_rest(rest)))))
     }
+}
+
+fn uses<'a>(variable: &Variable, mut templates: impl Iterator<Item = &'a Template>) -> bool {
+    templates.any(|template| template.variables().any(|found| found == variable))
 }
 
 /// A route's own deadlines, over those of its upstream.

@@ -19,7 +19,7 @@ pub use target::{location, rewritten};
 pub use value::{Known, encode_path};
 
 use super::error::Refusal;
-use crate::config::{self, Change, FieldRule, Setting, Template, Trace, Variable};
+use crate::config::{self, Change, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
 use material::{Flag, Material, Page};
@@ -117,6 +117,11 @@ impl Rules {
         }
     }
 
+    /// Whether a request gets an id or a place in a trace.
+    pub const fn name_requests(&self) -> bool {
+        self.request_id.is_some() || self.trace.is_some()
+    }
+
     /// Whether requests are answered with 503 now; `None` where that is never the case.
     pub fn maintenance(&self) -> Option<bool> {
         self.maintenance.as_ref().map(Maintenance::is_on)
@@ -182,20 +187,6 @@ impl Maintenance {
 
 fn on<T>(setting: &Option<Setting<T>>) -> Option<&T> {
     setting.as_ref().and_then(Setting::on)
-}
-
-/// Whether a rule or another value asks for what follows the route's path.
-pub(super) fn uses_rest<'a>(mut templates: impl Iterator<Item = &'a Template>) -> bool {
-    templates.any(|template| template.variables().any(|name| *name == Variable::Rest))
-}
-
-/// The values of rules for fields.
-pub(super) fn templates(rules: &config::Rules) -> impl Iterator<Item = &Template> {
-    let all = rules.request.iter().chain(&rules.response);
-    all.filter_map(|rule| match &rule.change {
-        Change::Remove => None,
-        Change::Set(template) | Change::Add(template) => Some(template),
-    })
 }
 
 /// Rules for fields, with their values.

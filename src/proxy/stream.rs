@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::error::Failure;
-use super::{Local, Peer, Snapshot, preamble};
+use super::{Local, Peer, Snapshot, greeting, preamble};
+use crate::config::StartTls;
 use crate::metrics::{StreamOutcome, StreamSeries, Timeout, UpstreamOutcome};
 use crate::telemetry::access::{self, Record};
 use crate::tls::Ja4;
@@ -28,6 +29,8 @@ use crate::wire::{Buffer, Deadline};
 pub enum Kind {
     /// What came in plain text, or in TLS that was terminated.
     Bytes,
+    /// The same, to a client that was greeted before its TLS began.
+    Greeted(StartTls),
     /// TLS, as the client speaks it.
     Passed,
 }
@@ -168,11 +171,14 @@ async fn attempt(
     };
     let in_flight = InFlight::new(server, pass);
     let speak = match kind {
-        Kind::Bytes => Speak::Raw,
+        Kind::Bytes | Kind::Greeted(_) => Speak::Raw,
         Kind::Passed => Speak::Passed,
     };
     let limit = upstream.timeouts.upstream_connect;
-    let io = pool::dial(server, None, limit, speak, header).await?;
+    let mut io = pool::dial(server, None, limit, speak, header).await?;
+    if let Kind::Greeted(protocol) = kind {
+        greeting::take(&mut io, protocol, upstream.timeouts.upstream_response).await?;
+    }
     Ok((io, in_flight))
 }
 
@@ -335,7 +341,7 @@ fn record(
             time: access::now().saturating_sub(took),
             client: peer.client.ip().to_canonical(),
             method: match kind {
-                Kind::Bytes => b"STREAM",
+                Kind::Bytes | Kind::Greeted(_) => b"STREAM",
                 Kind::Passed => b"PASSTHROUGH",
             },
             target: upstream.name.as_bytes(),

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::join;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::Greeting;
 use super::handshake::Listening;
-use crate::config::{self, SiteName};
+use super::starttls::Opening;
+use crate::config::{self, ClientMode, SiteName, StartTls};
 use crate::listen::client_hello::{self, Unread};
 use crate::metrics::{ErrorKind, HandshakeFailure};
 use crate::proxy::stream::{Kind, run};
@@ -57,6 +59,10 @@ impl Names {
 pub struct Stream {
     /// How TLS is terminated, where it is.
     pub tls: Option<Arc<Policies>>,
+    /// What is spoken before that.
+    pub start: Option<StartTls>,
+    /// Whether only clients that show a certificate are let in.
+    pub certain: bool,
     /// Where connections go that no name takes elsewhere.
     pub upstream: Option<Arc<str>>,
     /// Where TLS is passed through to.
@@ -70,6 +76,9 @@ impl Stream {
     pub fn new(stream: &config::Stream, tls: Option<Arc<Policies>>) -> Self {
         Self {
             tls,
+            start: stream.tls.as_ref().and_then(|tls| tls.start),
+            certain: (stream.tls.as_ref().and_then(|tls| tls.client.as_ref()))
+                .is_some_and(|client| client.mode == ClientMode::Required),
             upstream: stream.upstream.clone(),
             names: Names::new(&stream.names),
             idle: stream.idle,
@@ -97,7 +106,7 @@ pub async fn look(names: &Names, stream: &TcpStream) -> Result<Passed, Unread> {
 pub(super) async fn serve(
     role: &Stream,
     greeting: Greeting<'_>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     begun: impl FnOnce(),
 ) {
     let (local, ends) = (greeting.local, greeting.ends);
@@ -124,12 +133,25 @@ pub(super) async fn serve(
         let peer = ends.plain("tcp");
         return run(local, &peer, stream, Kind::Bytes, upstream, role.idle).await;
     };
+    let mut kind = Kind::Bytes;
+    if let Some(protocol) = role.start {
+        match greeting.begin(protocol, role.certain, &mut stream).await {
+            None => return,
+            Some(Opening::Tls) => kind = Kind::Greeted(protocol),
+            Some(Opening::Cancel(request)) => {
+                begun();
+                let (_unread, answers) = stream.into_split();
+                let (client, peer) = (join(request, answers), ends.plain("tcp"));
+                return run(local, &peer, client, kind, upstream, role.idle).await;
+            }
+        }
+    }
     let Some((done, peer)) = greeting.accept(policies, stream, "tls").await else {
         return;
     };
     begun();
     let stream = Listening::new(done, Rc::clone(local), ends.client);
-    run(local, &peer, stream, Kind::Bytes, upstream, role.idle).await;
+    run(local, &peer, stream, kind, upstream, role.idle).await;
 }
 
 /// Why a greeting could not be read, in words that metrics know.

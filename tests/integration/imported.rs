@@ -29,7 +29,8 @@ struct Answer {
 }
 
 /// Fields of responses that a configuration can say something of.
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
+    "content-encoding",
     "location",
     "strict-transport-security",
     "x-frame-options",
@@ -52,7 +53,9 @@ const ASKED: [&str; 7] = [
     "x-via",
 ];
 
+/// `path` may have an option of curl's behind it.
 fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
+    let (path, option) = path.split_once(' ').unwrap_or((path, "--http1.1"));
     let resolve = format!("{host}:{port}:127.0.0.1");
     let url = format!("https://{host}:{port}{path}");
     let field = match bare {
@@ -63,6 +66,7 @@ fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
         "-k",
         "-i",
         "--http1.1",
+        option,
         "--resolve",
         &resolve,
         "-H",
@@ -340,6 +344,16 @@ fn a_typical_frontend_of_haproxy_needs_no_hand() {
 #[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
+}
+
+#[test]
+fn compression_is_carried_over_to_each_site() {
+    nothing_is_lost(&nginx_and_staunch_agree("compressed"));
+}
+
+#[test]
+fn compression_of_haproxy_is_carried_over() {
+    nothing_is_lost(&haproxy_and_staunch_agree("compressed"));
 }
 
 #[test]

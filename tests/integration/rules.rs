@@ -377,6 +377,11 @@ fn some_are_let_in() {
         ("/x/..;/inside/x", 400),
         (r"/x\..\inside\x", 400),
         ("/inside/..;/x", 400),
+        ("/inside%00/x", 400),
+        ("/inside/../../x", 400),
+        // What is encoded twice is decoded once: to whoever decodes once, it is outside.
+        ("/%2569nside/x", 200),
+        ("/INSIDE/x", 200),
         // These are outside, however they are read.
         ("/x;a=1/y", 200),
         (r"/x\y", 200),
@@ -446,6 +451,13 @@ fn a_body_may_be_so_large_where_it_goes() {
     ] {
         let response = proxy.connect().post(HOST, target, &vec![b'x'; length]);
         assert_eq!(response.status, status, "{target} {length}");
+    }
+    // HTTP/2 has lengths too, and need not.
+    let body = "x".repeat(11);
+    for more in [&[][..], &["-H", "Content-Length:"]] {
+        let arguments = [&["--http2", "-w", "%{http_code}", "-d", &body][..], more].concat();
+        let said = proxy.curl(HOST, "/", &arguments).ok();
+        assert!(said.ends_with("413"), "{said}");
     }
     // Of unknown length.
     let mut client = proxy.connect();

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::owned::{self, Side, Touch};
 use super::template::Scope;
 use super::{Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Trace};
+use crate::config::compression::compression;
 use crate::config::default;
 use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
 use crate::config::read::Value;
@@ -114,6 +115,7 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             bytes => Setting::On(bytes),
         }),
         timeouts,
+        compression: compression(t),
     }
 }
 

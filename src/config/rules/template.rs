@@ -67,6 +67,8 @@ pub enum Variable {
     TlsGroup,
     /// `true` where a TLS session was resumed, else `false`.
     TlsResumed,
+    /// The JA4 fingerprint of the client's greeting, where it is taken.
+    Ja4,
     /// The id of the request.
     RequestId,
     /// The id of the trace.
@@ -98,6 +100,7 @@ const WORDS: &[(&str, Variable)] = &[
     ("tls_cipher", Variable::TlsCipher),
     ("tls_group", Variable::TlsGroup),
     ("tls_resumed", Variable::TlsResumed),
+    ("ja4", Variable::Ja4),
     ("request_id", Variable::RequestId),
     ("trace_id", Variable::TraceId),
 ];

@@ -276,6 +276,10 @@ fn every_fault_has_its_words() {
             "write it in `[limits]`",
         ),
         (
+            "[[site]]\nnames = ['b.test']\npassthrough = 'tcp://x:1'\nallow = ['10.0.0.1']",
+            "whoever the connections are passed to",
+        ),
+        (
             "[[site]]\nnames = ['b.test']\nrespond = 200\n[[site.route]]\npath = '/a'",
             "a route that leads nowhere",
         ),
@@ -305,4 +309,152 @@ fn the_same_path_may_be_exact_and_a_prefix_but_not_twice_the_same() {
     for key in ["exact", "path", "regex"] {
         assert!(refused(&two(key, key)).contains("is there twice"), "{key}");
     }
+}
+
+#[test]
+fn compression_is_inherited_key_by_key() {
+    let config = parse(
+        "
+[defaults]
+compression = ['gzip']
+compression_minimum = '1B'
+[[site]]
+names = ['a.test']
+upstream = 'http://u'
+compression_types = ['text/html']
+[[site.route]]
+path = '/none/'
+compression = []
+[[site.route]]
+path = '/br/'
+compression = ['br', 'gzip', 'br']
+compression_effort = 'high'
+",
+    )
+    .unwrap();
+    let site = &config.sites[0];
+    let of = |path: &str| {
+        let mut routes = site.routes.iter();
+        let route = routes.find(|route| route.matcher.to_string() == path);
+        route.unwrap().rules.compression.finish()
+    };
+    let [root, br] = ["/", "/br/"].map(|path| of(path).unwrap());
+    assert_eq!(root.codings, [Coding::Gzip]);
+    assert_eq!(br.codings, [Coding::Brotli, Coding::Gzip]);
+    for terms in [&root, &br] {
+        assert_eq!(terms.minimum, 1);
+        assert_eq!(terms.types.len(), 1);
+    }
+    assert_eq!((root.effort, br.effort), (Effort::Medium, Effort::High));
+    assert_eq!(of("/none/"), None);
+}
+
+/// What is warned of in a configuration that can be used.
+fn warned(text: &str) -> String {
+    let config = parse(text).unwrap_or_else(|report| panic!("{text}\n{report}"));
+    config.warnings.to_string()
+}
+
+#[test]
+fn what_is_hardly_meant_is_said() {
+    for (lines, words) in [
+        (
+            "regex = '^/'\nrespond = 200\n[[site.route]]\nregex = '^/a'\nrespond = 200",
+            "the `regex` on line 12 takes all paths; write this one before it",
+        ),
+        (
+            "regex = '.*'\nrespond = 200\n[[site.route]]\npath = '/a/'\nrespond = 200",
+            "take it out, or write `final = true` here",
+        ),
+        ("regex = '^a'\nrespond = 200", "no path matches"),
+        ("regex = 'a[?]b'\nrespond = 200", "without the query"),
+        ("regex = 'a%20b'\nrespond = 200", "percent-decoded"),
+        (
+            "path = '/admin/'\nallow = ['10.0.0.0/8']",
+            "write `path = \"/admin\"`: that is both",
+        ),
+        (
+            "path = '/admin/'\nmaintenance = true",
+            "all are let in to `/admin`",
+        ),
+        (
+            "path = '/a'\nrequest_headers.set = { 'X' = '{ja4}' }",
+            "write `ja4 = true` in `[tls]`",
+        ),
+        (
+            "path = '/a'\nrequest_headers.set = { 'X' = '{request_id}' }",
+            "write `request_id = \"X-Request-Id\"`",
+        ),
+        (
+            "path = '/a'\nredirect = '/a{rest}'",
+            "a client is sent to `https://b.test/a/~something`, and from there again",
+        ),
+        ("path = '/a'\nredirect = '{uri}'", "leads back to itself"),
+        ("exact = '/a'\nredirect = '/a?b'", "leads back to itself"),
+        (
+            "path = '/a/'\nredirect = 'https://b.test:443/a/x/{rest}'",
+            "leads back to itself",
+        ),
+        (
+            "regex = '^/a'\nredirect = '{scheme}://{host}{path}'",
+            "leads back to itself",
+        ),
+    ] {
+        let said = warned(&route(lines));
+        assert!(said.contains(words), "{lines}\n{said}");
+    }
+    let site = |names: &str, to: &str| format!("[[site]]\nnames = {names}\nredirect = '{to}'\n");
+    for text in [
+        site("['a.test', 'www.a.test']", "https://www.a.test{uri}"),
+        site("['a.test']", "https://www.a.test{uri}")
+            + &site("['www.a.test']", "https://a.test{uri}"),
+        site("['*.a.test']", "https://www.a.test/"),
+        site("['*']", "https://{host}/{rest}"),
+    ] {
+        let said = warned(&with(&text));
+        assert!(said.contains("leads back to itself"), "{text}\n{said}");
+    }
+    let said = warned(&with(
+        "[listen]\nhttps = []\nhttp = ['[::]:80']\n[[site]]\nnames = ['c.test']\nrespond = 200",
+    ));
+    assert!(said.contains("no site is ever served"), "{said}");
+    let said = warned(&with(
+        "[[site]]\nnames = ['c.test']\n[[site.route]]\nregex = 'x'\nrespond = 200\n\
+         [[site.route]]\npath = '/'\nfinal = true\nrespond = 200",
+    ));
+    assert!(said.contains("take that out"), "{said}");
+}
+
+#[test]
+fn what_is_well_meant_is_not_warned_of() {
+    for lines in [
+        "regex = '^/'\n[[site.route]]\npath = '/static/'\nfinal = true",
+        "regex = '^/a'\n[[site.route]]\nregex = '^/'",
+        "path = '/admin'\nallow = ['10.0.0.0/8']",
+        "path = '/admin/'\nallow = ['10.0.0.0/8']\n[[site.route]]\nexact = '/admin'\nallow = ['10.0.0.0/8']",
+        "path = '/admin/'\nallow = []",
+        "path = '/a'\nrequest_id = 'X-Id'\nrequest_headers.set = { 'X' = '{request_id}' }",
+        "path = '/a'\nredirect = '/b{rest}'",
+        "path = '/a'\nredirect = 'https://a.test{uri}'",
+        "path = '/a'\nredirect = 'https://b.test:8443{uri}'",
+        "path = '/'\nredirect = '/en{uri}'\n[[site.route]]\npath = '/en/'",
+        "path = '/'\nredirect = '/{cookie:lang}{uri}'\n[[site.route]]\npath = '/en/'",
+        "path = '/v1/'\nredirect = '/{rest}'",
+        "regex = '^/old/(?<name>.*)$'\nredirect = '/{name}'",
+    ] {
+        let lines = match lines.starts_with("path = '/'") {
+            true => with(&format!(
+                "[[site]]\nnames = ['b.test']\n[[site.route]]\n{lines}{}",
+                if lines.contains("'/en/'") {
+                    "\nrespond = 200"
+                } else {
+                    ""
+                }
+            )),
+            false => route(lines),
+        };
+        assert_eq!(warned(&lines), "", "{lines}");
+    }
+    let ja4 = "[tls]\nja4 = true\n[defaults.response_headers]\nset = { 'X' = '{ja4}' }";
+    assert_eq!(warned(&with(ja4)), "");
 }

@@ -132,7 +132,7 @@ pub(in crate::config) fn tls(t: &mut Table<'_>) -> RawTls {
         "ja4",
         false,
         "Whether the JA4 fingerprint of each client's greeting is taken, which tells kinds of \
-         clients apart, for the access log.",
+         clients apart, for the access log and as `{ja4}`.",
     );
     let ocsp = t.or(
         "ocsp",

@@ -202,13 +202,19 @@ impl Import {
             }
         }
         for (names, routes) in found {
-            let site = Site {
+            let mut site = Site {
                 place: section.place.clone(),
                 default: names.iter().any(|name| name == "*"),
                 names,
                 tls: tls.to_vec(),
                 routes,
             };
+            if !site.settle() {
+                let piece = format!("{} {}", section.kind, section.name);
+                let advice = "compression differs between its backends, and is of a whole site \
+                              here: none is compressed; see compression";
+                self.note(&section.place, piece, Loss::Real, advice);
+            }
             self.sites.push_str(&site.text());
         }
     }
@@ -277,7 +283,7 @@ impl Import {
         default: Option<&str>,
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
-        let mut common = Rules::default();
+        let mut common = self.compression(section);
         let mut guards = Vec::new();
         let mut done = false;
         for rule in rules {
@@ -461,6 +467,7 @@ impl Import {
         rules: &mut Rules,
     ) -> Option<String> {
         let section = self.backends.get(name).cloned()?;
+        rules.extend(self.compression(&section));
         if section.kind == "listen" {
             return None;
         }

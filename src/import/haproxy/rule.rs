@@ -2,9 +2,9 @@
 
 use super::Import;
 use super::format::{line, template};
-use super::parse::Line;
+use super::parse::{Line, Section};
 use crate::import::site::{Change, Matcher, Rules, Side};
-use crate::import::{Loss, quoted};
+use crate::import::{Loss, array, quoted};
 
 /// What a rule does where it holds.
 #[derive(Clone)]
@@ -20,6 +20,49 @@ pub(super) enum Act {
 }
 
 impl Import {
+    /// How responses are compressed, by a section or by `defaults`.
+    pub(super) fn compression(&mut self, section: &Section) -> Rules {
+        let defaults = self.defaults.last();
+        let lines = |what: &str| {
+            let of = |section: &Section| {
+                let lines = section.all("compression");
+                lines
+                    .filter(|line| line.word(1) == what)
+                    .cloned()
+                    .collect::<Vec<_>>()
+            };
+            let own = of(section);
+            match own.is_empty() {
+                true => defaults.map(of).unwrap_or_default(),
+                false => own,
+            }
+        };
+        let (algorithms, types) = (lines("algo"), lines("type"));
+        let mut rules = Rules::default();
+        for line in algorithms.iter().chain(&types) {
+            self.seen(line);
+        }
+        let gzip = |line: &Line| line.has("gzip");
+        match algorithms.last() {
+            None => return rules,
+            Some(line) if !algorithms.iter().any(gzip) => {
+                let advice = "is no coding that is known here; see compression";
+                self.tell(line, Loss::Slight, advice);
+                return rules;
+            }
+            Some(_) => rules.insert("compression", array(["gzip"])),
+        }
+        // Without any it is for all.
+        let mut kinds: Vec<_> = types.iter().flat_map(|line| &line.words[2..]).collect();
+        let all = "*/*".to_owned();
+        if kinds.is_empty() {
+            kinds.push(&all);
+        }
+        rules.insert("compression_types", array(kinds));
+        rules.insert("compression_minimum", quoted("1"));
+        rules
+    }
+
     /// What a line says is done.
     pub(super) fn request_rule(&mut self, rule: &Line) -> Option<Act> {
         let side = match rule.word(0) {

@@ -146,10 +146,22 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         "proxy_intercept_errors" => {
             slight("errors of the upstream are passed on; error_pages are for staunch's own")
         }
-        "gzip" | "gzip_types" | "gzip_vary" | "gzip_proxied" | "gzip_comp_level"
-        | "gzip_min_length" | "gzip_buffers" | "gzip_http_version" | "gzip_disable"
-        | "gzip_static" | "gunzip" | "brotli" | "brotli_types" | "brotli_comp_level"
-        | "brotli_static" | "zstd" => real("compressed responses; let the upstream compress"),
+        "gzip_vary" | "gzip_buffers" | "gzip_disable" | "brotli_buffers" | "brotli_window"
+        | "zstd_buffers" => none("compression sees to it: Vary is always told"),
+        "gzip_proxied" | "gzip_http_version" => slight(
+            "responses are compressed for proxies too, and never for HTTP/1.0; what says \
+             no-transform is not",
+        ),
+        "gzip_static" | "brotli_static" | "zstd_static" => {
+            none("files are not served here; see compression for what upstreams send")
+        }
+        "gunzip" => slight("a response is not uncompressed for clients that cannot read it"),
+        name if ["gzip", "brotli", "zstd"]
+            .iter()
+            .any(|of| name.starts_with(of)) =>
+        {
+            none("nothing that was imported goes by it; see compression")
+        }
         "limit_req_zone"
         | "limit_req_status"
         | "limit_req_log_level"

@@ -61,6 +61,7 @@ impl Import {
         self.body_size(scope, &mut rules);
         self.deadlines(scope, pass, &mut rules);
         self.error_pages(scope, &mut rules);
+        self.compression(scope, &mut rules);
         rules
     }
 

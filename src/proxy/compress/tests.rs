@@ -15,7 +15,7 @@ fn terms(keys: &str) -> Arc<Compression> {
          compression = [\"br\", \"gzip\"]\n{keys}"
     );
     let config = crate::config::parse(&text, Path::new("/etc/staunch.toml")).unwrap();
-    config.sites[0].compression.clone().unwrap()
+    config.sites[0].rules.compression.finish().unwrap()
 }
 
 /// What becomes of a response: its coding, and its fields without those that nothing happens to.

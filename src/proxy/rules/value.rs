@@ -9,6 +9,7 @@ use crate::http::RequestHead;
 use crate::http::field::Id;
 use crate::http::host::Host;
 use crate::proxy::Peer;
+use crate::tls::Ja4;
 use crate::upstream::balance;
 
 /// What is known of a request.
@@ -104,6 +105,7 @@ impl Known<'_> {
                 let resumed = session.map(|session| session.resumed);
                 word(resumed.map(|yes| if yes { "true" } else { "false" }), out);
             }
+            Variable::Ja4 => word(peer.ja4.as_ref().map(Ja4::as_str), out),
             Variable::RequestId => out.extend_from_slice(marks.request_id().unwrap_or_default()),
             Variable::TraceId => match marks.trace_id() {
                 Some(id) => out.extend_from_slice(id),

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Port, require, until};
+use super::{Port, require, run, until};
 
 /// A program that listens; killed when dropped.
 pub struct Server {
@@ -44,6 +44,47 @@ impl Server {
                 .args(["--save", "", "--appendonly", "no", "--dir"])
                 .arg(folder);
             redis
+        })
+    }
+
+    /// One that lets everybody in. It refuses to run as root, and is then run as its own user.
+    pub fn postgresql() -> Self {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+        let newest = versions
+            .filter_map(|version| Some(version.ok()?.path()))
+            .max();
+        let newest = newest.expect("PostgreSQL is installed by scripts/install-test-tools");
+        let as_itself = |program: &str| {
+            let program = newest.join("bin").join(program);
+            if !rustix::process::geteuid().is_root() {
+                return Command::new(program);
+            }
+            let mut command = Command::new(require("setpriv"));
+            command.args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                "--",
+            ]);
+            command.arg(program);
+            command
+        };
+        Self::start(|port, folder| {
+            if rustix::process::geteuid().is_root() {
+                let ran = run(Command::new("chown").arg("postgres").arg(folder));
+                assert!(ran.status.success(), "{ran:?}");
+            }
+            let data = folder.join("data");
+            let mut initialise = as_itself("initdb");
+            initialise.args(["--auth=trust", "--no-sync", "--username=postgres", "-D"]);
+            run(initialise.arg(&data)).ok();
+            let mut postgres = as_itself("postgres");
+            postgres
+                .args(["-F", "-c", "listen_addresses=127.0.0.1", "-c"])
+                .arg(format!("unix_socket_directories={}", folder.display()))
+                .args(["-p", &port.number().to_string(), "-D"])
+                .arg(&data);
+            postgres
         })
     }
 

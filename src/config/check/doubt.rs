@@ -1,0 +1,183 @@
+//! What can be used and is hardly meant: routes that nothing reaches, clients that are kept out of
+//! less than it seems, variables that stay empty.
+
+use super::RawSite;
+use crate::config::diagnostic::{Diagnostic, Span, quoted};
+use crate::config::read::{At, Context};
+use crate::config::rules::{RawAction, RawRoute};
+use crate::config::{Matcher, Rewrite, Rules, Setting, Template, Variable, is_below};
+
+/// Looks at each site.
+pub(super) fn sites(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<'_>) {
+    for site in sites {
+        expressions(site, cx);
+        unreachable(site, cx);
+        if ![defaults, &site.rules].into_iter().any(keeps_out) {
+            uncovered(site, cx);
+        }
+    }
+    empty_variables(sites, defaults, ja4, cx);
+}
+
+impl RawSite {
+    /// The route for a path that is plain.
+    pub(super) fn find(&self, path: &str) -> Option<&RawRoute> {
+        let routes = || self.routes.iter();
+        let exact = |route: &&RawRoute| matches!(&route.matcher.value, Matcher::Exact(exact) if **exact == *path);
+        let regex = |route: &&RawRoute| match &route.matcher.value {
+            Matcher::Regex(pattern) => pattern.regex().is_match(path.as_bytes()),
+            Matcher::Exact(_) | Matcher::Prefix(_) => false,
+        };
+        let prefixes = routes().filter_map(|route| match &route.matcher.value {
+            Matcher::Prefix(prefix) => Some((prefix, route)),
+            Matcher::Exact(_) | Matcher::Regex(_) => None,
+        });
+        let (_, prefix) = prefixes
+            .filter(|(prefix, _)| is_below(prefix.as_bytes(), path.as_bytes()))
+            .max_by_key(|(prefix, _)| prefix.len())
+            .unzip();
+        let last = prefix.is_some_and(|route: &RawRoute| route.last);
+        let found = routes().find(exact);
+        found
+            .or_else(|| routes().find(regex).filter(|_| !last))
+            .or(prefix)
+    }
+}
+
+fn warn(cx: &Context<'_>, matcher: &At<Matcher>, message: impl Into<String>, help: &str) {
+    cx.report(Diagnostic::warning(matcher.span.clone(), message).help(help));
+}
+
+/// Expressions that match hardly anything.
+fn expressions(site: &RawSite, cx: &Context<'_>) {
+    for RawRoute { matcher, .. } in &site.routes {
+        if let Matcher::Regex(pattern) = &matcher.value
+            && let Some((message, help)) = pattern.doubt()
+        {
+            warn(cx, matcher, message, help);
+        }
+    }
+}
+
+/// Routes whose paths all go to others.
+fn unreachable(site: &RawSite, cx: &Context<'_>) {
+    let (mut expressions, mut prefixes) = (Vec::new(), Vec::new());
+    for route in &site.routes {
+        match &route.matcher.value {
+            Matcher::Exact(_) => {}
+            Matcher::Regex(pattern) => expressions.push((pattern, route)),
+            Matcher::Prefix(path) => prefixes.push((path, route)),
+        }
+    }
+    let nothing = "a route that nothing reaches";
+    let all = prefixes.iter().any(|(path, _)| ***path == *"/");
+    if all && prefixes.iter().all(|(_, route)| route.last) {
+        for (_, route) in expressions {
+            let help = "every path has a `path` with `final = true`; take that out";
+            warn(cx, &route.matcher, nothing, help);
+        }
+        return;
+    }
+    let Some(first) = (expressions.iter()).position(|(pattern, _)| pattern.takes_all()) else {
+        return;
+    };
+    let line = cx.line(&expressions[first].1.matcher.span);
+    for (_, route) in &expressions[first + 1..] {
+        let help = format!("the `regex` on line {line} takes all paths; write this one before it");
+        warn(cx, &route.matcher, nothing, &help);
+    }
+    // What the site does itself is there for routes too that say nothing else.
+    let inherited = (site.routes.iter()).any(|route| route.action.is_none() && !route.leads);
+    let own = site.routes.last().filter(|_| site.has_own && inherited);
+    for (_, route) in prefixes {
+        if !route.last && !own.is_some_and(|own| std::ptr::eq(own, route)) {
+            let help = format!(
+                "the `regex` on line {line} takes all paths; take it out, or write `final = true` here"
+            );
+            warn(cx, &route.matcher, nothing, &help);
+        }
+    }
+}
+
+/// Whether somebody is kept out.
+fn keeps_out(rules: &Rules) -> bool {
+    let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    some(&rules.allow) || some(&rules.deny) || matches!(rules.maintenance, Some(Setting::On(_)))
+}
+
+/// `/admin/` is not `/admin`.
+fn uncovered(site: &RawSite, cx: &Context<'_>) {
+    for RawRoute { matcher, rules, .. } in &site.routes {
+        if let Matcher::Prefix(path) = &matcher.value
+            && let Some(bare) = path.strip_suffix('/').filter(|bare| !bare.is_empty())
+            && keeps_out(rules)
+            && site
+                .find(bare)
+                .is_some_and(|other| !keeps_out(&other.rules))
+        {
+            let message = format!("all are let in to {}, which is not below it", quoted(bare));
+            let help = format!("write `path = \"{bare}\"`: that is both");
+            warn(cx, matcher, message, &help);
+        }
+    }
+}
+
+/// Variables that nothing gives a value to.
+fn empty_variables(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<'_>) {
+    let names = |rules: &Rules| matches!(rules.request_id, Some(Setting::On(_)));
+    let site_names =
+        |site: &RawSite| names(&site.rules) || site.routes.iter().any(|route| names(&route.rules));
+    let everywhere = names(defaults);
+    let id = everywhere || sites.iter().any(site_names);
+    report_empty(None, defaults.templates(), (ja4, id), cx);
+    for site in sites {
+        let id = everywhere || site_names(site);
+        report_empty(Some(&site.span), site.rules.templates(), (ja4, id), cx);
+        for route in &site.routes {
+            let ids = [&route.rules, &site.rules, defaults];
+            let id = ids.into_iter().find_map(|rules| rules.request_id.as_ref());
+            let id = matches!(id, Some(Setting::On(_)));
+            let location = match &route.action {
+                Some(RawAction::Redirect(location, _)) => Some(location),
+                Some(RawAction::Forward(_) | RawAction::Respond { .. }) | None => None,
+            };
+            let rewrite = match &route.rewrite {
+                Some(Rewrite::Path(path)) => Some(path),
+                Some(Rewrite::Prefix(_)) | None => None,
+            };
+            let templates = route.rules.templates().chain(location).chain(rewrite);
+            report_empty(Some(&route.matcher.span), templates, (ja4, id), cx);
+        }
+    }
+}
+
+fn report_empty<'t>(
+    span: Option<&Span>,
+    templates: impl Iterator<Item = &'t Template>,
+    (ja4, id): (bool, bool),
+    cx: &Context<'_>,
+) {
+    let variables: Vec<_> = templates.flat_map(Template::variables).collect();
+    for (variable, known, message, help) in [
+        (
+            Variable::Ja4,
+            ja4,
+            "`{ja4}` is always empty here",
+            "write `ja4 = true` in `[tls]`",
+        ),
+        (
+            Variable::RequestId,
+            id,
+            "`{request_id}` is always empty here",
+            "write `request_id = \"X-Request-Id\"`",
+        ),
+    ] {
+        if !known && variables.contains(&&variable) {
+            let warning = match span {
+                Some(span) => Diagnostic::warning(span.clone(), message),
+                None => Diagnostic::general_warning(format!("{message}: `[defaults]`")),
+            };
+            cx.report(warning.help(help));
+        }
+    }
+}
