@@ -204,8 +204,11 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         "auth_request_set" | "proxy_method" | "proxy_bind" | "mirror" => {
             real("has no equivalent; let the upstream do it")
         }
-        "stream" => real("proxied TCP; keep nginx for it"),
-        "mail" => real("proxied mail; keep nginx for it"),
+        "stream" => real("proxied TCP; write each server as a [[stream]] (docs/streams.md)"),
+        "mail" => real(
+            "proxied mail; a [[stream]] with `starttls` ends its TLS (docs/streams.md), but asks no \
+             auth_http whose server it is: keep nginx where that is needed",
+        ),
         "dav_methods" | "dav_ext_methods" | "create_full_put_path" | "flv" | "mp4" => {
             real("served files; nothing here does")
         }

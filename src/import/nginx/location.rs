@@ -74,9 +74,16 @@ impl Import {
                 match pattern::convert(text, modifier == "~*", groups) {
                     Ok(found) => match pattern::below(&found, within.unwrap_or("/")) {
                         Some(found) => Matcher::Regex(found),
+                        // Rather closed too far than open.
+                        None if location.inside().iter().any(restricts) => {
+                            let advice = "is for other paths too than those that it is inside of; \
+                                          here it keeps out of all of them, which is more";
+                            self.lost(location, advice);
+                            Matcher::Regex(found)
+                        }
                         None => {
                             let advice = "is for other paths too than those that it is inside of; \
-                                          it is left out. IF IT KEPT ANYBODY OUT, it does not any more";
+                                          it is left out";
                             return self.whole(location, Loss::Real, advice);
                         }
                     },
