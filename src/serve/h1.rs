@@ -4,10 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::Service;
-use super::linger::{self, LINGER};
+use super::linger;
 use crate::drain::Guard;
 use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
@@ -16,6 +14,7 @@ use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
+use crate::wire::cork::Stream;
 use crate::wire::{Body, Deadline, Message, ReadError, Reader, Writer};
 
 /// What of an unwanted body is read so that the connection can be kept.
@@ -26,12 +25,14 @@ const MAX_DISCARD: u64 = 256 << 10;
 enum End {
     /// In order: all was said.
     Close,
+    /// The same, and the client has said that it has nothing more to say.
+    Done,
     /// The client has gone, or must see that it did not get all.
     Abort,
 }
 
 /// Serves requests until one side closes.
-pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
+pub async fn serve<I: Stream>(
     io: I,
     service: &Service,
     peer: &Peer,
@@ -59,8 +60,8 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             break end;
         }
     };
-    if end == End::Close {
-        connection.close().await;
+    if end != End::Abort {
+        connection.close(service, end == End::Done).await;
     }
 }
 
@@ -71,7 +72,7 @@ struct Http1<I> {
     deadline: Deadline,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
+impl<I: Stream> Http1<I> {
     /// Waits for a request to begin. A connection that has had none yet is not cut by a shutdown:
     /// its client could not know whether its request was taken.
     async fn idle(&mut self, service: &Service, guard: &Guard, fresh: bool) -> Option<End> {
@@ -127,6 +128,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             Err(_) => return Some(End::Abort),
         };
         self.reader.begin_body(head.framing);
+        let leaves = !head.keep_alive;
         let mut client = Http1Client {
             version: head.version,
             keep: head.keep_alive && !last,
@@ -134,6 +136,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             guard: Some(guard),
             aborted: false,
             tunnel: false,
+            finished: false,
             connection: self,
         };
         service.handle(peer, head, &mut client).await;
@@ -141,6 +144,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
         match () {
             () if aborted || tunnel => Some(End::Abort),
             () if keep && self.discard(service).await => None,
+            () if leaves && self.reader.is_end() && !self.reader.has_leftover() => Some(End::Done),
             () => Some(End::Close),
         }
     }
@@ -177,6 +181,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             guard: None,
             aborted: false,
             tunnel: false,
+            finished: false,
             connection: self,
         };
         proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
@@ -217,14 +222,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
     }
 
     /// Closes in order, after what is gathered.
-    async fn close(&mut self) {
-        self.deadline.set(LINGER);
+    async fn close(&mut self, service: &Service, done: bool) {
+        let send = service.local.world().timeouts().send;
+        self.deadline.set(send);
         let flushed = poll_fn(|cx| match self.writer.poll_flush(cx, &mut self.io) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),
             Poll::Pending => self.deadline.poll(cx).map(|()| false),
         });
         if flushed.await {
-            linger::close(&mut self.io).await;
+            linger::close(&mut self.io, send, !done).await;
         }
     }
 }
@@ -241,9 +247,11 @@ struct Http1Client<'a, I> {
     guard: Option<&'a Guard>,
     aborted: bool,
     tunnel: bool,
+    /// The response has been gathered to its end.
+    finished: bool,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
+impl<I: Stream> Client for Http1Client<'_, I> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
         self.connection
             .reader
@@ -328,9 +336,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
 
     fn finish(&mut self, trailers: Option<Box<Fields>>) {
         self.connection.writer.finish(trailers.as_deref());
+        self.finished = true;
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if self.finished && !self.keep {
+            // What is left of it goes with the end of the connection.
+            self.connection.io.ends();
+        }
         ready!(
             self.connection
                 .writer
