@@ -31,41 +31,8 @@ enum End {
     Abort,
 }
 
-/// Serves requests until one side closes.
-pub async fn serve<I: Stream>(
-    io: I,
-    service: &Service,
-    peer: &Peer,
-    guard: &Guard,
-) {
-    let mut connection = Http1 {
-        io,
-        reader: Reader::default(),
-        writer: Writer::default(),
-        deadline: Deadline::default(),
-    };
-    let mut requests = 0;
-    let end = loop {
-        let fresh = requests == 0;
-        if let Some(end) = connection.idle(service, guard, fresh).await {
-            break end;
-        }
-        requests += 1;
-        let last = requests >= service.local.world().limits().requests_per_connection;
-        if last {
-            service.local.edge().limit(Limit::RequestsPerConnection);
-        }
-        // Boxed: a connection idles most of its life, and need not carry this with it.
-        if let Some(end) = Box::pin(connection.exchange(service, peer, guard, last)).await {
-            break end;
-        }
-    };
-    if end != End::Abort {
-        connection.close(service, end == End::Done).await;
-    }
-}
-
-struct Http1<I> {
+/// A connection of a client that speaks it.
+pub struct Http1<I> {
     io: I,
     reader: Reader,
     writer: Writer,
@@ -73,6 +40,44 @@ struct Http1<I> {
 }
 
 impl<I: Stream> Http1<I> {
+    /// One on which nothing has been said.
+    pub fn new(io: I) -> Self {
+        Self {
+            io,
+            reader: Reader::default(),
+            writer: Writer::default(),
+            deadline: Deadline::default(),
+        }
+    }
+
+    /// What it is spoken over.
+    pub const fn stream(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Serves requests until one side closes.
+    pub async fn serve(&mut self, service: &Service, peer: &Peer, guard: &Guard) {
+        let mut requests = 0;
+        let end = loop {
+            let fresh = requests == 0;
+            if let Some(end) = self.idle(service, guard, fresh).await {
+                break end;
+            }
+            requests += 1;
+            let last = requests >= service.local.world().limits().requests_per_connection;
+            if last {
+                service.local.edge().limit(Limit::RequestsPerConnection);
+            }
+            // Boxed: a connection idles most of its life, and need not carry this with it.
+            if let Some(end) = Box::pin(self.exchange(service, peer, guard, last)).await {
+                break end;
+            }
+        };
+        if end != End::Abort {
+            Box::pin(self.close(service, end == End::Done)).await;
+        }
+    }
+
     /// Waits for a request to begin. A connection that has had none yet is not cut by a shutdown:
     /// its client could not know whether its request was taken.
     async fn idle(&mut self, service: &Service, guard: &Guard, fresh: bool) -> Option<End> {

@@ -423,7 +423,7 @@ pub fn failed(
 pub struct Listening {
     inner: Box<Tls>,
     /// Until something came.
-    first: Option<First>,
+    first: Option<Box<First>>,
 }
 
 /// Whom an alert tells something.
@@ -443,7 +443,7 @@ impl Listening {
         };
         Self {
             inner: done.stream,
-            first: Some(first),
+            first: Some(Box::new(first)),
         }
     }
 }

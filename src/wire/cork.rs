@@ -211,11 +211,7 @@ mod tests {
         poll_fn(|cx| {
             let mut byte = [0];
             let mut buffer = ReadBuf::new(&mut byte);
-            assert!(
-                Pin::new(&mut *cork)
-                    .poll_read(cx, &mut buffer)
-                    .is_pending()
-            );
+            assert!(Pin::new(&mut *cork).poll_read(cx, &mut buffer).is_pending());
             Poll::Ready(())
         })
         .await;
