@@ -20,6 +20,7 @@ pub(super) use action::{RawAction, RawRoute, route, site};
 use ipnet::IpNet;
 pub use pattern::Pattern;
 pub(super) use read::{TraceWord, defaults};
+pub(super) use template::Scope;
 pub use template::{Piece, Template, Variable};
 
 /// What one of the three says. What is `None` or empty is left to what is wider.
@@ -45,6 +46,8 @@ pub struct Rules {
     pub allow: Option<Vec<IpNet>>,
     /// Clients that are not let in.
     pub deny: Option<Vec<IpNet>>,
+    /// The quotas that requests are taken from, by name.
+    pub quotas: Option<Vec<Arc<str>>>,
     /// Bytes that a request's body may have.
     pub request_body: Option<Setting<u64>>,
     /// Deadlines.
@@ -174,6 +177,7 @@ impl Rules {
             trace_sample: self.trace_sample.or(wider.trace_sample),
             allow: self.allow.or_else(|| wider.allow.clone()),
             deny: self.deny.or_else(|| wider.deny.clone()),
+            quotas: self.quotas.or_else(|| wider.quotas.clone()),
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),
             compression: self.compression.over(&wider.compression),

@@ -109,7 +109,7 @@ impl Rules {
     }
 
     /// Lines of TOML.
-    fn text(&self) -> String {
+    pub(in crate::import) fn text(&self) -> String {
         let mut lines: BTreeMap<&str, BTreeMap<Option<Change>, Vec<String>>> = BTreeMap::new();
         for (key, value) in &self.0 {
             let line = lines.entry(key.name()).or_default();
@@ -202,7 +202,13 @@ pub(in crate::import) struct Site {
 pub(in crate::import) const CLOSED: &str = "respond = 503";
 
 /// What makes no difference to a request that is answered here.
-const OF_UPSTREAMS: [&str; 4] = ["request_headers", "request_body", "timeouts", "error_pages"];
+const OF_UPSTREAMS: [&str; 5] = [
+    "request_headers",
+    "request_body",
+    "timeouts",
+    "error_pages",
+    "quotas",
+];
 
 /// What is said of a site as a whole.
 const OF_SITES: [&str; 4] = [

@@ -19,6 +19,7 @@ pub use target::{location, rewritten};
 pub use value::{Known, encode_path};
 
 use super::error::Refusal;
+use super::quota::{Quota, Quotas};
 use crate::config::{self, Change, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
@@ -35,6 +36,7 @@ pub struct Rules {
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,
     maintenance: Option<Maintenance>,
+    quotas: Box<[Arc<Quota>]>,
     pages: Box<[(u16, u16, Arc<Page>)]>,
     request_id: Option<Arc<str>>,
     trace: Option<Trace>,
@@ -55,7 +57,7 @@ const ALL: u32 = 1_000_000;
 
 impl Rules {
     /// Makes them ready; `None` where there is nothing to do.
-    pub fn new(rules: &config::Rules, material: &Material) -> Option<Self> {
+    pub(super) fn new(rules: &config::Rules, material: &Material, quotas: &Quotas) -> Option<Self> {
         let is_host = |rule: &&FieldRule| rule.name.eq_ignore_ascii_case("host");
         let host = rules.request.iter().rfind(is_host);
         let others = rules.request.iter().filter(|rule| !is_host(rule));
@@ -79,6 +81,9 @@ impl Rules {
             allow: rules.allow.as_deref().unwrap_or_default().into(),
             deny: rules.deny.as_deref().unwrap_or_default().into(),
             maintenance,
+            quotas: (rules.quotas.iter().flatten())
+                .filter_map(|name| quotas.get(name).cloned())
+                .collect(),
             pages: pages.collect(),
             request_id: on(&rules.request_id).cloned(),
             trace: on(&rules.trace).copied(),
@@ -95,6 +100,7 @@ impl Rules {
             && self.allow.is_empty()
             && self.deny.is_empty()
             && self.maintenance.is_none()
+            && self.quotas.is_empty()
             && self.pages.is_empty()
             && self.request_id.is_none()
             && self.trace.is_none()
@@ -115,6 +121,11 @@ impl Rules {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What its requests are taken from.
+    pub(super) fn quotas(&self) -> &[Arc<Quota>] {
+        &self.quotas
     }
 
     /// Whether a request gets an id or a place in a trace.

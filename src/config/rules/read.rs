@@ -61,6 +61,11 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         "deny",
         "Clients that get 403, by address; also those that `allow` has.",
     );
+    let quotas: Option<Vec<At<Arc<str>>>> = t.optional(
+        "quotas",
+        "What requests are taken from: the NAMEs of `[quota.NAME]`. Those of a route stand in place \
+         of the site's; `[]`: none.",
+    );
     let request_id: Option<IdField> = t.optional(
         "request_id",
         "Field that carries an id of the request: to the upstream, back to the client, and in the \
@@ -110,6 +115,10 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         trace_sample: share.map(|share| share.0),
         allow,
         deny,
+        quotas: quotas.map(|names| {
+            let names = names.into_iter().map(|name| t.cx.wants_quota(name));
+            names.collect()
+        }),
         request_body: request_body.map(|size| match size.0 {
             0 => Setting::Off,
             bytes => Setting::On(bytes),

@@ -162,17 +162,17 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         {
             none("nothing that was imported goes by it; see compression")
         }
-        "limit_req_zone"
-        | "limit_req_status"
-        | "limit_req_log_level"
-        | "limit_req_dry_run"
-        | "limit_conn_zone"
-        | "limit_conn_status"
-        | "limit_conn_log_level" => {
-            slight("what limits by it is told by itself; more requests are answered with 429")
+        "limit_req_status" | "limit_conn_status" => {
+            slight("what is beyond a quota is answered with 429")
         }
-        "limit_req" => real("bounded rates; see limits.client_rate and a site's rate"),
-        "limit_conn" => real("bounded connections; see limits.connections_per_client"),
+        "limit_req_zone"
+        | "limit_conn_zone"
+        | "limit_req_log_level"
+        | "limit_conn_log_level"
+        | "limit_req_dry_run" => none("nothing that was imported goes by it"),
+        "limit_req" | "limit_conn" => {
+            none("bounded what nginx itself answers, which costs nothing here")
+        }
         "limit_rate" | "limit_rate_after" => real("slowed responses down; nothing here does"),
         "keepalive_timeout"
         | "keepalive_requests"
@@ -204,7 +204,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         "auth_request_set" | "proxy_method" | "proxy_bind" | "mirror" => {
             real("has no equivalent; let the upstream do it")
         }
-        "stream" => real("proxied TCP; write each server as a [[stream]] (docs/streams.md)"),
+        "ssl_preread" | "preread_buffer_size" | "proxy_half_close" => {
+            none("the greeting is looked at where names decide, and either side may end its half")
+        }
+        "preread_timeout" => slight("see timeouts.tls_handshake"),
+        "proxy_upload_rate" | "proxy_download_rate" => {
+            real("slowed connections down; nothing here does")
+        }
         "mail" => real(
             "proxied mail; a [[stream]] with `starttls` ends its TLS (docs/streams.md), but asks no \
              auth_http whose server it is: keep nginx where that is needed",

@@ -127,7 +127,6 @@ impl Import {
         if let Matcher::Regex(pattern) = &matcher {
             server.variables.named = pattern::names(pattern);
         }
-        self.inner_limits(&scope);
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
         server.variables.groups = false;
         server.variables.named.clear();

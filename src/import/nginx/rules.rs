@@ -62,6 +62,7 @@ impl Import {
         self.deadlines(scope, pass, &mut rules);
         self.error_pages(scope, &mut rules);
         self.compression(scope, &mut rules);
+        self.quotas(scope, variables, &mut rules);
         rules
     }
 
@@ -315,11 +316,7 @@ pub(super) fn access<'d>(scope: &Scope<'d>) -> Access<'d> {
     let mut only = false;
     for directive in scope.any_of(&["allow", "deny"]) {
         let text = directive.first();
-        let net = || {
-            let net = text.parse::<ipnet::IpNet>();
-            let net = net.or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
-            net.ok().map(|net| net.trunc().to_string())
-        };
+        let net = || network(text);
         match (directive.name.as_str(), text) {
             ("deny", "all") => {
                 only = true;
@@ -350,6 +347,13 @@ pub(super) fn access<'d>(scope: &Scope<'d>) -> Access<'d> {
         rules.insert("deny", array(&deny));
     }
     Access::Said(rules)
+}
+
+/// An address or a network.
+pub(super) fn network(text: &str) -> Option<String> {
+    let net = text.parse::<ipnet::IpNet>();
+    let net = net.or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
+    net.ok().map(|net| net.trunc().to_string())
 }
 
 /// `hsts`, where the value is one that can be written so.

@@ -127,7 +127,7 @@ impl Import {
         }
     }
 
-    fn proxy_protocol(&mut self, scope: &Scope<'_>) {
+    pub(super) fn proxy_protocol(&mut self, scope: &Scope<'_>) {
         let from = scope.all("set_real_ip_from");
         match from.is_empty() {
             true => (self.proxy_from).extend(["0.0.0.0/0", "::/0"].map(str::to_owned)),
@@ -167,7 +167,7 @@ impl Import {
         }
     }
 
-    fn certificates(&mut self, server: &Directive, scope: &Scope<'_>) {
+    pub(super) fn certificates(&mut self, server: &Directive, scope: &Scope<'_>) {
         let chains = scope.all("ssl_certificate");
         let keys = scope.all("ssl_certificate_key");
         if chains.is_empty() && !scope.is_on("ssl_reject_handshake") {
@@ -431,14 +431,18 @@ impl Import {
                 );
             }
         }
-        let Some(verify) = scope.nearest("ssl_verify_client") else {
-            return lines;
-        };
+        lines.extend(self.client_certificates(scope));
+        lines
+    }
+
+    /// Whose certificates are asked for.
+    pub(super) fn client_certificates(&self, scope: &Scope<'_>) -> Option<String> {
+        let verify = scope.nearest("ssl_verify_client")?;
         let mode = match verify.first() {
             "on" => "required",
             "optional" => "optional",
             "optional_no_ca" => "request",
-            _ => return lines,
+            _ => return None,
         };
         let mut line = format!("client_certificates = {{ mode = \"{mode}\"");
         for (name, key) in [("ssl_client_certificate", "ca"), ("ssl_crl", "crl")] {
@@ -446,8 +450,7 @@ impl Import {
                 line += &format!(", {key} = {}", quoted(&self.absolute(file.first())));
             }
         }
-        lines.push(format!("{line} }}  # from {}", verify.place));
-        lines
+        Some(format!("{line} }}  # from {}", verify.place))
     }
 }
 
@@ -490,7 +493,7 @@ fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
 }
 
 /// An address to listen on, as staunch writes it.
-fn address(text: &str) -> Option<String> {
+pub(super) fn address(text: &str) -> Option<String> {
     let text = text.replacen("*:", "0.0.0.0:", 1);
     let whole = match (text.parse::<u16>(), text.contains(':')) {
         (Ok(port), _) => format!("0.0.0.0:{port}"),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::scope::Scope;
 use super::value::Variables;
-use super::{Directive, unit};
+use super::{Directive, Names, unit};
 use crate::import::{Loss, array, quoted};
 
 /// What `proxy_pass` or `grpc_pass` leads to.
@@ -70,6 +70,18 @@ impl Pass {
         })
     }
 
+    /// What `proxy_pass` of `stream` leads to. `None`: TLS over a unix socket is not spoken.
+    pub(super) fn stream(to: &str, scheme: &'static str) -> Option<Self> {
+        let spoken = scheme == "tcp" || !to.starts_with("unix:");
+        spoken.then(|| Self {
+            scheme,
+            http2: false,
+            to: to.to_owned(),
+            uri: None,
+            whole: false,
+        })
+    }
+
     /// `$proxy_host`: what is asked for unless something else is said.
     pub(super) fn host(&self) -> &str {
         match self.to.starts_with("unix:") {
@@ -93,12 +105,20 @@ pub(super) struct Upstreams {
     pub(super) folder: String,
     /// `upstream NAME { … }`.
     pub(super) groups: BTreeMap<String, Directive>,
-    /// Names by what they stand for.
-    written: BTreeMap<String, String>,
-    taken: BTreeMap<String, usize>,
+    names: Names,
     /// Groups that something leads to.
     pub(super) used: BTreeSet<String>,
     pub(super) text: String,
+}
+
+/// `upstream NAME { … }` of a level.
+pub(super) fn groups(level: &[Directive]) -> BTreeMap<String, Directive> {
+    let groups = level
+        .iter()
+        .filter(|directive| directive.name == "upstream");
+    groups
+        .map(|directive| (directive.first().to_owned(), directive.clone()))
+        .collect()
 }
 
 /// What is to be told.
@@ -128,37 +148,14 @@ impl Upstreams {
         }
         self.settings(pass, directive, scope, &mut text, &mut lost);
         let wanted = format!("{}\n{text}", pass.to);
-        if let Some(name) = self.written.get(&wanted) {
-            return (name.clone(), lost);
+        let (name, new) = self
+            .names
+            .name(pass.to.trim_start_matches("unix:"), &wanted);
+        if new {
+            let _ = write!(self.text, "\n[upstream.{name}]  # from {place}\n{text}");
         }
-        let base = name_of(&pass.to);
-        let count = self.taken.entry(base.clone()).or_default();
-        *count += 1;
-        let name = match *count {
-            1 => base,
-            count => format!("{base}--{count}"),
-        };
-        let _ = write!(self.text, "\n[upstream.{name}]  # from {place}\n{text}");
-        self.written.insert(wanted, name.clone());
         (name, lost)
     }
-}
-
-/// A bare key of TOML.
-fn name_of(address: &str) -> String {
-    let keep = |c: char| {
-        if c.is_ascii_alphanumeric() || c == '_' {
-            c
-        } else {
-            '-'
-        }
-    };
-    let name: String = address
-        .trim_start_matches("unix:")
-        .chars()
-        .map(keep)
-        .collect();
-    name.trim_matches('-').to_owned()
 }
 
 fn group_text(pass: &Pass, group: &Directive, lost: &mut Lost) -> String {
@@ -341,7 +338,13 @@ impl Upstreams {
             )),
             _ => {}
         }
-        if pass.scheme == "https" {
+        if let Some(proxy) = of("protocol").filter(|found| found.first() == "on")
+            && matches!(pass.scheme, "tcp" | "tls")
+        {
+            let place = &proxy.place;
+            let _ = writeln!(text, "proxy_protocol = \"v1\"  # from {place}");
+        }
+        if matches!(pass.scheme, "https" | "tls") {
             self.tls(directive, scope, prefix, text, lost);
         }
     }

@@ -111,7 +111,7 @@ impl Variables {
 
     fn variable(&self, name: &str) -> Option<String> {
         let word = match name {
-            "remote_addr" | "realip_remote_addr" => "client_address",
+            "remote_addr" | "realip_remote_addr" | "binary_remote_addr" => "client_address",
             "remote_port" => "client_port",
             "host" => "host",
             "http_host" => "header:Host",
