@@ -341,7 +341,8 @@ async fn forward<C: Client>(
     }
     if let Some(rules) = account.rules {
         with_known(peer, head, account, |known| {
-            rules.to_client(&mut response, known)
+            rules.rewrite_location(&mut response, known);
+            rules.to_client(&mut response, known);
         });
     }
     let plan = (compression.as_ref().filter(|_| !upgraded)).and_then(|(terms, wish)| {

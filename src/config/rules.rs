@@ -30,6 +30,9 @@ pub struct Rules {
     pub request: Vec<FieldRule>,
     /// For fields of responses on their way to the client, in this order.
     pub response: Vec<FieldRule>,
+    /// What stands in place of the beginnings of `Location` in an upstream's responses; the first
+    /// that fits.
+    pub locations: Option<Vec<(Arc<str>, Template)>>,
     /// The value of `Strict-Transport-Security` (RFC 6797).
     pub hsts: Option<Setting<Arc<str>>>,
     /// Whether requests are answered with 503.
@@ -169,6 +172,7 @@ impl Rules {
         Self {
             request: behind(self.request, &wider.request),
             response: behind(self.response, &wider.response),
+            locations: self.locations.or_else(|| wider.locations.clone()),
             hsts: self.hsts.or_else(|| wider.hsts.clone()),
             maintenance: self.maintenance.or_else(|| wider.maintenance.clone()),
             error_pages,
@@ -184,13 +188,15 @@ impl Rules {
         }
     }
 
-    /// The values of rules for fields.
+    /// The values of rules for fields and of `rewrite_location`.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
         let all = self.request.iter().chain(&self.response);
-        all.filter_map(|rule| match &rule.change {
+        let of_fields = all.filter_map(|rule| match &rule.change {
             Change::Remove => None,
             Change::Set(template) | Change::Add(template) => Some(template),
-        })
+        });
+        let locations = self.locations.iter().flatten();
+        of_fields.chain(locations.map(|(_, template)| template))
     }
 
     /// The files with error pages.

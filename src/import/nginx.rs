@@ -18,6 +18,7 @@ mod limit;
 mod location;
 mod map;
 mod parse;
+mod rewrite;
 mod rules;
 mod scope;
 mod server;
@@ -171,6 +172,9 @@ impl Import {
                 continue;
             }
             let (loss, advice) = match directive.args.as_slice() {
+                [source, _] if directive.name == "map" && source == "$http_upgrade" => {
+                    (Loss::None, "upgrades are passed on by themselves")
+                }
                 [off] if off == "off" => (Loss::None, "it is off here, unless told otherwise"),
                 _ => advice::of(&directive.name),
             };

@@ -155,6 +155,74 @@ pub(in crate::import) fn below(pattern: &str, path: &str) -> Option<String> {
     }
 }
 
+/// One for what two match both, as far as that can be written.
+pub(in crate::import) fn both(outer: &str, inner: &str) -> Option<String> {
+    let bare = |text: &str| match text.strip_prefix("(?i)") {
+        Some(rest) => (true, rest.to_owned()),
+        None => (false, text.to_owned()),
+    };
+    let part = |(caseless, text): (bool, &str)| match caseless {
+        true => format!("(?i:{text})"),
+        false => format!("(?:{text})"),
+    };
+    let ((outer_caseless, outer), (inner_caseless, inner)) = (bare(outer), bare(inner));
+    // One that says how a path begins, and one that does not.
+    let first = |text: &str| text.starts_with('^') && !text.ends_with('$') && !text.contains('|');
+    let (begin, end) = match (first(&outer), first(&inner)) {
+        (true, false) if !inner.contains('^') => {
+            ((outer_caseless, &outer[1..]), (inner_caseless, &*inner))
+        }
+        (false, true) if !outer.contains('^') => {
+            ((inner_caseless, &inner[1..]), (outer_caseless, &*outer))
+        }
+        _ => return None,
+    };
+    Some(format!("^{}.*{}", part(begin), part(end)))
+}
+
+/// One for what goes on behind a text, but not with a slash nor with any of these.
+pub(in crate::import) fn beyond(text: &str, longer: &[&str]) -> String {
+    let mut others: Vec<&str> = longer
+        .iter()
+        .filter_map(|other| other.strip_prefix(text))
+        .filter(|other| !other.is_empty() && !other.starts_with('/'))
+        .collect();
+    others.sort_unstable();
+    others.dedup();
+    format!("^{}{}", literal(text), not_begun(&others, true))
+}
+
+/// What begins with none of these, which are sorted.
+fn not_begun(others: &[&str], first: bool) -> String {
+    let mut letters: Vec<char> = others.iter().filter_map(|text| text.chars().next()).collect();
+    letters.dedup();
+    let class = |c: &char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_string(),
+        c => format!("\\{c}"),
+    };
+    let mut excluded: String = letters.iter().map(class).collect();
+    // A path that ends here, or goes on below, is of the text itself.
+    let mut options = match first {
+        true => {
+            excluded.push('/');
+            Vec::new()
+        }
+        false => vec!["$".to_owned()],
+    };
+    options.push(format!("[^{excluded}]"));
+    for letter in &letters {
+        let others = others.iter();
+        let rest: Vec<&str> = others
+            .filter_map(|text| text.strip_prefix(*letter))
+            .collect();
+        if !rest.contains(&"") {
+            let rest = not_begun(&rest, false);
+            options.push(format!("{}{rest}", literal(&letter.to_string())));
+        }
+    }
+    format!("(?:{})", options.join("|"))
+}
+
 /// Whether two are for the same paths, as they are written.
 pub(in crate::import) fn is_same(one: &str, other: &str) -> bool {
     let bare = |text: &str| {
@@ -240,6 +308,51 @@ mod tests {
             ("/a.b", false),
         ] {
             assert_eq!(pattern.is_match(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        let pattern = regex::bytes::RegexBuilder::new(pattern).unicode(false);
+        pattern.build().unwrap().is_match(path.as_bytes())
+    }
+
+    #[test]
+    fn beyond_a_text_longer_ones_are_left_out() {
+        let pattern = beyond("/admin", &["/admin-api/", "/admin-apple", "/adminx", "/admin/x"]);
+        for (path, expected) in [
+            ("/admin", false),
+            ("/admin/", false),
+            ("/admin/y", false),
+            ("/admins", true),
+            ("/admin-", true),
+            ("/admin-ap", true),
+            ("/admin-api", true),
+            ("/admin-api/x", false),
+            ("/admin-apple", false),
+            ("/admin-appl", true),
+            ("/adminx", false),
+            ("/adminxy", false),
+            ("/other", false),
+        ] {
+            assert_eq!(matches(&pattern, path), expected, "{path} {pattern}");
+        }
+        assert_eq!(beyond("/a", &[]), "^/a(?:[^/])");
+    }
+
+    #[test]
+    fn what_two_match_both_is_one() {
+        let json = both("^/api/v[0-9]/", r"(?i)\.json$").unwrap();
+        for (path, expected) in [
+            ("/api/v1/x.JSON", true),
+            ("/api/v1/x.xml", false),
+            ("/x/api/v1/x.json", false),
+            ("/API/v1/x.json", false),
+        ] {
+            assert_eq!(matches(&json, path), expected, "{path}");
+        }
+        assert!(matches(&both(r"\.php$", "^/a/").unwrap(), "/a/b.php"));
+        for (outer, inner) in [("^/a|^/b", "x$"), ("a", "b"), ("^/a$", "b")] {
+            assert_eq!(both(outer, inner), None);
         }
     }
 

@@ -32,6 +32,7 @@ pub struct Rules {
     response: Box<[FieldRule]>,
     /// Another host to ask the upstream for.
     host: Option<Template>,
+    locations: Box<[(Arc<str>, Template)]>,
     hsts: Option<Arc<str>>,
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,
@@ -77,6 +78,7 @@ impl Rules {
                 Change::Set(template) => Some(template.clone()),
                 Change::Remove | Change::Add(_) => None,
             }),
+            locations: rules.locations.as_deref().unwrap_or_default().into(),
             hsts: on(&rules.hsts).cloned(),
             allow: rules.allow.as_deref().unwrap_or_default().into(),
             deny: rules.deny.as_deref().unwrap_or_default().into(),
@@ -96,6 +98,7 @@ impl Rules {
         self.request.is_empty()
             && self.response.is_empty()
             && self.host.is_none()
+            && self.locations.is_empty()
             && self.hsts.is_none()
             && self.allow.is_empty()
             && self.deny.is_empty()
@@ -169,6 +172,34 @@ impl Rules {
             && crate::http::host::Host::parse(&host).is_some()
         {
             head.authority = head.fields.store(&host);
+        }
+    }
+
+    /// Changes where a response of an upstream sends its client.
+    pub(super) fn rewrite_location(&self, response: &mut ResponseHead, known: &Known<'_>) {
+        const LOCATION: &[u8] = b"Location";
+        if self.locations.is_empty() {
+            return;
+        }
+        let mut fields = response.fields.iter();
+        let Some((.., value)) = fields.find(|(_, name, _)| name.eq_ignore_ascii_case(LOCATION))
+        else {
+            return;
+        };
+        for (beginning, template) in &self.locations {
+            let Some(rest) = value.strip_prefix(beginning.as_bytes()) else {
+                continue;
+            };
+            // Where nothing can be put in its place, it stays as the upstream said it.
+            if let Ok(mut written) = location(template, known) {
+                // The slash that both have.
+                let both = written.ends_with(b"/") && rest.starts_with(b"/");
+                written.extend_from_slice(&rest[usize::from(both)..]);
+                drop(fields);
+                response.fields.remove_named(LOCATION);
+                response.fields.push(LOCATION, &written);
+            }
+            return;
         }
     }
 

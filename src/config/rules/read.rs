@@ -9,7 +9,9 @@ use toml::de::DeValue;
 
 use super::owned::{self, Side, Touch};
 use super::template::Scope;
-use super::{Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Trace};
+use super::{
+    Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace,
+};
 use crate::config::compression::compression;
 use crate::config::default;
 use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
@@ -103,6 +105,7 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             inside!(place, "response_headers"),
             |t| fields(t, Side::Response, scope),
         ),
+        locations: locations(t, scope),
         hsts: hsts(t, place),
         maintenance: maintenance(t, place),
         error_pages: pages.map(|pages| pages.0).unwrap_or_default(),
@@ -202,6 +205,36 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
         push(name, Touch::Add, Some(value));
     }
     rules
+}
+
+fn locations(t: &mut Table<'_>, scope: &Scope) -> Option<Vec<(Arc<str>, Template)>> {
+    let given: Option<Fields> = t.optional(
+        "rewrite_location",
+        "Beginnings of `Location` in responses of the upstream and what stands in their place, \
+         where it redirects to itself by a name that clients do not know: \
+         `{ \"http://127.0.0.1:8080/\" = \"/\" }`. The longest that fits.",
+    );
+    let mut all = Vec::new();
+    for Field { name, value } in given?.0 {
+        let read = scope.read(&value.value, t.cx).and_then(|template| {
+            // A scheme in place of another.
+            let is_scheme = matches!(&*value.value, "http://" | "https://");
+            if !is_scheme {
+                super::action::location(&template)?;
+            }
+            Ok(template)
+        });
+        match read {
+            _ if name.value.is_empty() => t.complain(
+                &name.span,
+                Complaint::new("`rewrite_location`: an empty beginning", "write a URL or a path"),
+            ),
+            Ok(template) => all.push((name.value, template)),
+            Err(complaint) => t.complain(&value.span, complaint),
+        }
+    }
+    all.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+    Some(all)
 }
 
 fn hsts(t: &mut Table<'_>, place: Place) -> Option<Setting<Arc<str>>> {

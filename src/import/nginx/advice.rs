@@ -131,12 +131,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         }
         "access_log" | "log_format" => slight("see [log.access] for a log of requests"),
         "error_log" => none("what goes wrong is written to standard error; see [log]"),
-        "client_max_body_size" => real("bounded bodies; see request_body"),
+        "client_max_body_size" => none("nothing that was imported goes by it"),
         "add_header" | "more_set_headers" | "more_clear_headers" | "add_trailer" | "expires"
         | "proxy_hide_header" | "grpc_hide_header" => {
             real("changed fields of responses; see response_headers")
         }
-        "proxy_redirect" | "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
+        "proxy_redirect" => none("nothing that was imported goes by it"),
+        "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
             real("changed URLs or cookies in responses; let the upstream write them so")
         }
         "sub_filter" | "sub_filter_once" | "sub_filter_types" | "addition_types"

@@ -63,6 +63,7 @@ impl Import {
         self.error_pages(scope, &mut rules);
         self.compression(scope, &mut rules);
         self.quotas(scope, variables, &mut rules);
+        self.rewrites_location(scope, variables, pass, &mut rules);
         rules
     }
 
@@ -164,7 +165,7 @@ impl Import {
             if is("Host") {
                 host = match variables.plain(value).as_str() {
                     "${host}" if variables.port => Some("{host}".to_owned()),
-                    "${host}" | "${http_host}" | "${host}:${server_port}" => None,
+                    "${host}" | "${http_host}" => None,
                     "${proxy_host}" => host,
                     _ => self.template(set, value, variables),
                 };
@@ -196,6 +197,47 @@ impl Import {
         }
         if let Some(host) = host {
             rules.change(Side::Request, Change::Set, "Host", quoted(&host));
+        }
+    }
+
+    /// What becomes of `Location` where the server behind redirects to itself.
+    fn rewrites_location(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        pass: &Pass,
+        rules: &mut Rules,
+    ) {
+        let mut pairs = Vec::new();
+        // Who is told what the client asked for does not speak of itself by another name.
+        let told = !rules.changes(Side::Request, "Host");
+        let own = pass.own_location(variables.path.as_deref());
+        let default = || own.clone().filter(|_| !told);
+        let said = scope.all("proxy_redirect");
+        if said.is_empty() {
+            pairs.extend(default());
+        }
+        for directive in said {
+            match directive.args.as_slice() {
+                [word] if word == "off" => {}
+                [word] if word == "default" => pairs.extend(default()),
+                [from, to] if !from.starts_with('~') && !from.contains('$') => {
+                    let to = to.replacen("$scheme://", "https://", 1);
+                    let to = to.replace(":$server_port", "").replace("$http_host", "$host");
+                    match variables.template(&to) {
+                        Ok(to) if !to.is_empty() => pairs.push((from.clone(), to)),
+                        _ => self.lost(directive, "changed Location; see rewrite_location"),
+                    }
+                }
+                _ => self.lost(directive, "changed Location; see rewrite_location"),
+            }
+        }
+        let same = |(from, to): &(String, String)| from != to;
+        let pairs: Vec<_> = (pairs.iter().filter(|pair| same(pair)))
+            .map(|(from, to)| format!("{} = {}", quoted(from), quoted(to)))
+            .collect();
+        if !pairs.is_empty() {
+            rules.insert("rewrite_location", format!("{{ {} }}", pairs.join(", ")));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::scope::Scope;
-use super::value::Variables;
+use super::value::{Variables, escape};
 use super::{Directive, Names, unit};
 use crate::import::{Loss, array, quoted};
 
@@ -80,6 +80,22 @@ impl Pass {
             uri: None,
             whole: false,
         })
+    }
+
+    /// What nginx puts in place of which beginning of `Location` where nothing is said of it: what
+    /// a server says of itself that was asked by the name of its upstream.
+    pub(super) fn own_location(&self, path: Option<&str>) -> Option<(String, String)> {
+        let url = format!("{}://{}", self.scheme, self.to);
+        match (&self.uri, path) {
+            // Where variables decide, nothing is changed.
+            _ if self.whole || self.to.starts_with("unix:") => None,
+            (None, _) => Some((format!("{url}/"), "/".to_owned())),
+            (Some(uri), Some(path)) => {
+                let uri = uri.split('?').next().unwrap_or(uri);
+                Some((format!("{url}{uri}"), escape(path)))
+            }
+            (Some(_), None) => None,
+        }
     }
 
     /// `$proxy_host`: what is asked for unless something else is said.

@@ -15,6 +15,8 @@ pub(super) struct Variables {
     pub(super) groups: bool,
     /// Groups that have a name of their own.
     pub(super) named: Vec<String>,
+    /// The location's path, where it has one.
+    pub(super) path: Option<String>,
     /// Clients write a port in `Host`, as it is not the usual one.
     pub(super) port: bool,
 }
