@@ -175,6 +175,9 @@ impl Import {
                 [source, _] if directive.name == "map" && source == "$http_upgrade" => {
                     (Loss::None, "upgrades are passed on by themselves")
                 }
+                [status] if status == "429" && directive.name.ends_with("_status") => {
+                    (Loss::None, "it is 429 here in any case")
+                }
                 [off] if off == "off" => (Loss::None, "it is off here, unless told otherwise"),
                 _ => advice::of(&directive.name),
             };

@@ -146,12 +146,31 @@ pub(in crate::import) fn below(pattern: &str, path: &str) -> Option<String> {
         None => ("", pattern),
     };
     match rest.strip_prefix('^') {
-        None => Some(format!("{caseless}^{}.*(?:{rest})", literal(path))),
+        None => Some(format!("{caseless}{}", unanchored(rest, path))),
         Some(anchored) => {
             let begins = anchored.replace("\\/", "/").starts_with(&literal(path))
                 || anchored.starts_with(path);
             (begins && !anchored.contains('|')).then(|| pattern.to_owned())
         }
+    }
+}
+
+/// What is below a path and has something that an expression matches, which may begin with the
+/// path's own slash, or with all of the path.
+fn unanchored(rest: &str, path: &str) -> String {
+    let (begin, groups) = (literal(path), rest.contains("(?<"));
+    let bare = path.trim_end_matches('/');
+    let slash = ["/", "(?:^|/)", "(?:/|^)", "(?:^/|/)"];
+    if rest.replace("\\/", "/").starts_with(path) || rest.starts_with(&begin) {
+        return match groups {
+            // The first place is where it matches.
+            true => format!("^(?:{rest})"),
+            false => format!("^(?:{rest}|{begin}.*(?:{rest}))"),
+        };
+    }
+    match path.ends_with('/') && slash.iter().any(|slash| rest.starts_with(slash)) {
+        true => format!("^{}(?:/.*)?(?:{rest})", literal(bare)),
+        false => format!("^{begin}.*(?:{rest})"),
     }
 }
 
@@ -308,6 +327,23 @@ mod tests {
             ("/a.b", false),
         ] {
             assert_eq!(pattern.is_match(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_inside_a_path_may_begin_with_its_slash() {
+        for (pattern, path, expected) in [
+            (r"/.*\.php$", "/up/x.php", true),
+            (r"/.*\.php$", "/up/a/x.php", true),
+            (r"/.*\.php$", "/upx.php", false),
+            (r"/\.", "/up/.git", true),
+            (r"\.php$", "/up.php", false),
+            ("/up/x", "/up/x", true),
+            ("/up/x", "/up/a/up/x", true),
+            ("/up/x", "/up/a", false),
+        ] {
+            let both = below(pattern, "/up/").unwrap();
+            assert_eq!(matches(&both, path), expected, "{both} {path}");
         }
     }
 

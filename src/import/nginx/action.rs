@@ -347,7 +347,7 @@ impl Import {
         }
     }
 
-    fn redirect(
+    pub(super) fn redirect(
         &mut self,
         directive: &Directive,
         url: &str,

@@ -270,6 +270,13 @@ impl Import {
             "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
             _ => value.starts_with('$'),
         };
+        if !usual && value.starts_with('$') {
+            return self.differs(
+                set,
+                "this field is written by staunch itself; for proxies in front see \
+                 listen.forwarded_from",
+            );
+        }
         if !usual {
             self.lost(
                 set,

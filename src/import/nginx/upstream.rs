@@ -50,6 +50,12 @@ impl Pass {
             "/${request_uri}",
         ];
         let varies = pass.first().contains('$');
+        // The query is kept in any case.
+        let of_client = ["${is_args}${args}", "?${args}", "${is_args}${query_string}", "?${query_string}"];
+        let uri = of_client
+            .iter()
+            .find_map(|query| uri.strip_suffix(query))
+            .unwrap_or(uri);
         let uri = match uri {
             "" => None,
             // With a variable in it, nginx takes it as a whole.
