@@ -1,13 +1,16 @@
 //! What is installed beside the program: it fits what the program is.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::{env, fs, thread};
 
 use staunch::config;
 
-use crate::support::{Staunch, require, run};
+use crate::support::{Origin, Ran, Staunch, require, run, until};
+use crate::upgrade::Line;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -102,4 +105,136 @@ fn bash_completes_a_command() {
         .arg(program))
     .ok();
     assert_eq!(completed.trim(), "check");
+}
+
+#[test]
+fn the_configuration_of_the_package_takes_nothing_from_a_server_that_runs() {
+    let text = read("packaging/debian/staunch.toml");
+    let config = config::parse(&text, Path::new("staunch.toml"));
+    let config = config.unwrap_or_else(|report| panic!("{report}"));
+    assert!(config.sites.is_empty());
+    let addresses = config.listen.https.iter().chain(&config.listen.http);
+    for address in addresses {
+        assert!(
+            address.ip().is_loopback() && address.port() > 1024,
+            "{address}"
+        );
+    }
+    // What is commented out is right as well.
+    let all: String = (text.lines())
+        .filter_map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with(' ') => None,
+            Some(rest) if rest.starts_with("[[") || rest.contains(" = ") => Some(rest),
+            Some(_) => None,
+            None => Some(line),
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let all = all.replacen("folder = \"/etc/letsencrypt/live\"\n", "", 1);
+    let config = config::parse(&all, Path::new("staunch.toml"));
+    let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
+    assert_eq!(config.sites.len(), 1, "{all}");
+}
+
+#[test]
+fn the_scripts_of_the_package_are_shell_and_restart_nothing() {
+    for script in [
+        "debian/postinst",
+        "debian/postrm",
+        "debian/hand-over",
+        "needrestart/staunch.service",
+    ] {
+        let path = Path::new(ROOT).join("packaging").join(script);
+        run(Command::new(require("dash")).arg("-n").arg(&path)).ok();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut commands = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
+        assert!(
+            commands.all(|line| !line.contains("systemctl restart")
+                && !line.contains("deb-systemd-invoke restart")),
+            "{script}"
+        );
+    }
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("start = false, restart-after-upgrade = false"));
+}
+
+/// What `systemctl` is to `packaging/debian/hand-over`: the properties of the unit are files, and a
+/// signal goes to its main process.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+case "$1" in
+show) cat "$STAND_IN/${2#--property=}" ;;
+kill) kill -USR2 "$(cat "$STAND_IN/MainPID")" ;;
+*) exit 3 ;;
+esac
+"#;
+
+/// Writes down what the service manager is told, as it would show it.
+fn service_manager(socket: UnixDatagram, folder: &Path) {
+    let put = |property: &str, value: &str| {
+        let beside = folder.join(format!(".{property}"));
+        fs::write(&beside, value).unwrap();
+        fs::rename(beside, folder.join(property)).unwrap();
+    };
+    let mut said = [0; 4096];
+    while let Ok(length) = socket.recv(&mut said) {
+        for line in String::from_utf8_lossy(&said[..length]).lines() {
+            match line.split_once('=') {
+                Some(("MAINPID", process)) => put("MainPID", process),
+                Some(("STATUS", text)) => put("StatusText", text),
+                Some(("X_END", _)) => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_of_the_package_hands_over_or_says_why_not() {
+    let origin = Origin::echo();
+    let builder = Staunch::serving(&origin);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("systemctl"), SYSTEMCTL).unwrap();
+    fs::set_permissions(at("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    let address = at("notify");
+    let socket = UnixDatagram::bind(&address).unwrap();
+    let manager = {
+        let folder = folder.path().to_owned();
+        thread::spawn(move || service_manager(socket, &folder))
+    };
+    let line = Line::start(builder.env("NOTIFY_SOCKET", address.to_str().unwrap()));
+    let first = line.staunch.pid().as_raw_nonzero().to_string();
+    fs::write(at("MainPID"), &first).unwrap();
+    let status = || fs::read_to_string(at("StatusText")).unwrap_or_default();
+    until("it serves", || status() == "serving");
+
+    let path = env::var("PATH").unwrap();
+    let path = format!("{}:{path}", folder.path().display());
+    let hand_over = || -> Ran {
+        run(
+            Command::new(Path::new(ROOT).join("packaging/debian/hand-over"))
+                .env("PATH", &path)
+                .env("STAND_IN", folder.path()),
+        )
+    };
+    line.replace_with_script("#!/bin/sh\nexit 7\n");
+    // The second time too, although the first has left the same words.
+    for _ in 0..2 {
+        let ran = hand_over();
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("exit status: 7"), "{}", ran.stderr);
+        assert!(status().starts_with("serving; no upgrade at "));
+        assert_eq!(fs::read_to_string(at("MainPID")).unwrap(), first);
+    }
+    line.mend();
+    let said = hand_over().ok();
+    let second = fs::read_to_string(at("MainPID")).unwrap();
+    assert_ne!(second, first);
+    assert!(said.contains(&format!("process {second} serves")), "{said}");
+    assert_eq!(status(), "serving");
+    let end = UnixDatagram::unbound().unwrap();
+    end.send_to(b"X_END=1", &address).unwrap();
+    manager.join().unwrap();
 }
