@@ -1,6 +1,6 @@
 //! What is installed beside the program: it fits what the program is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -25,26 +25,106 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-#[test]
-fn every_metric_of_the_dashboard_exists() {
+/// The labels of each metric, as `names.rs` says above it.
+fn labels() -> BTreeMap<String, BTreeSet<String>> {
     let names = read("src/metrics/names.rs");
-    let known = metrics_in(&names);
-    let dashboard: serde_json::Value =
-        serde_json::from_str(&read("packaging/grafana/staunch.json")).unwrap();
-    let mut expressions = Vec::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            expressions.push(target["expr"].as_str().unwrap().to_owned());
+    let mut all = BTreeMap::new();
+    let mut said = BTreeSet::new();
+    for line in names.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("/// Labels: ") {
+            let list = doc.split('.').next().unwrap();
+            said = list.split(", ").map(str::to_owned).collect();
+        } else if line.starts_with("/// No labels") {
+            said.clear();
+        } else if let Some(name) = metrics_in(line).first()
+            && line.contains(&format!("\"{name}\""))
+        {
+            all.entry((*name).to_owned()).or_insert(said.clone());
         }
     }
-    assert!(expressions.len() > 30, "{expressions:#?}");
-    let text = expressions.join("\n");
-    for name in metrics_in(&text) {
-        let base = name.trim_end_matches("_bucket");
-        assert!(
-            known.contains(base),
-            "{name} is not in src/metrics/names.rs"
-        );
+    all
+}
+
+/// What is written in a query: between `by (`, `on (` or `ignoring (` and `)`, and before `=` and
+/// its like between braces.
+fn labels_in(query: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for opening in ["by (", "on (", "ignoring ("] {
+        for part in query.split(opening).skip(1) {
+            let list = part.split(')').next().unwrap();
+            found.extend(list.split(',').map(|it| it.trim().to_owned()));
+        }
+    }
+    for part in query.split('{').skip(1) {
+        let list = part.split('}').next().unwrap();
+        let pairs = list.split("\",").chain(list.split("\", "));
+        found.extend(pairs.filter_map(|it| Some(it.trim().split(['=', '!']).next()?.to_owned())));
+    }
+    found.retain(|label| !label.is_empty());
+    found
+}
+
+#[test]
+fn queries_ask_for_metrics_and_labels_that_there_are() {
+    let known = labels();
+    assert!(known.len() > 60, "{}", known.len());
+    // Those of Prometheus itself.
+    let always = ["job", "instance", "le"];
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("packaging/grafana/staunch.json")).unwrap();
+    let mut queries: Vec<String> = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            queries.push(target["expr"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(queries.len() > 30, "{queries:#?}");
+    let rules = read("packaging/alerts.rules.yml");
+    queries.extend(rules.split("expr:").skip(1).map(|rule| {
+        let rest = rule.split("labels:").next().unwrap();
+        rest.split("for:").next().unwrap().to_owned()
+    }));
+    for query in &queries {
+        let mut there: BTreeSet<&str> = always.into();
+        let metrics = metrics_in(query);
+        assert!(!metrics.is_empty(), "{query}");
+        for metric in metrics {
+            let base = metric.trim_end_matches("_bucket");
+            let labels = known.get(base);
+            let labels = labels.unwrap_or_else(|| panic!("there is no {base}: {query}"));
+            there.extend(labels.iter().map(String::as_str));
+        }
+        for label in labels_in(query) {
+            assert!(there.contains(label.as_str()), "{label}: {query}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_speak_when_they_should_and_link_to_the_runbook() {
+    let folder = Path::new(ROOT).join("packaging");
+    for (verb, file) in [("check", "alerts.rules.yml"), ("test", "alerts.test.yml")] {
+        run(Command::new(require("promtool"))
+            .args([verb, "rules", file])
+            .current_dir(&folder))
+        .ok();
+    }
+    let rules = read("packaging/alerts.rules.yml");
+    let tests = read("packaging/alerts.test.yml");
+    let runbook = read("docs/runbook.md");
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        assert!(tests.contains(&format!("alertname: {name}")), "{name}");
+        let Some(link) = rule.split("runbook_url: ").nth(1) else {
+            assert_eq!(name, "StaunchAbsent", "{name} links to nothing");
+            continue;
+        };
+        let link = link.lines().next().unwrap().trim_matches('"');
+        let anchor = link.strip_prefix("docs/runbook.md#").unwrap();
+        // Every condition has its section: a test of the alerts sees to that.
+        let anchored =
+            anchor == "{{ $labels.condition }}" || runbook.contains(&format!("\n## {anchor}\n"));
+        assert!(anchored, "{name}: {link}");
     }
 }
 
@@ -145,7 +225,7 @@ fn the_scripts_of_the_package_are_shell_and_restart_nothing() {
         "needrestart/staunch.service",
     ] {
         let path = Path::new(ROOT).join("packaging").join(script);
-        run(Command::new(require("dash")).arg("-n").arg(&path)).ok();
+        run(Command::new(require("sh")).arg("-n").arg(&path)).ok();
         let text = fs::read_to_string(&path).unwrap();
         let mut commands = text
             .lines()
