@@ -40,6 +40,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 128 << 10;
 /// Streams that the client has reset and that still cost us something (CVE-2023-44487).
 const MAX_RESETS: usize = 32;
+/// Streams of a connection that the client's mistakes have made us reset (CVE-2025-8671).
+const MAX_PROVOKED_RESETS: usize = 128;
 
 /// Serves streams until one side closes.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
@@ -63,6 +65,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol()
         .max_concurrent_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(Some(MAX_PROVOKED_RESETS))
         .max_pending_accept_reset_streams(MAX_RESETS);
     let handshake = tokio::time::timeout(
         timeouts.request_head,
@@ -110,6 +113,18 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
         }
+        if let Some(reason) = tokens.overdrawn()
+            && !overdone
+        {
+            overdone = true;
+            if reason == Reason::ENHANCE_YOUR_CALM {
+                local.edge().limit(Limit::Http2Frames);
+            }
+            debug!(client = %peer.client, %reason, "HTTP/2 frames that must not be");
+            connection.abrupt_shutdown(reason);
+            idle.set(linger::LINGER);
+            cx.waker().wake_by_ref();
+        }
         if requests > before {
             poll_streams(&mut streams, cx);
         }
@@ -117,14 +132,6 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
             debug!(client = %peer.client, %error, "HTTP/2 connection");
             return Poll::Ready(End::Broken);
-        }
-        if tokens.are_spent() && !overdone {
-            overdone = true;
-            local.edge().limit(Limit::Http2Frames);
-            debug!(client = %peer.client, "HTTP/2 frames without end");
-            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            idle.set(linger::LINGER);
-            cx.waker().wake_by_ref();
         }
         if overdone {
             // What was said may not get through to whoever overdid it.
@@ -422,6 +429,9 @@ impl Client for Http2Client {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
         if matches!(self.tunnel, Tunnel::Asked(_)) {
             return Poll::Ready(Ok(Body::End)); // of the request: it has none
+        }
+        if self.tokens.fault().is_some() {
+            return Poll::Ready(Err(Failure::ClientGone));
         }
         while self.chunk.is_empty() {
             match ready!(self.body.poll_data(cx)) {
