@@ -97,6 +97,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
+                Poll::Ready(None) if overdone => return Poll::Ready(End::Overdone),
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
@@ -168,7 +169,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     .await;
     // The connection's own end has let go of its half by now, and what is left of streams sees it.
     drop(connection);
-    if end == End::Broken {
+    if end != End::InOrder {
         // Why it ends may still get through.
         poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
     }
@@ -180,8 +181,11 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         }
     })
     .await;
-    if end == End::InOrder {
-        linger::close(&mut io).await;
+    match end {
+        End::InOrder => linger::close(&mut io).await,
+        // Time to read why. Nothing that still comes is read: it would cost us, and not them.
+        End::Overdone => tokio::time::sleep(linger::LINGER).await,
+        End::Broken => {}
     }
 }
 
@@ -198,6 +202,8 @@ fn poll_streams(streams: &mut Streams<'_>, cx: &mut Context<'_>) {
 enum End {
     /// All was said on both sides.
     InOrder,
+    /// The client did what it must not.
+    Overdone,
     /// There is nobody to say anything to.
     Broken,
 }

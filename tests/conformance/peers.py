@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 
 HOST = "example.test"
@@ -172,8 +173,8 @@ def find(name):
 
 def start(name, binary, folder, upstream):
     """The running server, or `None` where it cannot be started."""
-    own = os.path.join(folder, name)
-    os.mkdir(own)
+    own = tempfile.mkdtemp(prefix=name, dir=folder)
+    os.chmod(own, 0o755)
     chain, key = certificate(own)
     port, process = KINDS[name](binary, own, chain, key, upstream)
     peer = Peer(name, port, process)

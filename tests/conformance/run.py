@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 
+import floods
 import http1
 import http2
 import peers
@@ -54,16 +55,20 @@ def play(name, binary, cases, attempt, arguments):
                 except OSError as error:
                     results.append(f"cannot connect: {error}")
                 if peer.process.poll() is not None:
-                    print(f"{name} has ended", file=sys.stderr)
-                    return None
+                    results[-1] = "the server has ended"
+                    peer = peers.start(name, binary, folder, upstream.port)
+                    if peer is None:
+                        return None
             return results
         finally:
-            peer.stop()
+            if peer:
+                peer.stop()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="which; without: all")
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, "floods", []],
+                        help="which; without: http2 and http1")
     parser.add_argument("--staunch", required=True, help="the program")
     parser.add_argument("--servers", default=",".join(peers.KINDS), help="which; without: all")
     parser.add_argument("--only", default="", help="cases whose title has this")
@@ -77,6 +82,12 @@ def main():
             binaries[name] = binary
     worse = 0
     for suite in arguments.suites or SUITES:
+        if suite == "floods":
+            for name, binary in binaries.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    os.chmod(folder, 0o755)
+                    floods.run(name, binary, folder, arguments.only)
+            continue
         cases, attempt = SUITES[suite]
         cases = [case for case in cases if arguments.only in f"{case[0]} {case[1]}"]
         with concurrent.futures.ThreadPoolExecutor(len(binaries)) as pool:
