@@ -17,6 +17,7 @@ mod compression;
 mod limit;
 mod location;
 mod map;
+mod method;
 mod parse;
 mod rewrite;
 mod rules;

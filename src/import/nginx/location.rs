@@ -265,9 +265,10 @@ impl Import {
         scope: &Scope<'d>,
     ) -> (Deed, Vec<String>, Rules) {
         let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
-        let mut is_shut = false;
+        let (mut is_shut, mut methods) = (false, Rules::default());
         for directive in scope.here() {
             match directive.name.as_str() {
+                "if" | "limit_except" if self.methods(directive, &mut methods) => {}
                 "if" => is_shut |= self.condition(directive),
                 "set" => self.seen.mark(directive),
                 _ => {}
@@ -276,9 +277,27 @@ impl Import {
         if is_shut {
             return shut();
         }
+        if let Some(internal) = scope.own().nearest("internal") {
+            let inner = scope.here().iter().filter(|inner| inner.name != "location");
+            inner.for_each(|inner| self.seen.mark_all(inner));
+            let advice = "answers nobody from outside, with 404, as in nginx; that a server may send \
+                          requests there by X-Accel-Redirect is not known here";
+            let pages = self.pages.keys().any(|page| matcher.is_for(page));
+            let loss = if pages { Loss::None } else { Loss::Slight };
+            self.note_as(internal, loss, advice);
+            return (
+                Deed::Answer,
+                vec!["respond = 404".to_owned()],
+                Rules::default(),
+            );
+        }
         // It comes before it is asked who may.
         if let Some(answer) = scope.own().all("return").first().copied() {
-            let never = scope.here().iter().filter(|inner| inner.name.ends_with("_pass"));
+            let _ = access(scope);
+            let never = scope
+                .here()
+                .iter()
+                .filter(|inner| inner.name.ends_with("_pass"));
             never.for_each(|inner| self.seen.mark(inner));
             return match self.answer(answer, server, scope, matcher.clone()) {
                 Some(route) => {
@@ -314,6 +333,7 @@ impl Import {
         match self.handler(server, location, matcher, scope) {
             Outcome::Forward(action, mut rules) => {
                 rules.extend(who);
+                rules.extend(methods);
                 (Deed::Forward, action, rules)
             }
             Outcome::Answer(action) => {
@@ -332,9 +352,7 @@ impl Import {
     ) -> Option<&'d Directive> {
         let files = scope.nearest("try_files")?;
         let name = files.args.last().filter(|name| name.starts_with('@'))?;
-        let is = |directive: &&Directive| {
-            directive.name == "location" && directive.first() == name
-        };
+        let is = |directive: &&Directive| directive.name == "location" && directive.first() == name;
         let Some(named) = server.scope.here().iter().find(is) else {
             self.lost(files, format!("{name} is nowhere: the path is closed"));
             return None;
@@ -354,10 +372,10 @@ impl Import {
                 return Some(found);
             }
         }
-        let own = scope.own();
-        ["internal", "limit_except"]
-            .into_iter()
-            .find_map(|name| own.nearest(name))
+        let own = scope.here();
+        let unseen = |found: &&Directive| !self.seen.has(found);
+        let except = own.iter().filter(|inner| inner.name == "limit_except");
+        except.filter(unseen).last()
     }
 
     /// Tells of an `if`. `true`: what it is in has to be closed.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::scope::Scope;
 use super::value::Variables;
 use super::{Directive, Import, array, map, quoted};
-use crate::import::{Loss, pattern};
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
+use crate::import::{Loss, pattern};
 
 /// A server while it is read.
 pub(super) struct Server<'d> {
@@ -18,6 +18,8 @@ pub(super) struct Server<'d> {
     pub(super) routes: Vec<Route>,
     /// Expressions that go behind all others.
     pub(super) last: Vec<Route>,
+    /// What holds in all routes, unless they say something else.
+    pub(super) rules: Rules,
     /// Redirects to a path from the same without its slash.
     pub(super) slashes: Vec<Route>,
 }
@@ -143,6 +145,14 @@ impl Import {
                 self.networks(&from, false);
             }
             Some("proxy_protocol") => {}
+            Some("CF-Connecting-IP" | "True-Client-IP") => {
+                self.networks(&from, false);
+                for directive in scope.all("real_ip_header") {
+                    let advice = "the client's address is read from X-Forwarded-For, which these \
+                                  proxies send as well";
+                    self.differs(directive, advice);
+                }
+            }
             _ => {
                 for directive in from {
                     let advice = "the client's address is read from X-Forwarded-For, Forwarded or \
@@ -250,6 +260,7 @@ impl Import {
             routes: Vec::new(),
             last: Vec::new(),
             slashes: Vec::new(),
+            rules: Rules::default(),
         };
         for set in directive
             .inside()
@@ -271,6 +282,11 @@ impl Import {
         let mut routes = server.first;
         routes.append(&mut server.routes);
         routes.append(&mut server.last);
+        for route in &mut routes {
+            let mut rules = server.rules.clone();
+            rules.extend(std::mem::take(&mut route.rules));
+            route.rules = rules;
+        }
         if names.is_empty() {
             return;
         }
@@ -344,6 +360,7 @@ impl Import {
         for directive in own {
             match directive.name.as_str() {
                 "if" if self.moved(directive, server) => {}
+                "if" if self.methods(directive, &mut server.rules) => {}
                 "if" if !self.seen.has(directive) && self.condition(directive) => {
                     route = Some(closed(directive, root()));
                 }
@@ -551,7 +568,10 @@ fn chosen<'d>(scope: &Scope<'d>, server: &Directive) -> Option<(&'d str, map::Ma
     maps.filter_map(|directive| {
         let name = map::bare(directive.args.get(1)?);
         let map = map::find(level, name)?;
-        let of_host = matches!(map.source, "host" | "http_host" | "ssl_server_name" | "server_name");
+        let of_host = matches!(
+            map.source,
+            "host" | "http_host" | "ssl_server_name" | "server_name"
+        );
         (of_host && uses(server.inside(), name)).then_some((name, map))
     })
     .next()
