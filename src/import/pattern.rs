@@ -351,8 +351,9 @@ mod tests {
     }
 
     fn matches(pattern: &str, path: &str) -> bool {
-        let pattern = regex::bytes::RegexBuilder::new(pattern).unicode(false);
-        pattern.build().unwrap().is_match(path.as_bytes())
+        let mut pattern = regex::bytes::RegexBuilder::new(pattern);
+        let pattern = pattern.unicode(false).build().unwrap();
+        pattern.is_match(path.as_bytes())
     }
 
     #[test]

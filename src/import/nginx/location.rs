@@ -375,7 +375,7 @@ impl Import {
         let own = scope.here();
         let unseen = |found: &&Directive| !self.seen.has(found);
         let except = own.iter().filter(|inner| inner.name == "limit_except");
-        except.filter(unseen).last()
+        except.rev().find(unseen)
     }
 
     /// Tells of an `if`. `true`: what it is in has to be closed.

@@ -14,14 +14,13 @@ const USUAL: [&str; 8] = [
 
 impl Import {
     /// Whether it was about methods alone, and is said in `rules` now.
-    pub(super) fn methods(&mut self, directive: &Directive, rules: &mut Rules) -> bool {
+    pub(super) fn methods(&self, directive: &Directive, rules: &mut Rules) -> bool {
         let Some(methods) = let_through(directive) else {
             return false;
         };
         self.seen.mark_all(directive);
-        match methods {
-            Some(methods) => rules.insert("methods", array(methods)),
-            None => {}
+        if let Some(methods) = methods {
+            rules.insert("methods", array(methods));
         }
         true
     }
@@ -34,13 +33,13 @@ fn let_through(directive: &Directive) -> Option<Option<Vec<String>>> {
         let inner = text.trim_start_matches('^').trim_end_matches('$');
         let inner = inner
             .strip_prefix("(?:")
-            .or(inner.strip_prefix('('))
+            .or_else(|| inner.strip_prefix('('))
             .unwrap_or(inner);
         let inner = inner.strip_suffix(')').unwrap_or(inner);
         let is_name =
             |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
         let words: Vec<_> = inner.split('|').collect();
-        let names = words.iter().all(|word| is_name(&word));
+        let names = words.iter().all(is_name);
         names.then(|| words.iter().map(|word| word.to_ascii_uppercase()).collect())
     };
     match (directive.name.as_str(), directive.inside()) {

@@ -140,7 +140,9 @@ fn collect<'d>(
         let weight = match location.args.as_slice() {
             [modifier, path] if modifier == "=" && path == literal => usize::MAX,
             [path] if literal.starts_with(path.as_str()) => path.len(),
-            [modifier, path] if modifier == "^~" && literal.starts_with(path.as_str()) => path.len(),
+            [modifier, path] if modifier == "^~" && literal.starts_with(path.as_str()) => {
+                path.len()
+            }
             [modifier, text] if modifier == "~" && text.starts_with('^') => {
                 let begin = text[1..].replace("\\/", "/");
                 let plain = |c: char| c.is_ascii_alphanumeric() || "/-_".contains(c);

@@ -457,6 +457,15 @@ impl Import {
         for directive in scope.own().all("server_name") {
             for name in &directive.args {
                 let name = name.to_ascii_lowercase();
+                if let Some((found, _)) = name.strip_prefix('~').and_then(map::of_expression) {
+                    for name in &found {
+                        add(name.clone(), &mut self.names);
+                    }
+                    let found = found.join(", ");
+                    let advice = format!("is {found} here, which is for one label only");
+                    self.note_as(directive, Loss::Slight, format!("{name}: {advice}"));
+                    continue;
+                }
                 let (loss, advice) = match name
                     .strip_prefix("*.")
                     .or_else(|| name.strip_prefix('.'))

@@ -141,6 +141,7 @@ impl Variables {
         // These three together are what the client asked for.
         let text = text.replace("${uri}${is_args}${args}", "${request_uri}");
         let text = text.replace("${uri}?${args}", "${request_uri}");
+        let text = text.replace("${is_args}${args}", "?${args}");
         let mut out = String::new();
         for part in parts(&text) {
             match part {
