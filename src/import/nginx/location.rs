@@ -1,9 +1,11 @@
 //! Locations: which paths they are for, and what is done with their requests.
 
+use std::collections::BTreeSet;
+
 use super::action::Outcome;
 use super::rules::{Access, access};
 use super::scope::Scope;
-use super::server::{Server, closed};
+use super::server::{Server, closed, only_redirects};
 use super::value::escape;
 use super::{Directive, Import, quoted};
 use crate::import::Loss;
@@ -146,6 +148,8 @@ impl Import {
             return;
         }
         let keeps_out = self.boundary(server, location, &matcher, &scope);
+        let outer = server.variables.known.clone();
+        server.variables.add_sets(location.inside());
         server.variables.groups = groups;
         server.variables.path = match &matcher {
             Matcher::Prefix(path) | Matcher::Exact(path) => Some(path.clone()),
@@ -155,6 +159,7 @@ impl Import {
             server.variables.named = pattern::names(pattern);
         }
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        server.variables.known = outer;
         server.variables.groups = false;
         server.variables.named.clear();
         if deed == Deed::Closed {
@@ -347,7 +352,7 @@ impl Import {
     /// The location that `try_files` goes to where there is no file.
     pub(super) fn named_location<'d>(
         &mut self,
-        server: &Server<'d>,
+        server: &mut Server<'d>,
         scope: &Scope<'d>,
     ) -> Option<&'d Directive> {
         let files = scope.nearest("try_files")?;
@@ -358,6 +363,7 @@ impl Import {
             return None;
         };
         self.seen.mark(named);
+        server.variables.add_sets(named.inside());
         let advice = "served files where there were any; now all goes to the server behind: let it \
                       serve them";
         self.lost(files, advice);
@@ -389,6 +395,11 @@ impl Import {
         ];
         if of_https.iter().any(|variable| test.contains(variable)) {
             self.whole(directive, Loss::None, "requests always come by https here");
+            return false;
+        }
+        if only_redirects(directive, &BTreeSet::new()) {
+            let advice = "would send a client to where it is: requests always come by https here";
+            self.whole(directive, Loss::None, advice);
             return false;
         }
         if restricts(directive) {

@@ -651,7 +651,7 @@ fn shown(directive: &Directive) -> String {
 }
 
 /// Whether all that is done is to redirect to the same host on https.
-fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
+pub(super) fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
     let to_itself = |arg: &String| {
         let Some(rest) = arg.strip_prefix("https://") else {
             return false;
