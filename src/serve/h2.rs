@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::Service;
 use super::gather::Gather;
-use super::linger::{self, Shared};
+use super::linger::{self, LINGER, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
 use crate::http::field::{Fields, Id, is_token};
@@ -123,7 +123,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             local.edge().limit(Limit::Http2Frames);
             debug!(client = %peer.client, "HTTP/2 frames without end");
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            idle.set(linger::LINGER);
+            idle.set(LINGER);
             cx.waker().wake_by_ref();
         }
         if overdone {
@@ -174,7 +174,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     if end == End::InOrder {
-        linger::close(&mut io).await;
+        linger::close(&mut io, LINGER, true).await;
     }
 }
 
