@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -18,7 +18,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Cork<I> {
+pub struct Cork<I: AsyncWrite + Unpin> {
     io: I,
     kept: Vec<u8>,
     keeping: bool,
@@ -28,7 +28,7 @@ pub struct Cork<I> {
 
 impl Stream for tokio::net::TcpStream {}
 
-impl<I> Cork<I> {
+impl<I: AsyncWrite + Unpin> Cork<I> {
     /// Keeps nothing yet.
     pub const fn new(io: I) -> Self {
         Self {
@@ -55,9 +55,7 @@ impl<I> Cork<I> {
     pub const fn wait(&mut self) {
         self.patient = true;
     }
-}
 
-impl<I: AsyncWrite + Unpin> Cork<I> {
     /// Writes what is kept, and these after it; how much of them.
     fn poll_through(
         &mut self,
@@ -108,6 +106,17 @@ impl<I: AsyncWrite + Unpin> Cork<I> {
         }
         self.keeping = false;
         false
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Drop for Cork<I> {
+    /// The alert that ends a handshake may be kept (RFC 8446, section 6.2). Nobody waits for it any
+    /// more, so it goes now or never.
+    fn drop(&mut self) {
+        if !self.kept.is_empty() {
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = Pin::new(&mut self.io).poll_write(&mut cx, &self.kept);
+        }
     }
 }
 
@@ -265,6 +274,18 @@ mod tests {
         let mut rest = Vec::new();
         far.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"the end");
+    }
+
+    #[tokio::test]
+    async fn it_goes_when_the_stream_is_let_go_of() {
+        let (near, mut far) = duplex(1 << 20);
+        let mut cork = Cork::new(near);
+        cork.keep();
+        cork.write_all(b"alert").await.unwrap();
+        drop(cork);
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"alert");
     }
 
     #[tokio::test]
