@@ -22,6 +22,7 @@ mod diagnostic;
 mod flags;
 mod limits;
 mod load;
+mod quota;
 mod read;
 mod reference;
 mod rules;
@@ -40,6 +41,7 @@ pub use compression::{Coding, Compression, CompressionRules, Effort, MediaRange}
 pub use diagnostic::{Diagnostic, Level, Report, Span};
 pub use flags::{Flags, from_flags};
 pub use load::{LARGEST, load, parse};
+pub use quota::Quota;
 pub use reference::{KeyDoc, reference};
 pub use rules::{
     Action, Change, ErrorPage, FieldRule, Maintenance, Matcher, Pattern, Piece, Rewrite, Route,
@@ -76,6 +78,8 @@ pub struct Config {
     pub sites: Vec<Site>,
     /// Upstreams by name. One given as a URL in a site or route is here under that URL.
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
+    /// What clients may ask for where sites and routes name it.
+    pub quotas: BTreeMap<Arc<str>, Quota>,
     /// Name servers to ask in place of the system's.
     pub dns: Vec<SocketAddr>,
     /// Deadlines.
@@ -310,8 +314,10 @@ pub struct Limits {
 /// How many requests are answered in a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// On average.
-    pub per_second: NonZeroU32,
+    /// On average, in this time.
+    pub requests: NonZeroU32,
+    /// See `requests`.
+    pub within: Duration,
     /// At once.
     pub burst: NonZeroU32,
 }

@@ -19,6 +19,7 @@ pub mod local;
 mod own;
 mod path;
 mod preamble;
+mod quota;
 mod redirect;
 pub mod route;
 pub mod rules;
@@ -52,7 +53,7 @@ use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
 use headers::Hop;
-use limit::{Bucket, Buckets};
+use limit::{Bucket, Buckets, Key, Member};
 pub use local::{Local, Snapshot};
 use own::Own;
 pub use redirect::redirect;
@@ -162,6 +163,8 @@ struct Account<'w> {
     ended: Option<Instant>,
     started: bool,
     tunnelled: bool,
+    /// Its places in quotas of what is worked on at once.
+    held: Vec<Member>,
 }
 
 impl<'w> Account<'w> {
@@ -179,6 +182,7 @@ impl<'w> Account<'w> {
             ended: None,
             started: false,
             tunnelled: false,
+            held: Vec::new(),
         }
     }
 }
@@ -334,7 +338,8 @@ async fn forward<C: Client>(
     }
     if let Some(rules) = account.rules {
         with_known(peer, head, account, |known| {
-            rules.to_client(&mut response, known)
+            rules.rewrite_location(&mut response, known);
+            rules.to_client(&mut response, known);
         });
     }
     let plan = (compression.as_ref().filter(|_| !upgraded)).and_then(|(terms, wish)| {
@@ -528,6 +533,7 @@ fn route<'w>(
         rules.admit(account.client)?;
     }
     within_rates(world, account)?;
+    within_quotas(peer, head, account)?;
     found
 }
 
@@ -557,9 +563,8 @@ fn is_same_host(name: &str, host: &str) -> bool {
 
 /// Takes the request from what its client and its site may still have.
 fn within_rates(world: &Snapshot, account: &Account<'_>) -> Result<(), Refusal> {
-    let seconds = |wait: Duration| u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
     if let Some(clients) = world.client_rate() {
-        let taken = clients.take(account.client);
+        let taken = clients.take(Key::Client(account.client));
         taken.map_err(|wait| Refusal::ClientRate(seconds(wait)))?;
     }
     let site = (account.site).and_then(|site| world.table().site(site).rate.as_ref());
@@ -567,6 +572,26 @@ fn within_rates(world: &Snapshot, account: &Account<'_>) -> Result<(), Refusal> 
         Some(Err(wait)) => Err(Refusal::SiteRate(seconds(wait))),
         _ => Ok(()),
     }
+}
+
+/// Takes the request from what its route is a part of.
+fn within_quotas(
+    peer: &Peer,
+    head: &RequestHead,
+    account: &mut Account<'_>,
+) -> Result<(), Refusal> {
+    for quota in account.rules.map(Rules::quotas).unwrap_or_default() {
+        let client = account.client;
+        let taken = with_known(peer, head, account, |known| quota.take(client, known));
+        let member = taken.map_err(|wait| Refusal::Quota(seconds(wait)))?;
+        account.held.extend(member);
+    }
+    Ok(())
+}
+
+/// What a client is told to wait.
+fn seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX)
 }
 
 fn hop(world: &Snapshot, peer: &Peer) -> Hop {

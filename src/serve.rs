@@ -31,7 +31,8 @@ use crate::metrics::{HandshakeFailure, Limit, OpenConnection, Protocol, Timeout}
 use crate::proxy::stream::Kind;
 use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
-use doors::{Doors, Permit};
+use doors::{Doors, Known, Permit};
+use h1::Http1;
 use handshake::{Done, Ends, Failed, Listening};
 use starttls::Opening;
 use stream::{Names, Passed, Stream};
@@ -92,32 +93,72 @@ pub struct Accepted {
     pub open: OpenConnection,
     /// Counts it as a handshake, until that is over.
     pub greeted: Permit,
+    /// Counts it as open, to its end.
+    pub entered: Permit,
     /// Counts connections.
     pub doors: Arc<Doors>,
 }
 
 /// Serves a connection to its end.
-pub async fn connection(service: Rc<Service>, accepted: Accepted) {
+///
+/// What idles is held in a block and not in an `async fn`, which would hold its arguments twice,
+/// and what is over before that is boxed: this is what a connection costs all its life.
+pub fn connection(service: Rc<Service>, accepted: Accepted) -> impl Future<Output = ()> {
     let Accepted {
         stream,
         from,
         guard,
         mut open,
         greeted,
+        entered,
         doors,
     } = accepted;
+    async move {
+        let meeting = meet(&service, stream, from, &guard, &mut open, greeted, &doors);
+        let mut met = Box::pin(meeting).await;
+        if let Some(met) = &mut met {
+            if met.is_h2 {
+                let stream = met.client.stream();
+                Box::pin(h2::serve(stream, &service, &met.peer, &guard)).await;
+            } else {
+                met.client.serve(&service, &met.peer, &guard).await;
+            }
+            service.local.pool().forget(met.peer.id);
+        }
+        // It is open until here, also where nobody asked it whether the end has come.
+        drop((guard, entered));
+    }
+}
+
+/// A client whose TLS is terminated, and who is about to send requests.
+struct Met {
+    client: Http1<Listening>,
+    is_h2: bool,
+    peer: Peer,
+    _known: Known,
+}
+
+/// Gets to know a client. `None`: it was refused, or has been served already, for it has no requests
+/// or is only redirected.
+async fn meet(
+    service: &Service,
+    stream: TcpStream,
+    from: SocketAddr,
+    guard: &Guard,
+    open: &mut OpenConnection,
+    greeted: Permit,
+    doors: &Doors,
+) -> Option<Met> {
+    let local = &service.local;
     let begin = Instant::now();
-    let limit = service.local.world().timeouts().tls_handshake;
-    let deadline = begin + limit;
-    let Some(ends) = ends(&service, &stream, from, deadline).await else {
-        return;
-    };
-    let Some(_known) = doors.know(ends.client.ip(), service.local.world().limits()) else {
-        service.local.edge().limit(Limit::ConnectionsPerClient);
-        return;
+    let deadline = begin + local.world().timeouts().tls_handshake;
+    let ends = ends(service, &stream, from, deadline).await?;
+    let Some(known) = doors.know(ends.client.ip(), local.world().limits()) else {
+        local.edge().limit(Limit::ConnectionsPerClient);
+        return None;
     };
     let greeting = Greeting {
-        local: &service.local,
+        local,
         ends,
         begin,
         deadline,
@@ -126,39 +167,38 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
         Role::Redirect { .. } => {
             drop(greeted);
             open.becomes(Protocol::Http1);
-            h1::serve(stream, &service, &ends.plain("http"), &guard).await;
+            let mut client = Http1::new(stream);
+            Box::pin(client.serve(service, &ends.plain("http"), guard)).await;
         }
         Role::Https {
             policies,
             passthrough,
         } => {
             if let Some(names) = passthrough {
-                let Some(passed) = greeting.look(names, &stream).await else {
-                    return;
-                };
+                let passed = greeting.look(names, &stream).await?;
                 if let Some(upstream) = passed.upstream {
                     drop(greeted);
                     open.becomes(Protocol::Stream);
                     let peer = ends.passed(passed.name);
-                    let local = &service.local;
                     let passing =
                         proxy::stream::run(local, &peer, stream, Kind::Passed, &upstream, None);
-                    return Box::pin(passing).await;
+                    Box::pin(passing).await;
+                    local.pool().forget(ends.id);
+                    return None;
                 }
             }
-            let Some((done, peer)) = greeting.accept(policies, stream, "https").await else {
-                return;
-            };
-            drop(greeted);
+            let (done, peer) = greeting.accept(policies, stream, "https").await?;
             let is_h2 = handshake::is_h2(&done.stream);
-            let stream = Listening::new(done, Rc::clone(&service.local), ends.client);
-            if is_h2 {
-                open.becomes(Protocol::Http2);
-                Box::pin(h2::serve(stream, &service, &peer, &guard)).await;
-            } else {
-                open.becomes(Protocol::Http1);
-                h1::serve(stream, &service, &peer, &guard).await;
-            }
+            open.becomes(match is_h2 {
+                true => Protocol::Http2,
+                false => Protocol::Http1,
+            });
+            return Some(Met {
+                client: Http1::new(Listening::new(done, Rc::clone(local), ends.client)),
+                is_h2,
+                peer,
+                _known: known,
+            });
         }
         Role::Stream(role) => {
             let serving = stream::serve(role, greeting, stream, || {
@@ -168,9 +208,8 @@ pub async fn connection(service: Rc<Service>, accepted: Accepted) {
             Box::pin(serving).await;
         }
     }
-    service.local.pool().forget(ends.id);
-    // It is open until here, also where nobody asked it whether the end has come.
-    drop(guard);
+    local.pool().forget(ends.id);
+    None
 }
 
 /// A connection, from when it is known whose it is until it is known what is spoken on it.

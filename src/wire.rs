@@ -6,12 +6,14 @@
 //! can go both ways at once without locks, channels or further tasks.
 
 pub mod buffer;
+pub mod cork;
 pub mod deadline;
 pub mod reader;
 pub mod rest;
 pub mod writer;
 
 pub use buffer::Buffer;
+pub use cork::Cork;
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
 pub use rest::{Rest, rest};

@@ -279,14 +279,11 @@ async fn accept(
             guard: local.draining().guard(),
             open: series.accepted(Protocol::Handshake),
             greeted: doors.greet(),
+            entered: doors.enter(),
             doors: Arc::clone(&doors),
         };
-        let permit = doors.enter();
         let service = Rc::clone(&service.borrow());
-        tokio::task::spawn_local(async move {
-            serve::connection(service, accepted).await;
-            drop(permit);
-        });
+        tokio::task::spawn_local(serve::connection(service, accepted));
     };
     loop {
         if let Some(limit) = doors.closed_by(local.world().limits()) {

@@ -69,6 +69,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         streams(&file.streams, cx);
         raw_servers(&file, cx);
         upstreams(&file, cx);
+        quotas(&file, cx);
         let sites = file.sites.iter().map(|site| &site.tls);
         let terminating = file.streams.iter().filter(|stream| stream.tls.is_some());
         let streams = terminating.flat_map(|stream| &stream.listen);
@@ -128,6 +129,9 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         defaults,
         sites,
         upstreams,
+        quotas: (file.quotas.into_iter())
+            .map(|quota| (quota.name, quota.quota))
+            .collect(),
         dns: file.dns,
         timeouts: file.timeouts,
         limits: file.limits,
@@ -230,6 +234,8 @@ fn finish_stream(stream: RawStream, upstreams: &mut BTreeMap<Arc<str>, Upstream>
         upstream,
         names,
         idle: stream.idle,
+        allow: stream.allow,
+        deny: stream.deny,
     }
 }
 
@@ -436,6 +442,31 @@ fn raw_servers(file: &File, cx: &Context<'_>) {
             )
             .help("write the server as `http://host:port` or `https://host:port`"),
         );
+    }
+}
+
+fn quotas(file: &File, cx: &Context<'_>) {
+    let wanted = cx.wanted_quotas();
+    for At { value: name, span } in &wanted {
+        if file.quotas.iter().any(|quota| quota.name == *name) {
+            continue;
+        }
+        let known = file.quotas.iter().map(|quota| &*quota.name);
+        let help = match cx.nearest(name, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write `[quota.{name}]` with `requests = \"10/s\"`"),
+        };
+        let message = format!("there is no quota {}", quoted(name));
+        cx.report(Diagnostic::error(span.clone(), message).help(help));
+    }
+    for quota in &file.quotas {
+        if !wanted.iter().any(|wanted| wanted.value == quota.name) {
+            let message = format!("nothing uses the quota {}", quoted(&quota.name));
+            cx.report(
+                Diagnostic::warning(quota.span.clone(), message)
+                    .help("name it in the `quotas` of a site or route, or take it out"),
+            );
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `[limits]`: what clients may ask for.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use super::default;
 use super::read::{Size, Table};
@@ -95,7 +96,8 @@ pub(super) fn rate(
         "Requests that may come at once, after a time with fewer.",
     );
     Some(Rate {
-        per_second: NonZeroU32::new(per_second)?,
+        requests: NonZeroU32::new(per_second)?,
+        within: Duration::from_secs(1),
         burst: NonZeroU32::new(burst)?,
     })
 }

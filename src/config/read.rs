@@ -33,6 +33,8 @@ pub(super) struct Context<'f> {
     found: RefCell<Vec<Diagnostic>>,
     /// How many suggestions may still be looked for: each costs, and the file may be all faults.
     suggestions: Cell<usize>,
+    /// The quotas that rules name.
+    quotas: RefCell<Vec<At<Arc<str>>>>,
     /// Every key asked for, when that is what is wanted.
     keys: Option<RefCell<Vec<KeyDoc>>>,
 }
@@ -45,6 +47,7 @@ impl<'f> Context<'f> {
             damaged_from,
             found: RefCell::default(),
             suggestions: Cell::new(SUGGESTIONS),
+            quotas: RefCell::default(),
             keys: None,
         }
     }
@@ -55,6 +58,18 @@ impl<'f> Context<'f> {
             keys: Some(RefCell::default()),
             ..Self::new("", folder, None)
         }
+    }
+
+    /// Remembers that rules name a quota.
+    pub(super) fn wants_quota(&self, name: At<Arc<str>>) -> Arc<str> {
+        let value = Arc::clone(&name.value);
+        self.quotas.borrow_mut().push(name);
+        value
+    }
+
+    /// The quotas that rules name.
+    pub(super) fn wanted_quotas(&self) -> Vec<At<Arc<str>>> {
+        self.quotas.take()
     }
 
     /// Whether something can be said of the file as a whole.

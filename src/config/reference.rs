@@ -40,6 +40,7 @@ const EVERY_SECTION: &str = r#"
 [upstream.NAME]
 servers = [{}]
 [upstream.NAME.health]
+[quota.NAME]
 [[alerts.sink]]
 type = "webhook"
 url = ""

@@ -20,6 +20,7 @@ pub(super) use action::{RawAction, RawRoute, route, site};
 use ipnet::IpNet;
 pub use pattern::Pattern;
 pub(super) use read::{TraceWord, defaults};
+pub(super) use template::Scope;
 pub use template::{Piece, Template, Variable};
 
 /// What one of the three says. What is `None` or empty is left to what is wider.
@@ -29,6 +30,9 @@ pub struct Rules {
     pub request: Vec<FieldRule>,
     /// For fields of responses on their way to the client, in this order.
     pub response: Vec<FieldRule>,
+    /// What stands in place of the beginnings of `Location` in an upstream's responses; the first
+    /// that fits.
+    pub locations: Option<Vec<(Arc<str>, Template)>>,
     /// The value of `Strict-Transport-Security` (RFC 6797).
     pub hsts: Option<Setting<Arc<str>>>,
     /// Whether requests are answered with 503.
@@ -45,6 +49,8 @@ pub struct Rules {
     pub allow: Option<Vec<IpNet>>,
     /// Clients that are not let in.
     pub deny: Option<Vec<IpNet>>,
+    /// The quotas that requests are taken from, by name.
+    pub quotas: Option<Vec<Arc<str>>>,
     /// Bytes that a request's body may have.
     pub request_body: Option<Setting<u64>>,
     /// Deadlines.
@@ -166,6 +172,7 @@ impl Rules {
         Self {
             request: behind(self.request, &wider.request),
             response: behind(self.response, &wider.response),
+            locations: self.locations.or_else(|| wider.locations.clone()),
             hsts: self.hsts.or_else(|| wider.hsts.clone()),
             maintenance: self.maintenance.or_else(|| wider.maintenance.clone()),
             error_pages,
@@ -174,19 +181,22 @@ impl Rules {
             trace_sample: self.trace_sample.or(wider.trace_sample),
             allow: self.allow.or_else(|| wider.allow.clone()),
             deny: self.deny.or_else(|| wider.deny.clone()),
+            quotas: self.quotas.or_else(|| wider.quotas.clone()),
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),
             compression: self.compression.over(&wider.compression),
         }
     }
 
-    /// The values of rules for fields.
+    /// The values of rules for fields and of `rewrite_location`.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
         let all = self.request.iter().chain(&self.response);
-        all.filter_map(|rule| match &rule.change {
+        let of_fields = all.filter_map(|rule| match &rule.change {
             Change::Remove => None,
             Change::Set(template) | Change::Add(template) => Some(template),
-        })
+        });
+        let locations = self.locations.iter().flatten();
+        of_fields.chain(locations.map(|(_, template)| template))
     }
 
     /// The files with error pages.

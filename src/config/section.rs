@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::check::{RawSite, RawUpstream};
 use super::default;
 use super::diagnostic::{Diagnostic, Span};
+use super::quota::{RawQuota, quota};
 use super::read::{At, Table};
 use super::rules;
 use super::stream::{RawStream, stream};
@@ -66,6 +67,7 @@ pub(super) struct File {
     pub(super) sites: Vec<RawSite>,
     pub(super) streams: Vec<RawStream>,
     pub(super) upstreams: Vec<RawUpstream>,
+    pub(super) quotas: Vec<RawQuota>,
     pub(super) dns: Vec<std::net::SocketAddr>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
@@ -108,6 +110,7 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         sites: t.each("site", "site", |t, _| Some(site(t))),
         streams: t.each("stream", "stream", stream),
         upstreams: t.named("upstream", "upstream.NAME", upstream),
+        quotas: t.named("quota", "quota.NAME", quota),
         dns: t.section("dns", "dns", dns),
         timeouts: t.section("timeouts", "timeouts", timeouts),
         limits: t.section("limits", "limits", super::limits::limits),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::diagnostic::{Diagnostic, Span};
 use super::read::{At, Table};
 use super::tls::client_certificates;
@@ -25,6 +27,10 @@ pub struct Stream {
     pub names: Vec<(SiteName, Arc<str>)>,
     /// How long both sides may be silent; `None`: `timeouts.tunnel`.
     pub idle: Option<Duration>,
+    /// The only clients that are let in; empty: all are.
+    pub allow: Vec<IpNet>,
+    /// Clients that are not let in.
+    pub deny: Vec<IpNet>,
 }
 
 /// How the TLS of a stream is terminated.
@@ -59,6 +65,8 @@ pub(super) struct RawStream {
     pub(super) upstream: Option<At<Target>>,
     pub(super) routes: Vec<RawNames>,
     pub(super) idle: Option<Duration>,
+    pub(super) allow: Vec<IpNet>,
+    pub(super) deny: Vec<IpNet>,
 }
 
 /// One `[[stream.route]]`.
@@ -102,6 +110,17 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
     let idle: Option<Within> = t.optional(
         "idle",
         "How long both sides may be silent. Without it: `timeouts.tunnel`.",
+    );
+    let allow = t.or(
+        "allow",
+        Vec::new(),
+        "Clients that are let in, by address; where there are none, all are. The connections of \
+         others are closed.",
+    );
+    let deny = t.or(
+        "deny",
+        Vec::new(),
+        "Clients whose connections are closed, by address; also those that `allow` has.",
     );
     let given = t.has("client_certificates");
     let client = t.section("client_certificates", "stream.client_certificates", |t| {
@@ -170,6 +189,8 @@ pub(super) fn stream(t: &mut Table<'_>, _index: usize) -> Option<RawStream> {
         upstream,
         routes,
         idle: idle.map(|idle| idle.0),
+        allow,
+        deny,
     })
 }
 

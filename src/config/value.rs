@@ -12,6 +12,7 @@ use toml::de::DeValue;
 use super::address;
 use super::compression::{self, Coding, Effort, MediaRange};
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted};
+use super::quota::{self, Requests};
 use super::read::Value;
 use super::rules::{Pattern, TraceWord};
 use super::units;
@@ -266,6 +267,7 @@ pub(super) struct CookieName(pub(super) Arc<str>);
 pub(super) struct LogLevel(pub(super) Arc<str>);
 
 text! {
+    Requests, "a rate in quotes, as in \"10/s\"", "an array of rates", |text, _| quota::requests(text);
     Duration, "a duration such as \"10s\"", "an array of durations", |t, _| units::duration(t);
     Size, "a size such as \"64KiB\"", "an array of sizes", |t, _| units::size(t).map(Size);
     PathBuf, "a path in quotes", "an array of paths", path;

@@ -16,10 +16,13 @@ mod advice;
 mod compression;
 mod limit;
 mod location;
+mod map;
 mod parse;
+mod rewrite;
 mod rules;
 mod scope;
 mod server;
+mod stream;
 mod unit;
 mod upstream;
 mod value;
@@ -34,13 +37,18 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         folder: parse::folder_of(path).display().to_string(),
         ..Import::default()
     };
-    // A file of `sites-enabled` alone is taken as if it stood in `http`.
-    match top.iter().find(|directive| directive.name == "http") {
-        Some(http) => {
+    let named = |name: &str| top.iter().find(|directive| directive.name == name);
+    match (named("http"), named("stream")) {
+        (Some(http), _) => {
             import.seen.mark(http);
             import.http(http.inside());
         }
-        None => import.http(&top),
+        (None, Some(_)) => {}
+        // A file of `sites-enabled` alone is taken as if it stood in `http`.
+        (None, None) => import.http(&top),
+    }
+    if let Some(stream) = named("stream") {
+        import.streams(stream);
     }
     import.rest(&top);
     Ok(import.finish(path))
@@ -71,8 +79,61 @@ struct Import {
     odd_port: bool,
     /// A server that is named as the default is still to come.
     default_follows: bool,
+    quotas: Quotas,
     sites: String,
+    streams: String,
     upstreams: upstream::Upstreams,
+}
+
+/// Names of tables, each for one content.
+#[derive(Default)]
+struct Names {
+    /// By what they stand for.
+    written: BTreeMap<String, String>,
+    taken: BTreeMap<String, usize>,
+}
+
+impl Names {
+    /// The name of a table with this content, and whether it is new. `wanted`: how it would be
+    /// called if nothing else were.
+    fn name(&mut self, wanted: &str, content: &str) -> (String, bool) {
+        // What a name may have at most, and room for a number.
+        const LONGEST: usize = 56;
+        if let Some(name) = self.written.get(content) {
+            return (name.clone(), false);
+        }
+        let keep = |c: char| match c.is_ascii_alphanumeric() || c == '_' {
+            true => c,
+            false => '-',
+        };
+        let base: String = wanted.chars().map(keep).take(LONGEST).collect();
+        let base = match base.trim_matches('-') {
+            "" => "unnamed",
+            base => base,
+        };
+        let count = self.taken.entry(base.to_owned()).or_default();
+        *count += 1;
+        let name = match *count {
+            1 => base.to_owned(),
+            count => format!("{base}--{count}"),
+        };
+        self.written.insert(content.to_owned(), name.clone());
+        (name, true)
+    }
+}
+
+/// Quotas written so far.
+#[derive(Default)]
+struct Quotas {
+    names: Names,
+    text: String,
+}
+
+impl Quotas {
+    /// See [`Names::name`].
+    fn name(&mut self, zone: &str, text: &str) -> (String, bool) {
+        self.names.name(zone, &format!("{zone}\n{text}"))
+    }
 }
 
 impl Import {
@@ -111,6 +172,12 @@ impl Import {
                 continue;
             }
             let (loss, advice) = match directive.args.as_slice() {
+                [source, _] if directive.name == "map" && source == "$http_upgrade" => {
+                    (Loss::None, "upgrades are passed on by themselves")
+                }
+                [status] if status == "429" && directive.name.ends_with("_status") => {
+                    (Loss::None, "it is 429 here in any case")
+                }
                 [off] if off == "off" => (Loss::None, "it is off here, unless told otherwise"),
                 _ => advice::of(&directive.name),
             };
@@ -126,11 +193,7 @@ impl Import {
     }
 
     fn http(&mut self, http: &[Directive]) {
-        let groups = http.iter().filter(|directive| directive.name == "upstream");
-        self.upstreams.groups = groups
-            .clone()
-            .map(|directive| (directive.first().to_owned(), directive.clone()))
-            .collect();
+        self.upstreams.groups = upstream::groups(http);
         self.upstreams.folder.clone_from(&self.folder);
         let seen = self.seen.clone();
         let scope = Scope::new(http, &seen);
@@ -147,15 +210,22 @@ impl Import {
             self.seen.mark(server);
             self.server(server, &scope);
         }
-        for group in groups {
+        self.unused_groups(http);
+        if self.sites.is_empty() {
+            self.sites
+                .push_str("\n# No server that terminates TLS was found.\n");
+        }
+    }
+
+    fn unused_groups(&mut self, level: &[Directive]) {
+        for group in level
+            .iter()
+            .filter(|directive| directive.name == "upstream")
+        {
             match self.upstreams.used.contains(group.first()) {
                 true => self.seen.mark_all(group),
                 false => self.whole(group, Loss::None, "nothing that was imported leads to it"),
             }
-        }
-        if self.sites.is_empty() {
-            self.sites
-                .push_str("\n# No server that terminates TLS was found.\n");
         }
     }
 
@@ -190,13 +260,9 @@ impl Import {
             path.display()
         );
         for (key, addresses) in [("https", &mut self.https), ("http", &mut self.http)] {
-            // The IPv6 wildcard takes IPv4 as well.
-            let all = addresses.clone();
-            addresses.retain(|address| {
-                let port = address.strip_prefix("0.0.0.0:");
-                !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
-            });
-            let _ = writeln!(text, "{key} = {}", array(addresses.iter()));
+            let mut addresses: Vec<_> = std::mem::take(addresses).into_iter().collect();
+            without_covered(&mut addresses);
+            let _ = writeln!(text, "{key} = {}", array(addresses));
         }
         let trust = [
             ("proxy_protocol_from", &self.proxy_from),
@@ -228,7 +294,9 @@ impl Import {
             }
         }
         text.push_str(&self.sites);
+        text.push_str(&self.streams);
         text.push_str(&self.upstreams.text);
+        text.push_str(&self.quotas.text);
         self.notes.sort();
         self.notes.dedup();
         Imported {
@@ -236,4 +304,13 @@ impl Import {
             notes: self.notes,
         }
     }
+}
+
+/// Leaves out what the IPv6 wildcard takes as well.
+fn without_covered(addresses: &mut Vec<String>) {
+    let all = addresses.clone();
+    addresses.retain(|address| {
+        let port = address.strip_prefix("0.0.0.0:");
+        !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
+    });
 }

@@ -146,13 +146,103 @@ pub(in crate::import) fn below(pattern: &str, path: &str) -> Option<String> {
         None => ("", pattern),
     };
     match rest.strip_prefix('^') {
-        None => Some(format!("{caseless}^{}.*(?:{rest})", literal(path))),
+        None => Some(format!("{caseless}{}", unanchored(rest, path))),
         Some(anchored) => {
             let begins = anchored.replace("\\/", "/").starts_with(&literal(path))
                 || anchored.starts_with(path);
             (begins && !anchored.contains('|')).then(|| pattern.to_owned())
         }
     }
+}
+
+/// What is below a path and has something that an expression matches, which may begin with the
+/// path's own slash, or with all of the path.
+fn unanchored(rest: &str, path: &str) -> String {
+    let (begin, groups) = (literal(path), rest.contains("(?<"));
+    let bare = path.trim_end_matches('/');
+    let slash = ["/", "(?:^|/)", "(?:/|^)", "(?:^/|/)"];
+    if rest.replace("\\/", "/").starts_with(path) || rest.starts_with(&begin) {
+        return match groups {
+            // The first place is where it matches.
+            true => format!("^(?:{rest})"),
+            false => format!("^(?:{rest}|{begin}.*(?:{rest}))"),
+        };
+    }
+    match path.ends_with('/') && slash.iter().any(|slash| rest.starts_with(slash)) {
+        true => format!("^{}(?:/.*)?(?:{rest})", literal(bare)),
+        false => format!("^{begin}.*(?:{rest})"),
+    }
+}
+
+/// One for what two match both, as far as that can be written.
+pub(in crate::import) fn both(outer: &str, inner: &str) -> Option<String> {
+    let bare = |text: &str| match text.strip_prefix("(?i)") {
+        Some(rest) => (true, rest.to_owned()),
+        None => (false, text.to_owned()),
+    };
+    let part = |(caseless, text): (bool, &str)| match caseless {
+        true => format!("(?i:{text})"),
+        false => format!("(?:{text})"),
+    };
+    let ((outer_caseless, outer), (inner_caseless, inner)) = (bare(outer), bare(inner));
+    // One that says how a path begins, and one that does not.
+    let first = |text: &str| text.starts_with('^') && !text.ends_with('$') && !text.contains('|');
+    let (begin, end) = match (first(&outer), first(&inner)) {
+        (true, false) if !inner.contains('^') => {
+            ((outer_caseless, &outer[1..]), (inner_caseless, &*inner))
+        }
+        (false, true) if !outer.contains('^') => {
+            ((inner_caseless, &inner[1..]), (outer_caseless, &*outer))
+        }
+        _ => return None,
+    };
+    Some(format!("^{}.*{}", part(begin), part(end)))
+}
+
+/// One for what goes on behind a text, but not with a slash nor with any of these.
+pub(in crate::import) fn beyond(text: &str, longer: &[&str]) -> String {
+    let mut others: Vec<&str> = longer
+        .iter()
+        .filter_map(|other| other.strip_prefix(text))
+        .filter(|other| !other.is_empty() && !other.starts_with('/'))
+        .collect();
+    others.sort_unstable();
+    others.dedup();
+    format!("^{}{}", literal(text), not_begun(&others, true))
+}
+
+/// What begins with none of these, which are sorted.
+fn not_begun(others: &[&str], first: bool) -> String {
+    let mut letters: Vec<char> = others
+        .iter()
+        .filter_map(|text| text.chars().next())
+        .collect();
+    letters.dedup();
+    let class = |c: &char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_string(),
+        c => format!("\\{c}"),
+    };
+    let mut excluded: String = letters.iter().map(class).collect();
+    // A path that ends here, or goes on below, is of the text itself.
+    let mut options = match first {
+        true => {
+            excluded.push('/');
+            Vec::new()
+        }
+        false => vec!["$".to_owned()],
+    };
+    options.push(format!("[^{excluded}]"));
+    for letter in &letters {
+        let others = others.iter();
+        let rest: Vec<&str> = others
+            .filter_map(|text| text.strip_prefix(*letter))
+            .collect();
+        if !rest.contains(&"") {
+            let rest = not_begun(&rest, false);
+            options.push(format!("{}{rest}", literal(&letter.to_string())));
+        }
+    }
+    format!("(?:{})", options.join("|"))
 }
 
 /// Whether two are for the same paths, as they are written.
@@ -240,6 +330,72 @@ mod tests {
             ("/a.b", false),
         ] {
             assert_eq!(pattern.is_match(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_inside_a_path_may_begin_with_its_slash() {
+        for (pattern, path, expected) in [
+            (r"/.*\.php$", "/up/x.php", true),
+            (r"/.*\.php$", "/up/a/x.php", true),
+            (r"/.*\.php$", "/upx.php", false),
+            (r"/\.", "/up/.git", true),
+            (r"\.php$", "/up.php", false),
+            ("/up/x", "/up/x", true),
+            ("/up/x", "/up/a/up/x", true),
+            ("/up/x", "/up/a", false),
+        ] {
+            let both = below(pattern, "/up/").unwrap();
+            assert_eq!(matches(&both, path), expected, "{both} {path}");
+        }
+    }
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        let mut pattern = regex::bytes::RegexBuilder::new(pattern);
+        let pattern = pattern.unicode(false).build().unwrap();
+        pattern.is_match(path.as_bytes())
+    }
+
+    #[test]
+    fn beyond_a_text_longer_ones_are_left_out() {
+        let pattern = beyond(
+            "/admin",
+            &["/admin-api/", "/admin-apple", "/adminx", "/admin/x"],
+        );
+        for (path, expected) in [
+            ("/admin", false),
+            ("/admin/", false),
+            ("/admin/y", false),
+            ("/admins", true),
+            ("/admin-", true),
+            ("/admin-ap", true),
+            ("/admin-api", true),
+            ("/admin-api/x", false),
+            ("/admin-apple", false),
+            ("/admin-appl", true),
+            ("/adminx", false),
+            ("/adminxy", false),
+            ("/other", false),
+        ] {
+            assert_eq!(matches(&pattern, path), expected, "{path} {pattern}");
+        }
+        assert_eq!(beyond("/a", &[]), "^/a(?:[^/])");
+    }
+
+    #[test]
+    fn what_two_match_both_is_one() {
+        let json = both("^/api/v[0-9]/", r"(?i)\.json$").unwrap();
+        for (path, expected) in [
+            ("/api/v1/x.JSON", true),
+            ("/api/v1/x.xml", false),
+            ("/x/api/v1/x.json", false),
+            ("/API/v1/x.json", false),
+        ] {
+            assert_eq!(matches(&json, path), expected, "{path}");
+        }
+        assert!(matches(&both(r"\.php$", "^/a/").unwrap(), "/a/b.php"));
+        for (outer, inner) in [("^/a|^/b", "x$"), ("a", "b"), ("^/a$", "b")] {
+            assert_eq!(both(outer, inner), None);
         }
     }
 

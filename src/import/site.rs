@@ -100,6 +100,19 @@ impl Rules {
         }
     }
 
+    /// Whether a field is changed.
+    pub(in crate::import) fn changes(&self, side: Side, name: &str) -> bool {
+        let is = |key: &Key| match key {
+            Key::Field {
+                side: there,
+                name: (lower, _),
+                ..
+            } => *there == side && lower.eq_ignore_ascii_case(name),
+            Key::Plain(_) => false,
+        };
+        self.0.keys().any(is)
+    }
+
     pub(in crate::import) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -109,7 +122,7 @@ impl Rules {
     }
 
     /// Lines of TOML.
-    fn text(&self) -> String {
+    pub(in crate::import) fn text(&self) -> String {
         let mut lines: BTreeMap<&str, BTreeMap<Option<Change>, Vec<String>>> = BTreeMap::new();
         for (key, value) in &self.0 {
             let line = lines.entry(key.name()).or_default();
@@ -202,7 +215,14 @@ pub(in crate::import) struct Site {
 pub(in crate::import) const CLOSED: &str = "respond = 503";
 
 /// What makes no difference to a request that is answered here.
-const OF_UPSTREAMS: [&str; 4] = ["request_headers", "request_body", "timeouts", "error_pages"];
+const OF_UPSTREAMS: [&str; 6] = [
+    "rewrite_location",
+    "request_headers",
+    "request_body",
+    "timeouts",
+    "error_pages",
+    "quotas",
+];
 
 /// What is said of a site as a whole.
 const OF_SITES: [&str; 4] = [

@@ -75,6 +75,8 @@ label! {
         ClientRate = "client_rate",
         /// `site.rate`
         SiteRate = "site_rate",
+        /// A `[quota.NAME]`
+        Quota = "quota",
         /// Frames of HTTP/2 that carry nothing, more than an honest client sends.
         Http2Frames = "http2_frames",
         /// Responses that a worker compresses at once; more are sent as they are.

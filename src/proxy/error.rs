@@ -116,6 +116,9 @@ pub enum Refusal {
     /// There is maintenance; for how many seconds.
     #[error("there is maintenance")]
     Maintenance(u32),
+    /// A quota is used up; for how many seconds.
+    #[error("a quota is used up")]
+    Quota(u32),
     /// The site is asked for more than it may be; for how many seconds.
     #[error("the site is asked too often")]
     SiteRate(u32),
@@ -138,7 +141,7 @@ impl Refusal {
             Self::TooLarge => 413,
             Self::HeadTimeout => 408,
             Self::Expectation => 417,
-            Self::ClientRate(_) | Self::SiteRate(_) => 429,
+            Self::ClientRate(_) | Self::SiteRate(_) | Self::Quota(_) => 429,
         }
     }
 }
@@ -177,6 +180,7 @@ impl Failure {
             Refusal::TooLarge => Limit::RequestBody,
             Refusal::ClientRate(_) => Limit::ClientRate,
             Refusal::SiteRate(_) => Limit::SiteRate,
+            Refusal::Quota(_) => Limit::Quota,
             _ => return None,
         })
     }
@@ -188,6 +192,7 @@ impl Failure {
             Self::Refused(
                 Refusal::ClientRate(seconds)
                 | Refusal::SiteRate(seconds)
+                | Refusal::Quota(seconds)
                 | Refusal::Maintenance(seconds),
             ) => Some(*seconds),
             _ if self.status() == 503 => Some(1),

@@ -25,15 +25,27 @@ fn client(address: IpAddr) -> u64 {
     }
 }
 
+/// Who is counted.
+#[derive(Clone, Copy, Debug)]
+pub enum Key<'k> {
+    /// A client, by its address.
+    Client(IpAddr),
+    /// Whoever sends this.
+    Text(&'k [u8]),
+}
+
 /// Finds a client's entries.
 #[derive(Debug, Default)]
 struct Places(RandomState);
 
 impl Places {
-    fn of(&self, address: IpAddr) -> [usize; 2] {
-        let hash = {
-            let address = address.to_canonical();
-            self.0.hash_one((address.is_ipv4(), client(address)))
+    fn of(&self, key: Key<'_>) -> [usize; 2] {
+        let hash = match key {
+            Key::Client(address) => {
+                let address = address.to_canonical();
+                self.0.hash_one((address.is_ipv4(), client(address)))
+            }
+            Key::Text(text) => self.0.hash_one(text),
         };
         #[allow(clippy::cast_possible_truncation)] // masked
         [hash as usize % WIDTH, WIDTH + (hash >> 32) as usize % WIDTH]
@@ -59,9 +71,9 @@ impl Default for Crowd {
 impl Crowd {
     /// Lets another connection of this client in, unless it has `limit` already. It is counted
     /// until what is returned is dropped.
-    pub fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Member> {
+    pub fn enter(self: &Arc<Self>, key: Key<'_>, limit: usize) -> Option<Member> {
         let member = Member {
-            places: self.places.of(address),
+            places: self.places.of(key),
             crowd: Arc::clone(self),
         };
         let before = member
@@ -103,7 +115,8 @@ struct Pace {
 
 impl Pace {
     fn new(rate: Rate) -> Self {
-        let each = 1_000_000_000 / u64::from(rate.per_second.get());
+        let within = u64::try_from(rate.within.as_nanos()).unwrap_or(u64::MAX);
+        let each = within / u64::from(rate.requests.get());
         let ahead = each.saturating_mul(u64::from(rate.burst.get() - 1));
         Self { each, ahead }
     }
@@ -154,8 +167,8 @@ impl Buckets {
     }
 
     /// Takes a token of a client's; how long until there is one, where there is none.
-    pub fn take(&self, address: IpAddr) -> Result<(), Duration> {
-        let [first, second] = self.places.of(address);
+    pub fn take(&self, key: Key<'_>) -> Result<(), Duration> {
+        let [first, second] = self.places.of(key);
         let due = [&self.due[first], &self.due[second]];
         take(&due, self.pace, now(self.begin))
     }
@@ -190,13 +203,14 @@ mod tests {
 
     fn rate(per_second: u32, burst: u32) -> Rate {
         Rate {
-            per_second: NonZeroU32::new(per_second).unwrap(),
+            requests: NonZeroU32::new(per_second).unwrap(),
+            within: Duration::from_secs(1),
             burst: NonZeroU32::new(burst).unwrap(),
         }
     }
 
-    fn ip(n: u32) -> IpAddr {
-        IpAddr::V4(n.into())
+    fn ip(n: u32) -> Key<'static> {
+        Key::Client(IpAddr::V4(n.into()))
     }
 
     #[test]
@@ -225,10 +239,31 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_may_be_slower_than_one_each_second() {
+        let rate = Rate {
+            within: Duration::from_secs(60),
+            ..rate(6, 1)
+        };
+        let (due, pace, second) = (Due::default(), Pace::new(rate), 1_000_000_000);
+        assert_eq!(take(&[&due], pace, 60 * second), Ok(()));
+        let wait = take(&[&due], pace, 61 * second).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(9));
+        assert_eq!(take(&[&due], pace, 70 * second), Ok(()));
+    }
+
+    #[test]
+    fn texts_are_counted_as_clients_are() {
+        let buckets = Buckets::new(rate(1, 1));
+        assert!(buckets.take(Key::Text(b"a")).is_ok());
+        assert!(buckets.take(Key::Text(b"a")).is_err());
+        assert!(buckets.take(Key::Text(b"b")).is_ok());
+    }
+
+    #[test]
     fn a_client_in_ipv6_is_a_network() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let places = Places::default();
-        let of = |text| places.of(address(text));
+        let of = |text| places.of(Key::Client(address(text)));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));

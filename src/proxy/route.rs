@@ -8,6 +8,7 @@ use super::error::Refusal;
 use super::limit::Bucket;
 use super::path;
 use super::path::{clean, normalise};
+use super::quota::{Quota, Quotas};
 use super::rules::material::Material;
 use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
@@ -185,6 +186,9 @@ impl Table {
             limits: &config.limits,
             upstreams,
             material,
+            quotas: (config.quotas.iter())
+                .map(|(name, quota)| (Arc::clone(name), Arc::new(Quota::new(quota))))
+                .collect(),
             compression: HashMap::new(),
         };
         let mut table = Self {
@@ -254,6 +258,7 @@ struct Shared<'c> {
     limits: &'c Limits,
     upstreams: &'c Upstreams,
     material: &'c Material,
+    quotas: Quotas,
     compression: HashMap<&'c CompressionRules, Option<Arc<Compression>>>,
 }
 
@@ -266,7 +271,7 @@ impl<'c> Shared<'c> {
     ) -> Option<Arc<Rules>> {
         match wider {
             Some((same, ready)) if *same == rules => ready.clone(),
-            _ => Rules::new(rules, self.material).map(Arc::new),
+            _ => Rules::new(rules, self.material, &self.quotas).map(Arc::new),
         }
     }
 

@@ -19,6 +19,7 @@ pub use target::{location, rewritten};
 pub use value::{Known, encode_path};
 
 use super::error::Refusal;
+use super::quota::{Quota, Quotas};
 use crate::config::{self, Change, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
@@ -31,10 +32,12 @@ pub struct Rules {
     response: Box<[FieldRule]>,
     /// Another host to ask the upstream for.
     host: Option<Template>,
+    locations: Box<[(Arc<str>, Template)]>,
     hsts: Option<Arc<str>>,
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,
     maintenance: Option<Maintenance>,
+    quotas: Box<[Arc<Quota>]>,
     pages: Box<[(u16, u16, Arc<Page>)]>,
     request_id: Option<Arc<str>>,
     trace: Option<Trace>,
@@ -55,7 +58,7 @@ const ALL: u32 = 1_000_000;
 
 impl Rules {
     /// Makes them ready; `None` where there is nothing to do.
-    pub fn new(rules: &config::Rules, material: &Material) -> Option<Self> {
+    pub(super) fn new(rules: &config::Rules, material: &Material, quotas: &Quotas) -> Option<Self> {
         let is_host = |rule: &&FieldRule| rule.name.eq_ignore_ascii_case("host");
         let host = rules.request.iter().rfind(is_host);
         let others = rules.request.iter().filter(|rule| !is_host(rule));
@@ -75,10 +78,14 @@ impl Rules {
                 Change::Set(template) => Some(template.clone()),
                 Change::Remove | Change::Add(_) => None,
             }),
+            locations: rules.locations.as_deref().unwrap_or_default().into(),
             hsts: on(&rules.hsts).cloned(),
             allow: rules.allow.as_deref().unwrap_or_default().into(),
             deny: rules.deny.as_deref().unwrap_or_default().into(),
             maintenance,
+            quotas: (rules.quotas.iter().flatten())
+                .filter_map(|name| quotas.get(name).cloned())
+                .collect(),
             pages: pages.collect(),
             request_id: on(&rules.request_id).cloned(),
             trace: on(&rules.trace).copied(),
@@ -91,10 +98,12 @@ impl Rules {
         self.request.is_empty()
             && self.response.is_empty()
             && self.host.is_none()
+            && self.locations.is_empty()
             && self.hsts.is_none()
             && self.allow.is_empty()
             && self.deny.is_empty()
             && self.maintenance.is_none()
+            && self.quotas.is_empty()
             && self.pages.is_empty()
             && self.request_id.is_none()
             && self.trace.is_none()
@@ -115,6 +124,11 @@ impl Rules {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What its requests are taken from.
+    pub(super) fn quotas(&self) -> &[Arc<Quota>] {
+        &self.quotas
     }
 
     /// Whether a request gets an id or a place in a trace.
@@ -158,6 +172,34 @@ impl Rules {
             && crate::http::host::Host::parse(&host).is_some()
         {
             head.authority = head.fields.store(&host);
+        }
+    }
+
+    /// Changes where a response of an upstream sends its client.
+    pub(super) fn rewrite_location(&self, response: &mut ResponseHead, known: &Known<'_>) {
+        const LOCATION: &[u8] = b"Location";
+        if self.locations.is_empty() {
+            return;
+        }
+        let mut fields = response.fields.iter();
+        let Some((.., value)) = fields.find(|(_, name, _)| name.eq_ignore_ascii_case(LOCATION))
+        else {
+            return;
+        };
+        for (beginning, template) in &self.locations {
+            let Some(rest) = value.strip_prefix(beginning.as_bytes()) else {
+                continue;
+            };
+            // Where nothing can be put in its place, it stays as the upstream said it.
+            if let Ok(mut written) = location(template, known) {
+                // The slash that both have.
+                let both = written.ends_with(b"/") && rest.starts_with(b"/");
+                written.extend_from_slice(&rest[usize::from(both)..]);
+                drop(fields);
+                response.fields.remove_named(LOCATION);
+                response.fields.push(LOCATION, &written);
+            }
+            return;
         }
     }
 

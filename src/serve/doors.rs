@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::Limits;
 use crate::metrics::Limit;
-use crate::proxy::limit::{Crowd, Member};
+use crate::proxy::limit::{Crowd, Key, Member};
 
 /// What all workers count together.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Doors {
         let Some(limit) = limits.connections_per_client else {
             return Some(Known(None));
         };
-        let member = self.crowd.enter(client, limit.get())?;
+        let member = self.crowd.enter(Key::Client(client), limit.get())?;
         Some(Known(Some(member)))
     }
 }

@@ -4,10 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::Service;
-use super::linger::{self, LINGER};
+use super::linger;
 use crate::drain::Guard;
 use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
@@ -16,6 +14,7 @@ use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer};
+use crate::wire::cork::Stream;
 use crate::wire::{Body, Deadline, Message, ReadError, Reader, Writer};
 
 /// What of an unwanted body is read so that the connection can be kept.
@@ -26,52 +25,59 @@ const MAX_DISCARD: u64 = 256 << 10;
 enum End {
     /// In order: all was said.
     Close,
+    /// The same, and the client has said that it has nothing more to say.
+    Done,
     /// The client has gone, or must see that it did not get all.
     Abort,
 }
 
-/// Serves requests until one side closes.
-pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
-    io: I,
-    service: &Service,
-    peer: &Peer,
-    guard: &Guard,
-) {
-    let mut connection = Http1 {
-        io,
-        reader: Reader::default(),
-        writer: Writer::default(),
-        deadline: Deadline::default(),
-    };
-    let mut requests = 0;
-    let end = loop {
-        let fresh = requests == 0;
-        if let Some(end) = connection.idle(service, guard, fresh).await {
-            break end;
-        }
-        requests += 1;
-        let last = requests >= service.local.world().limits().requests_per_connection;
-        if last {
-            service.local.edge().limit(Limit::RequestsPerConnection);
-        }
-        // Boxed: a connection idles most of its life, and need not carry this with it.
-        if let Some(end) = Box::pin(connection.exchange(service, peer, guard, last)).await {
-            break end;
-        }
-    };
-    if end == End::Close {
-        connection.close().await;
-    }
-}
-
-struct Http1<I> {
+/// A connection of a client that speaks it.
+pub struct Http1<I> {
     io: I,
     reader: Reader,
     writer: Writer,
     deadline: Deadline,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
+impl<I: Stream> Http1<I> {
+    /// One on which nothing has been said.
+    pub fn new(io: I) -> Self {
+        Self {
+            io,
+            reader: Reader::default(),
+            writer: Writer::default(),
+            deadline: Deadline::default(),
+        }
+    }
+
+    /// What it is spoken over.
+    pub const fn stream(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Serves requests until one side closes.
+    pub async fn serve(&mut self, service: &Service, peer: &Peer, guard: &Guard) {
+        let mut requests = 0;
+        let end = loop {
+            let fresh = requests == 0;
+            if let Some(end) = self.idle(service, guard, fresh).await {
+                break end;
+            }
+            requests += 1;
+            let last = requests >= service.local.world().limits().requests_per_connection;
+            if last {
+                service.local.edge().limit(Limit::RequestsPerConnection);
+            }
+            // Boxed: a connection idles most of its life, and need not carry this with it.
+            if let Some(end) = Box::pin(self.exchange(service, peer, guard, last)).await {
+                break end;
+            }
+        };
+        if end != End::Abort {
+            Box::pin(self.close(service, end == End::Done)).await;
+        }
+    }
+
     /// Waits for a request to begin. A connection that has had none yet is not cut by a shutdown:
     /// its client could not know whether its request was taken.
     async fn idle(&mut self, service: &Service, guard: &Guard, fresh: bool) -> Option<End> {
@@ -127,6 +133,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             Err(_) => return Some(End::Abort),
         };
         self.reader.begin_body(head.framing);
+        let leaves = !head.keep_alive;
         let mut client = Http1Client {
             version: head.version,
             keep: head.keep_alive && !last,
@@ -134,6 +141,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             guard: Some(guard),
             aborted: false,
             tunnel: false,
+            finished: false,
             connection: self,
         };
         service.handle(peer, head, &mut client).await;
@@ -141,6 +149,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
         match () {
             () if aborted || tunnel => Some(End::Abort),
             () if keep && self.discard(service).await => None,
+            () if leaves && self.reader.is_end() && !self.reader.has_leftover() => Some(End::Done),
             () => Some(End::Close),
         }
     }
@@ -177,6 +186,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
             guard: None,
             aborted: false,
             tunnel: false,
+            finished: false,
             connection: self,
         };
         proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
@@ -217,14 +227,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http1<I> {
     }
 
     /// Closes in order, after what is gathered.
-    async fn close(&mut self) {
-        self.deadline.set(LINGER);
+    async fn close(&mut self, service: &Service, done: bool) {
+        let send = service.local.world().timeouts().send;
+        self.deadline.set(send);
         let flushed = poll_fn(|cx| match self.writer.poll_flush(cx, &mut self.io) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),
             Poll::Pending => self.deadline.poll(cx).map(|()| false),
         });
         if flushed.await {
-            linger::close(&mut self.io).await;
+            linger::close(&mut self.io, send, !done).await;
         }
     }
 }
@@ -241,9 +252,11 @@ struct Http1Client<'a, I> {
     guard: Option<&'a Guard>,
     aborted: bool,
     tunnel: bool,
+    /// The response has been gathered to its end.
+    finished: bool,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
+impl<I: Stream> Client for Http1Client<'_, I> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
         self.connection
             .reader
@@ -328,9 +341,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Client for Http1Client<'_, I> {
 
     fn finish(&mut self, trailers: Option<Box<Fields>>) {
         self.connection.writer.finish(trailers.as_deref());
+        self.finished = true;
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if self.finished && !self.keep {
+            // What is left of it goes with the end of the connection.
+            self.connection.io.ends();
+        }
         ready!(
             self.connection
                 .writer

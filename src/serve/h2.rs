@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::Service;
 use super::gather::Gather;
-use super::linger::{self, Shared};
+use super::linger::{self, LINGER, Shared};
 use super::meter::{Meter, Tokens};
 use crate::drain::Guard;
 use crate::http::field::{Fields, Id, is_token};
@@ -123,7 +123,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
             }
             debug!(client = %peer.client, %reason, "HTTP/2 frames that must not be");
             connection.abrupt_shutdown(reason);
-            idle.set(linger::LINGER);
+            idle.set(LINGER);
             cx.waker().wake_by_ref();
         }
         if requests > before {
@@ -182,9 +182,9 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     })
     .await;
     match end {
-        End::InOrder => linger::close(&mut io).await,
+        End::InOrder => linger::close(&mut io, LINGER, true).await,
         // Time to read why. Nothing that still comes is read: it would cost us, and not them.
-        End::Overdone => tokio::time::sleep(linger::LINGER).await,
+        End::Overdone => tokio::time::sleep(LINGER).await,
         End::Broken => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 use tracing::{debug, info};
 
 use super::pace::Turn;
@@ -26,11 +26,15 @@ use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
 use crate::tls::{Current, Ja4, Policies, Session};
 use crate::upstream::pool::ClientId;
+use crate::wire::{Cork, cork};
+
+/// TLS with a client.
+pub type Tls = TlsStream<Cork<TcpStream>>;
 
 /// A handshake that is done.
 pub struct Done {
     /// The stream of plain bytes. It is large and handed on a few times, hence the box.
-    pub stream: Box<TlsStream<TcpStream>>,
+    pub stream: Box<Tls>,
     /// What the client was answered with.
     pub chosen: Option<Chosen>,
     /// What it was accepted under.
@@ -95,6 +99,7 @@ pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Fail
     let nameless = |error| Failed { error, name: None };
     // Before it has said something, there is nothing to have a turn for.
     stream.readable().await.map_err(nameless)?;
+    let stream = Cork::new(stream);
     if policies.ja4 {
         let (start, ja4) = greeting(stream).await.map_err(nameless)?;
         return choose(policies, start, ja4).await;
@@ -112,7 +117,7 @@ pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Fail
 /// Goes on by the policy for the name that the greeting has.
 async fn choose(
     policies: &Policies,
-    start: StartHandshake<TcpStream>,
+    start: StartHandshake<Cork<TcpStream>>,
     ja4: Option<Ja4>,
 ) -> Result<Done, Failed> {
     let hello = start.client_hello();
@@ -126,11 +131,10 @@ async fn choose(
 
 /// Carries out a handshake and sees what is chosen in it. No other handshake is polled on this
 /// thread while this one is.
-async fn watched<T>(accepting: impl Future<Output = T>) -> (T, Option<Chosen>) {
-    let mut accepting = pin!(accepting);
+async fn watched(mut accepting: Accept<Cork<TcpStream>>) -> (io::Result<Tls>, Option<Chosen>) {
     let mut chosen = None;
-    let mut step = |cx: &mut Context<'_>| {
-        let polled = accepting.as_mut().poll(cx);
+    let mut step = |accepting: &mut Accept<_>, cx: &mut Context<'_>| {
+        let polled = Pin::new(accepting).poll(cx);
         if let Some(now) = take_chosen() {
             chosen = Some(now);
         }
@@ -138,18 +142,25 @@ async fn watched<T>(accepting: impl Future<Output = T>) -> (T, Option<Chosen>) {
     };
     // The first step is the one that costs: the key exchange and the signature.
     let turn = Turn::wait().await;
-    let first = poll_fn(|cx| Poll::Ready(step(cx))).await;
+    let first = poll_fn(|cx| Poll::Ready(step(&mut accepting, cx))).await;
     turn.pass().await;
-    let result = match first {
+    // Tickets go with what is said next, where the client has asked for that already.
+    if let Some(cork) = accepting.get_mut() {
+        cork.keep();
+    }
+    let mut result = match first {
         Poll::Ready(result) => result,
-        Poll::Pending => poll_fn(step).await,
+        Poll::Pending => poll_fn(|cx| step(&mut accepting, cx)).await,
     };
+    if let Ok(stream) = &mut result {
+        stream.get_mut().0.stop();
+    }
     (result, chosen)
 }
 
 /// Counts how the client received the certificate.
 fn finish(
-    stream: io::Result<TlsStream<TcpStream>>,
+    stream: io::Result<Tls>,
     policy: Arc<Current>,
     name: Option<Box<str>>,
     chosen: Option<Chosen>,
@@ -180,7 +191,9 @@ fn finish(
 }
 
 /// Reads the greeting, and keeps its bytes for as long as it takes to know them again.
-async fn greeting(mut stream: TcpStream) -> io::Result<(StartHandshake<TcpStream>, Option<Ja4>)> {
+async fn greeting(
+    mut stream: Cork<TcpStream>,
+) -> io::Result<(StartHandshake<Cork<TcpStream>>, Option<Ja4>)> {
     let mut acceptor = Acceptor::default();
     let mut seen = Vec::with_capacity(2048);
     loop {
@@ -213,7 +226,7 @@ async fn greeting(mut stream: TcpStream) -> io::Result<(StartHandshake<TcpStream
 }
 
 /// Whether HTTP/2 was agreed on (RFC 9113, section 3.2).
-pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
+pub fn is_h2(stream: &Tls) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
@@ -408,9 +421,9 @@ pub fn failed(
 /// A stream that tells of the alert which ends it before the client has said anything: over TLS
 /// 1.3 a client may judge the certificate after the server is done (RFC 8446, section 4.4.2.4).
 pub struct Listening {
-    inner: Box<TlsStream<TcpStream>>,
+    inner: Box<Tls>,
     /// Until something came.
-    first: Option<First>,
+    first: Option<Box<First>>,
 }
 
 /// Whom an alert tells something.
@@ -430,7 +443,7 @@ impl Listening {
         };
         Self {
             inner: done.stream,
-            first: Some(first),
+            first: Some(Box::new(first)),
         }
     }
 }
@@ -444,8 +457,9 @@ impl AsyncRead for Listening {
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if let (Poll::Ready(result), Some(_)) = (&read, &self.first) {
             let first = self.first.take();
-            if let (Err(error), Some(first)) = (result, first) {
-                told_after(&first, error);
+            match (result, first) {
+                (Err(error), Some(first)) => told_after(&first, error),
+                _ => self.inner.get_mut().0.wait(),
             }
         }
         read
@@ -470,6 +484,12 @@ fn told_after(first: &First, error: &io::Error) {
         let client = first.client;
         let name = chosen.and_then(|it| it.name.as_deref()).unwrap_or_default();
         info!(%client, name, why, detail, suppressed, "a client gave up after the handshake");
+    }
+}
+
+impl cork::Stream for Listening {
+    fn ends(&mut self) {
+        self.inner.get_mut().0.keep();
     }
 }
 

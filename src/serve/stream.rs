@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::io::join;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -69,6 +71,10 @@ pub struct Stream {
     pub names: Option<Arc<Names>>,
     /// How long both sides may be silent; `None`: as tunnels.
     pub idle: Option<Duration>,
+    /// The only clients that are let in; empty: all are.
+    allow: Box<[IpNet]>,
+    /// Clients that are not let in.
+    deny: Box<[IpNet]>,
 }
 
 impl Stream {
@@ -82,7 +88,14 @@ impl Stream {
             upstream: stream.upstream.clone(),
             names: Names::new(&stream.names),
             idle: stream.idle,
+            allow: stream.allow.as_slice().into(),
+            deny: stream.deny.as_slice().into(),
         }
+    }
+
+    fn lets_in(&self, client: IpAddr) -> bool {
+        !config::contains(&self.deny, client)
+            && (self.allow.is_empty() || config::contains(&self.allow, client))
     }
 }
 
@@ -110,6 +123,10 @@ pub(super) async fn serve(
     begun: impl FnOnce(),
 ) {
     let (local, ends) = (greeting.local, greeting.ends);
+    if !role.lets_in(ends.client.ip()) {
+        local.edge().error(ErrorKind::Forbidden);
+        return debug!(client = %ends.client, "the client's address is not let in");
+    }
     let mut name = None;
     if let Some(names) = &role.names {
         let Some(passed) = greeting.look(names, &stream).await else {

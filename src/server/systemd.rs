@@ -3,6 +3,8 @@
 use sd_notify::NotifyState;
 use tracing::debug;
 
+use crate::clock::Timestamp;
+
 /// Requests are served.
 pub fn ready() {
     tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
@@ -24,6 +26,25 @@ pub fn main_process(id: u32) {
         NotifyState::Ready,
         NotifyState::Status("serving"),
     ]);
+}
+
+/// A new process is to take over.
+pub fn upgrading() {
+    tell(&[NotifyState::Status(
+        "serving; a new process is being started",
+    )]);
+}
+
+/// It did not, at that time. Whoever waits for the end of an upgrade knows it by this, or by another
+/// main process.
+pub fn not_upgraded(at: Timestamp, why: &str) {
+    // One line of `systemctl status`; all of it is in the log.
+    const LONGEST: usize = 300;
+    let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+    let why: String = why.chars().take(LONGEST).collect();
+    tell(&[NotifyState::Status(&format!(
+        "serving; no upgrade at {at}: {why}"
+    ))]);
 }
 
 /// The end has begun.

@@ -320,6 +320,7 @@ pub async fn give_way(
     admin: Option<(SocketAddr, OwnedFd)>,
     alerting: &mut Option<Running>,
 ) -> Result<Successor, Failure> {
+    systemd::upgrading();
     let result = attempt(server, admin, alerting).await;
     match &result {
         Ok(Successor {
@@ -330,6 +331,7 @@ pub async fn give_way(
         }
         Err(error) => {
             error!(%error, "the upgrade failed; this process goes on");
+            systemd::not_upgraded(server.shared.clock.now(), &error.to_string());
             server.upgrades.record(UpgradeResult::Failed);
         }
     }

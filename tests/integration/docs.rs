@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use staunch::config;
 
-use crate::support::{Staunch, run};
+use crate::support::{BINARY, Origin, Staunch, TestCa, eventually, require, run};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -271,4 +272,80 @@ fn the_reference_is_that_of_the_program() {
         written == text,
         "docs/configuration.md is not up to date: run scripts/docs"
     );
+}
+
+/// The steps of the runbook, done literally but for who does them, where, and with what ports.
+#[test]
+fn a_certificate_is_renewed_by_hand_as_the_runbook_says() {
+    const NAME: &str = "example.com";
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/runbook.md")).unwrap();
+    let section = page.split("## Renewing by hand\n").nth(1).unwrap();
+    let steps = blocks(section.split("\n## ").next().unwrap(), "console");
+    let [ask, look, place, see] = &steps[..] else {
+        panic!("{steps:#?}");
+    };
+
+    let origin = Origin::echo();
+    let builder = Staunch::build();
+    let ca = TestCa::new().intermediate();
+    let overdue = ca.leaf(&[NAME]).days(-80, 9).issue();
+    let folder = builder.path("certificates");
+    fs::create_dir(&folder).unwrap();
+    let at = |name: &str| builder.path(name).display().to_string();
+    let (root, issuer, key) = (at("root.pem"), at("issuer.pem"), at("issuer.key"));
+    let (certificate, private) = ca.signing();
+    fs::write(&root, &ca.root().pem).unwrap();
+    fs::write(&issuer, certificate).unwrap();
+    fs::write(&key, private).unwrap();
+    let place_of = folder.join(NAME).display().to_string();
+    let proxy = builder
+        .leaf(&overdue)
+        .folder(&folder)
+        .site(NAME, &origin)
+        .start();
+    assert_eq!(proxy.tls(NAME).leaf(), overdue.fingerprint);
+
+    let follow = |step: &str| {
+        let commands: String = (step.lines())
+            .map(|line| format!("{}\n", line.trim_start().strip_prefix("$ ").unwrap()))
+            .collect();
+        let commands = commands
+            .replace("sudo ", "")
+            .replace("/etc/staunch/certificates/example.com", &place_of)
+            .replace("chgrp staunch ", "chgrp \"$(id -gn)\" ")
+            .replace(
+                "openssl verify ",
+                &format!("openssl verify -CAfile {root} "),
+            )
+            .replace(
+                "staunch certs",
+                &format!("{BINARY} certs --admin http://{}", proxy.admin()),
+            )
+            .replace(
+                "staunch probe example.com",
+                &format!(
+                    "{BINARY} probe {} --name {NAME} --roots {root}",
+                    proxy.https()
+                ),
+            );
+        let script = format!("set -eu -o pipefail\nmkdir -p {place_of}\ncd {place_of}\n{commands}");
+        run(Command::new(require("bash")).args(["-c", &script])).ok()
+    };
+    follow(ask);
+    // What the authority does.
+    let issue = format!(
+        "openssl x509 -req -in request.new -CA {issuer} -CAkey {key} -set_serial 77 -days 90 \
+         -copy_extensions copy -out leaf && cat leaf {issuer} >fullchain.new && rm leaf"
+    );
+    follow(&format!("$ {issue}"));
+    let seen = follow(look);
+    assert!(seen.contains("fullchain.new: OK"), "{seen}");
+    let sums: Vec<_> = seen.lines().filter(|line| line.ends_with("  -")).collect();
+    assert!(sums.len() == 2 && sums[0] == sums[1], "{seen}");
+    follow(place);
+    eventually("it is served", || {
+        (proxy.tls(NAME).leaf() != overdue.fingerprint).then_some(())
+    });
+    let seen = follow(see);
+    assert!(seen.contains("www.example.com"), "{seen}");
 }

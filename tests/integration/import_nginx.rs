@@ -107,6 +107,78 @@ fn what_certbot_made_is_carried_over_and_the_rest_is_told() {
     assert!(php.starts_with("respond = 503 "), "{php}");
 }
 
+const STREAM: &str = r#"stream {
+    map $ssl_preread_server_name $behind {
+        hostnames;
+        mail.example.com  mail;
+        .db.example.com   10.0.0.8:5432;
+        ~^app\d+          mail;
+        default           web;
+    }
+    upstream mail { least_conn; server 10.0.0.9:443; server 10.0.0.10:443 backup; }
+    upstream web { server 127.0.0.1:8443; }
+    server {
+        listen 443;
+        listen [::]:443;
+        ssl_preread on;
+        proxy_pass $behind;
+        proxy_protocol on;
+        proxy_timeout 1h;
+    }
+    server {
+        listen 6380 ssl;
+        ssl_certificate redis.pem;
+        ssl_verify_client on;
+        ssl_client_certificate ca.pem;
+        proxy_ssl on;
+        proxy_ssl_verify on;
+        proxy_pass 10.0.0.7:6379;
+        allow 10.0.0.0/8;
+        deny all;
+    }
+    server { listen 9000-9001; proxy_pass unix:/run/app.sock; }
+    server { listen 53 udp; proxy_pass 10.0.0.53:53; }
+    server { listen 7000; proxy_pass $server_addr:7001; }
+}
+"#;
+
+#[test]
+fn streams_are_carried_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = import(folder.path(), &[("nginx.conf", STREAM)]);
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+    for part in [
+        "listen = [\"[::]:443\"]\nupstream = \"web\"\nidle = \"3600s\"\n",
+        "names = [\"mail.example.com\"]\nupstream = \"mail\"\n",
+        "names = [\"db.example.com\", \"*.db.example.com\"]\nupstream = \"10-0-0-8-5432\"\n",
+        "{ url = \"tcp://10.0.0.10:443\", backup = true }",
+        "balance = \"least-requests\"\nproxy_protocol = \"v1\"",
+        "listen = [\"0.0.0.0:6380\"]\ntls = true\n",
+        "client_certificates = { mode = \"required\", ca = ",
+        "allow = [\"10.0.0.0/8\"]",
+        "servers = [\"tls://10.0.0.7:6379\"]",
+        "listen = [\"0.0.0.0:9000\", \"0.0.0.0:9001\"]\nupstream = \"run-app-sock\"\n",
+    ] {
+        assert!(
+            ran.stdout.contains(part),
+            "{part} is not in\n{}",
+            ran.stdout
+        );
+    }
+    for part in [
+        "nginx.conf:6: not imported: ~^app\\d+ mail",
+        "nginx.conf:31: not imported: listen 53 udp",
+        "nginx.conf:32: not imported: server",
+    ] {
+        assert!(
+            ran.stderr.contains(part),
+            "{part} is not in\n{}",
+            ran.stderr
+        );
+    }
+    assert!(!ran.stdout.contains(":7000"), "{}", ran.stdout);
+}
+
 #[test]
 fn relative_paths_are_below_the_folder_of_the_file() {
     let folder = tempfile::tempdir().unwrap();

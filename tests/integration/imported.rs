@@ -347,6 +347,11 @@ fn several_hosts_of_haproxy_need_no_hand() {
 }
 
 #[test]
+fn limits_are_those_of_the_location() {
+    nothing_is_lost(&nginx_and_staunch_agree("limited"));
+}
+
+#[test]
 fn compression_is_carried_over_to_each_site() {
     nothing_is_lost(&nginx_and_staunch_agree("compressed"));
 }

@@ -2,7 +2,7 @@
 
 use crate::corpus::frames::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS};
 use crate::corpus::wire::Wire;
-use crate::support::{H2, HOST, Origin, Site, Staunch, TestCa, block_on, eventually, until};
+use crate::support::{Gate, H2, HOST, Origin, Site, Staunch, TestCa, block_on, eventually, until};
 
 fn hits(proxy: &Staunch, limit: &str) -> f64 {
     proxy.count("staunch_limits_hit_total", &[("limit", limit)])
@@ -87,6 +87,67 @@ fn a_client_that_asks_too_often_is_told_to_wait() {
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert!(hits(&proxy, "client_rate") >= 1.0);
     until("it may ask again", || client.get(HOST, "/").status == 200);
+}
+
+#[test]
+fn a_quota_bounds_the_routes_that_name_it_and_no_other() {
+    let origin = Origin::echo();
+    let site = Site::new(&[HOST], &origin.url()).also(
+        "quotas = [\"all\"]\n[[site.route]]\npath = \"/login\"\nquotas = [\"login\"]\n\
+         [[site.route]]\npath = \"/api/\"\nquotas = [\"login\", \"keys\"]\n\
+         [[site.route]]\npath = \"/free/\"\nquotas = []\n",
+    );
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .sites(site)
+        .set("quota.all.requests", "\"1/h\"")
+        .set("quota.login.requests", "\"2/m\"")
+        .set("quota.login.burst", 3)
+        .set("quota.keys.requests", "\"1/h\"")
+        .set("quota.keys.by", "\"{header:X-Api-Key}\"")
+        .start();
+    let mut client = proxy.connect();
+    client.get(HOST, "/").expect(200);
+    client.get(HOST, "/x").expect(429);
+    let mut keyed = |key: &str| {
+        let fields = format!("X-Api-Key: {key}\r\n");
+        client.ask("GET", HOST, "/api/", &fields).unwrap();
+        client.incoming().response("GET").unwrap().status
+    };
+    assert_eq!([keyed("a"), keyed("b"), keyed("a")], [200, 200, 429]);
+    // That was three of its kind, of which the last was refused by the other.
+    let refused = client.get(HOST, "/login").expect(429);
+    let wait: u32 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((20..=30).contains(&wait), "{wait}");
+    for _ in 0..5 {
+        client.get(HOST, "/free/").expect(200);
+    }
+    assert!(hits(&proxy, "quota") >= 3.0);
+}
+
+#[test]
+fn a_quota_bounds_what_is_worked_on_at_once_and_some_are_exempt() {
+    let gate = Gate::new();
+    let origin = Origin::plan("slow").gated("/slow", &gate).start();
+    let site = Site::new(&[HOST], &origin.url())
+        .also("quotas = [\"few\"]\n[[site.route]]\npath = \"/exempt\"\nquotas = [\"others\"]\n");
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .sites(site)
+        .set("quota.few.concurrent", 1)
+        .set("quota.others.requests", "\"1/h\"")
+        .set("quota.others.except", "[\"127.0.0.0/8\"]")
+        .start();
+    let mut busy = proxy.connect();
+    busy.ask("GET", HOST, "/slow", "").unwrap();
+    until("the server has it", || !origin.requests().is_empty());
+    let mut other = proxy.connect();
+    other.get(HOST, "/").expect(429);
+    other.get(HOST, "/exempt").expect(200);
+    other.get(HOST, "/exempt").expect(200);
+    gate.open();
+    busy.incoming().response("GET").unwrap().expect(200);
+    until("its place is free", || other.get(HOST, "/").status == 200);
 }
 
 /// A connection that has said hello.

@@ -1,13 +1,16 @@
 //! What is installed beside the program: it fits what the program is.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::{env, fs, thread};
 
 use staunch::config;
 
-use crate::support::{Staunch, require, run};
+use crate::support::{Origin, Ran, Staunch, require, run, until};
+use crate::upgrade::Line;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -22,26 +25,107 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-#[test]
-fn every_metric_of_the_dashboard_exists() {
+/// The labels of each metric, as `names.rs` says above it.
+fn labels() -> BTreeMap<String, BTreeSet<String>> {
     let names = read("src/metrics/names.rs");
-    let known = metrics_in(&names);
-    let dashboard: serde_json::Value =
-        serde_json::from_str(&read("packaging/grafana/staunch.json")).unwrap();
-    let mut expressions = Vec::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            expressions.push(target["expr"].as_str().unwrap().to_owned());
+    let mut all = BTreeMap::new();
+    let mut said = BTreeSet::new();
+    for line in names.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("/// Labels: ") {
+            let list = doc.split('.').next().unwrap();
+            said = list.split(", ").map(str::to_owned).collect();
+        } else if line.starts_with("/// No labels") {
+            said.clear();
+        } else if let Some(name) = metrics_in(line).first()
+            && line.contains(&format!("\"{name}\""))
+        {
+            all.entry((*name).to_owned())
+                .or_insert_with(|| said.clone());
         }
     }
-    assert!(expressions.len() > 30, "{expressions:#?}");
-    let text = expressions.join("\n");
-    for name in metrics_in(&text) {
-        let base = name.trim_end_matches("_bucket");
-        assert!(
-            known.contains(base),
-            "{name} is not in src/metrics/names.rs"
-        );
+    all
+}
+
+/// What is written in a query: between `by (`, `on (` or `ignoring (` and `)`, and before `=` and
+/// its like between braces.
+fn labels_in(query: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for opening in ["by (", "on (", "ignoring ("] {
+        for part in query.split(opening).skip(1) {
+            let list = part.split(')').next().unwrap();
+            found.extend(list.split(',').map(|it| it.trim().to_owned()));
+        }
+    }
+    for part in query.split('{').skip(1) {
+        let list = part.split('}').next().unwrap();
+        let pairs = list.split("\",").chain(list.split("\", "));
+        found.extend(pairs.filter_map(|it| Some(it.trim().split(['=', '!']).next()?.to_owned())));
+    }
+    found.retain(|label| !label.is_empty());
+    found
+}
+
+#[test]
+fn queries_ask_for_metrics_and_labels_that_there_are() {
+    let known = labels();
+    assert!(known.len() > 60, "{}", known.len());
+    // Those of Prometheus itself.
+    let always = ["job", "instance", "le"];
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("packaging/grafana/staunch.json")).unwrap();
+    let mut queries: Vec<String> = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            queries.push(target["expr"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(queries.len() > 30, "{queries:#?}");
+    let rules = read("packaging/alerts.rules.yml");
+    queries.extend(rules.split("expr:").skip(1).map(|rule| {
+        let rest = rule.split("labels:").next().unwrap();
+        rest.split("for:").next().unwrap().to_owned()
+    }));
+    for query in &queries {
+        let mut there: BTreeSet<&str> = always.into();
+        let metrics = metrics_in(query);
+        assert!(!metrics.is_empty(), "{query}");
+        for metric in metrics {
+            let base = metric.trim_end_matches("_bucket");
+            let labels = known.get(base);
+            let labels = labels.unwrap_or_else(|| panic!("there is no {base}: {query}"));
+            there.extend(labels.iter().map(String::as_str));
+        }
+        for label in labels_in(query) {
+            assert!(there.contains(label.as_str()), "{label}: {query}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_speak_when_they_should_and_link_to_the_runbook() {
+    let folder = Path::new(ROOT).join("packaging");
+    for (verb, file) in [("check", "alerts.rules.yml"), ("test", "alerts.test.yml")] {
+        run(Command::new(require("promtool"))
+            .args([verb, "rules", file])
+            .current_dir(&folder))
+        .ok();
+    }
+    let rules = read("packaging/alerts.rules.yml");
+    let tests = read("packaging/alerts.test.yml");
+    let runbook = read("docs/runbook.md");
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        assert!(tests.contains(&format!("alertname: {name}")), "{name}");
+        let Some(link) = rule.split("runbook_url: ").nth(1) else {
+            assert_eq!(name, "StaunchAbsent", "{name} links to nothing");
+            continue;
+        };
+        let link = link.lines().next().unwrap().trim_matches('"');
+        let anchor = link.strip_prefix("docs/runbook.md#").unwrap();
+        // Every condition has its section: a test of the alerts sees to that.
+        let anchored =
+            anchor == "{{ $labels.condition }}" || runbook.contains(&format!("\n## {anchor}\n"));
+        assert!(anchored, "{name}: {link}");
     }
 }
 
@@ -102,4 +186,136 @@ fn bash_completes_a_command() {
         .arg(program))
     .ok();
     assert_eq!(completed.trim(), "check");
+}
+
+#[test]
+fn the_configuration_of_the_package_takes_nothing_from_a_server_that_runs() {
+    let text = read("packaging/debian/staunch.toml");
+    let config = config::parse(&text, Path::new("staunch.toml"));
+    let config = config.unwrap_or_else(|report| panic!("{report}"));
+    assert!(config.sites.is_empty());
+    let addresses = config.listen.https.iter().chain(&config.listen.http);
+    for address in addresses {
+        assert!(
+            address.ip().is_loopback() && address.port() > 1024,
+            "{address}"
+        );
+    }
+    // What is commented out is right as well.
+    let all: String = (text.lines())
+        .filter_map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with(' ') => None,
+            Some(rest) if rest.starts_with("[[") || rest.contains(" = ") => Some(rest),
+            Some(_) => None,
+            None => Some(line),
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let all = all.replacen("folder = \"/etc/letsencrypt/live\"\n", "", 1);
+    let config = config::parse(&all, Path::new("staunch.toml"));
+    let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
+    assert_eq!(config.sites.len(), 1, "{all}");
+}
+
+#[test]
+fn the_scripts_of_the_package_are_shell_and_restart_nothing() {
+    for script in [
+        "debian/postinst",
+        "debian/postrm",
+        "debian/hand-over",
+        "needrestart/staunch.service",
+    ] {
+        let path = Path::new(ROOT).join("packaging").join(script);
+        run(Command::new(require("sh")).arg("-n").arg(&path)).ok();
+        let text = fs::read_to_string(&path).unwrap();
+        let mut commands = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
+        assert!(
+            commands.all(|line| !line.contains("systemctl restart")
+                && !line.contains("deb-systemd-invoke restart")),
+            "{script}"
+        );
+    }
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("start = false, restart-after-upgrade = false"));
+}
+
+/// What `systemctl` is to `packaging/debian/hand-over`: the properties of the unit are files, and a
+/// signal goes to its main process.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+case "$1" in
+show) cat "$STAND_IN/${2#--property=}" ;;
+kill) kill -USR2 "$(cat "$STAND_IN/MainPID")" ;;
+*) exit 3 ;;
+esac
+"#;
+
+/// Writes down what the service manager is told, as it would show it.
+fn service_manager(socket: UnixDatagram, folder: &Path) {
+    let put = |property: &str, value: &str| {
+        let beside = folder.join(format!(".{property}"));
+        fs::write(&beside, value).unwrap();
+        fs::rename(beside, folder.join(property)).unwrap();
+    };
+    let mut said = [0; 4096];
+    while let Ok(length) = socket.recv(&mut said) {
+        for line in String::from_utf8_lossy(&said[..length]).lines() {
+            match line.split_once('=') {
+                Some(("MAINPID", process)) => put("MainPID", process),
+                Some(("STATUS", text)) => put("StatusText", text),
+                Some(("X_END", _)) => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_of_the_package_hands_over_or_says_why_not() {
+    let origin = Origin::echo();
+    let builder = Staunch::serving(&origin);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("systemctl"), SYSTEMCTL).unwrap();
+    fs::set_permissions(at("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    let address = at("notify");
+    let socket = UnixDatagram::bind(&address).unwrap();
+    let manager = {
+        let folder = folder.path().to_owned();
+        thread::spawn(move || service_manager(socket, &folder))
+    };
+    let line = Line::start(builder.env("NOTIFY_SOCKET", address.to_str().unwrap()));
+    let first = line.staunch.pid().as_raw_nonzero().to_string();
+    fs::write(at("MainPID"), &first).unwrap();
+    let status = || fs::read_to_string(at("StatusText")).unwrap_or_default();
+    until("it serves", || status() == "serving");
+
+    let path = env::var("PATH").unwrap();
+    let path = format!("{}:{path}", folder.path().display());
+    let hand_over = || -> Ran {
+        run(
+            Command::new(Path::new(ROOT).join("packaging/debian/hand-over"))
+                .env("PATH", &path)
+                .env("STAND_IN", folder.path()),
+        )
+    };
+    line.replace_with_script("#!/bin/sh\nexit 7\n");
+    // The second time too, although the first has left the same words.
+    for _ in 0..2 {
+        let ran = hand_over();
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("exit status: 7"), "{}", ran.stderr);
+        assert!(status().starts_with("serving; no upgrade at "));
+        assert_eq!(fs::read_to_string(at("MainPID")).unwrap(), first);
+    }
+    line.mend();
+    let said = hand_over().ok();
+    let second = fs::read_to_string(at("MainPID")).unwrap();
+    assert_ne!(second, first);
+    assert!(said.contains(&format!("process {second} serves")), "{said}");
+    assert_eq!(status(), "serving");
+    let end = UnixDatagram::unbound().unwrap();
+    end.send_to(b"X_END=1", &address).unwrap();
+    manager.join().unwrap();
 }

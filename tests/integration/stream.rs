@@ -163,6 +163,29 @@ fn silence_ends_a_connection() {
 }
 
 #[test]
+fn clients_are_let_in_by_their_address() {
+    let (open, shut) = (Port::free(), Port::free());
+    let to = format!("upstream = \"tcp://{}\"\n", counting());
+    let proxy = Staunch::serving(&Origin::echo())
+        .stream(&open, &format!("{to}allow = [\"127.0.0.0/8\"]\n"))
+        .stream(&shut, &format!("{to}deny = [\"127.0.0.1\"]\n"))
+        .start();
+    let said = |port: &Port| {
+        let mut client = TcpStream::connect(port.address()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut said = String::new();
+        let _ = client.read_to_string(&mut said);
+        said
+    };
+    assert!(said(&open).starts_with("220 ready"));
+    assert_eq!(said(&shut), "");
+    until("it is counted", || {
+        proxy.count("staunch_proxy_errors_total", &[("kind", "forbidden")]) == 1.0
+    });
+}
+
+#[test]
 fn tls_is_passed_through_by_name() {
     let ca = TestCa::new();
     let origin = Origin::echo();

@@ -66,14 +66,14 @@ impl Line {
         fs::rename(beside, &self.program).unwrap();
     }
 
-    fn replace_with_script(&self, script: &str) {
+    pub fn replace_with_script(&self, script: &str) {
         self.replace(|path| {
             fs::write(path, script).unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         });
     }
 
-    fn mend(&self) {
+    pub fn mend(&self) {
         self.replace(|path| symlink(BINARY, path).unwrap());
     }
 

@@ -350,7 +350,7 @@ fn path(template: &Template) -> Result<(), Complaint> {
 
 /// Whether it is something to redirect to, whose host no client can choose: what a client says may
 /// stand behind the host, and before it only as labels of their own.
-fn location(template: &Template) -> Result<(), Complaint> {
+pub(super) fn location(template: &Template) -> Result<(), Complaint> {
     is_url_text(template, b"#")?;
     let authority = match template.pieces() {
         [Piece::Text(text), ..] if text.starts_with("//") => {

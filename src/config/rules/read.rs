@@ -9,7 +9,9 @@ use toml::de::DeValue;
 
 use super::owned::{self, Side, Touch};
 use super::template::Scope;
-use super::{Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Trace};
+use super::{
+    Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace,
+};
 use crate::config::compression::compression;
 use crate::config::default;
 use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
@@ -61,6 +63,11 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         "deny",
         "Clients that get 403, by address; also those that `allow` has.",
     );
+    let quotas: Option<Vec<At<Arc<str>>>> = t.optional(
+        "quotas",
+        "What requests are taken from: the NAMEs of `[quota.NAME]`. Those of a route stand in place \
+         of the site's; `[]`: none.",
+    );
     let request_id: Option<IdField> = t.optional(
         "request_id",
         "Field that carries an id of the request: to the upstream, back to the client, and in the \
@@ -98,6 +105,7 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             inside!(place, "response_headers"),
             |t| fields(t, Side::Response, scope),
         ),
+        locations: locations(t, scope),
         hsts: hsts(t, place),
         maintenance: maintenance(t, place),
         error_pages: pages.map(|pages| pages.0).unwrap_or_default(),
@@ -110,6 +118,10 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         trace_sample: share.map(|share| share.0),
         allow,
         deny,
+        quotas: quotas.map(|names| {
+            let names = names.into_iter().map(|name| t.cx.wants_quota(name));
+            names.collect()
+        }),
         request_body: request_body.map(|size| match size.0 {
             0 => Setting::Off,
             bytes => Setting::On(bytes),
@@ -193,6 +205,39 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
         push(name, Touch::Add, Some(value));
     }
     rules
+}
+
+fn locations(t: &mut Table<'_>, scope: &Scope) -> Option<Vec<(Arc<str>, Template)>> {
+    let given: Option<Fields> = t.optional(
+        "rewrite_location",
+        "Beginnings of `Location` in responses of the upstream and what stands in their place, \
+         where it redirects to itself by a name that clients do not know: \
+         `{ \"http://127.0.0.1:8080/\" = \"/\" }`. The longest that fits.",
+    );
+    let mut all = Vec::new();
+    for Field { name, value } in given?.0 {
+        let read = scope.read(&value.value, t.cx).and_then(|template| {
+            // A scheme in place of another.
+            let is_scheme = matches!(&*value.value, "http://" | "https://");
+            if !is_scheme {
+                super::action::location(&template)?;
+            }
+            Ok(template)
+        });
+        match read {
+            _ if name.value.is_empty() => t.complain(
+                &name.span,
+                Complaint::new(
+                    "`rewrite_location`: an empty beginning",
+                    "write a URL or a path",
+                ),
+            ),
+            Ok(template) => all.push((name.value, template)),
+            Err(complaint) => t.complain(&value.span, complaint),
+        }
+    }
+    all.sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+    Some(all)
 }
 
 fn hsts(t: &mut Table<'_>, place: Place) -> Option<Setting<Arc<str>>> {

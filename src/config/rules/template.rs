@@ -110,7 +110,7 @@ const REST: &str = "rest";
 
 /// What can be named where a value stands.
 #[derive(Clone, Default)]
-pub(super) struct Scope {
+pub(in crate::config) struct Scope {
     /// The groups of the route's expression.
     pub(super) captures: Vec<Arc<str>>,
     /// The route has a path.
@@ -119,7 +119,11 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Reads a value.
-    pub(super) fn read(&self, text: &str, cx: &Context<'_>) -> Result<Template, Complaint> {
+    pub(in crate::config) fn read(
+        &self,
+        text: &str,
+        cx: &Context<'_>,
+    ) -> Result<Template, Complaint> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut left = text;

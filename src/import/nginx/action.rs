@@ -1,5 +1,6 @@
 //! Who answers: an upstream, a redirect, a fixed response.
 
+use super::rewrite::{is_all, rooted};
 use super::scope::Scope;
 use super::server::{Server, closed};
 use super::upstream::Pass;
@@ -67,10 +68,12 @@ impl Import {
         let pass = own.any_of(&["proxy_pass", "grpc_pass"]).pop();
         let Some(pass) = pass else {
             for rewrite in rewrites {
-                if let Some(route) = self.answer(rewrite, server, scope, matcher.clone())
-                    && route.deed == Deed::Answer
-                {
-                    return Outcome::Answer(route.action);
+                if let Some(route) = self.answer(rewrite, server, scope, matcher.clone()) {
+                    return match route.deed {
+                        Deed::Answer => Outcome::Answer(route.action),
+                        Deed::Forward => Outcome::Forward(route.action, route.rules),
+                        Deed::Closed => Outcome::Closed,
+                    };
                 }
             }
             return self.without_pass(server, location, matcher, scope);
@@ -151,7 +154,7 @@ impl Import {
             Matcher::Prefix(path) => path,
             Matcher::Regex(_) => {
                 let expression = location.args.last()?;
-                let target = variables.template(to).ok()?;
+                let target = rooted(to, variables)?;
                 return pattern::is_same(text, expression)
                     .then(|| format!("rewrite = {}", quoted(&target)));
             }
@@ -189,7 +192,7 @@ impl Import {
         };
         let expression = pattern::convert(text, false, true).ok();
         let expression = expression.and_then(|expression| pattern::below(&expression, path));
-        let (Some(expression), Ok(target)) = (expression, variables.template(to)) else {
+        let (Some(expression), Some(target)) = (expression, rooted(to, &variables)) else {
             return self.lost(
                 rewrite,
                 "cannot be written as a route with `regex` and `rewrite`",
@@ -233,25 +236,8 @@ impl Import {
             );
             return Outcome::Closed;
         }
-        let try_files = scope.nearest("try_files");
-        let target = try_files.and_then(|files| files.args.last());
-        if let (Some(files), Some(name)) = (try_files, target.filter(|name| name.starts_with('@')))
-        {
-            let named = server
-                .scope
-                .here()
-                .iter()
-                .find(|directive| directive.name == "location" && directive.first() == name);
-            let Some(named) = named else {
-                self.lost(files, format!("{name} is nowhere: the path is closed"));
-                return Outcome::Closed;
-            };
-            self.seen.mark(named);
-            self.lost(
-                files,
-                "served files where there were any; now all goes to the server behind: let it \
-                 serve them",
-            );
+        // One of a server is not for its locations.
+        if let Some(named) = self.named_location(server, &own) {
             for inner in own.here().iter().filter(|inner| !is_kept(inner)) {
                 self.seen.mark_all(inner);
             }
@@ -295,10 +281,10 @@ impl Import {
 
     /// `return`, or a `rewrite` that redirects, for all that a route is for. `None`: it is neither,
     /// or was told of.
-    pub(super) fn answer(
+    pub(super) fn answer<'d>(
         &mut self,
-        directive: &Directive,
-        server: &mut Server<'_>,
+        directive: &'d Directive,
+        server: &mut Server<'d>,
         scope: &Scope<'_>,
         matcher: Matcher,
     ) -> Option<Route> {
@@ -361,7 +347,7 @@ impl Import {
         }
     }
 
-    fn redirect(
+    pub(super) fn redirect(
         &mut self,
         directive: &Directive,
         url: &str,
@@ -389,10 +375,10 @@ impl Import {
     }
 
     /// A `rewrite` to another URL.
-    fn redirected(
+    fn redirected<'d>(
         &mut self,
-        directive: &Directive,
-        server: &mut Server<'_>,
+        directive: &'d Directive,
+        server: &mut Server<'d>,
         scope: &Scope<'_>,
         matcher: Matcher,
     ) -> Option<Route> {
@@ -408,10 +394,12 @@ impl Import {
             "permanent" => 301,
             _ if away || flag == "redirect" => 302,
             _ => {
-                self.lost(
-                    directive,
-                    "changed the path and looked for another location",
-                );
+                let route = self.rewritten_elsewhere(directive, server, &matcher)?;
+                // All that its location takes: it is what the location does.
+                if is_all(text) || matches!(matcher, Matcher::Regex(_)) {
+                    return Some(Route { matcher, ..route });
+                }
+                server.first.push(route);
                 return None;
             }
         };
@@ -462,11 +450,24 @@ impl Import {
                     );
                     return None;
                 };
-                if query == "kept" {
-                    self.differs(directive, "the query is not kept");
-                }
                 self.seen.mark(directive);
-                let action = self.redirect(directive, to, status, &variables)?;
+                // A group may begin with the slash.
+                let rooted = to.starts_with(['/', '$']) && !away;
+                let to = match to.strip_prefix('$').filter(|_| rooted) {
+                    Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => {
+                        format!("/{to}")
+                    }
+                    _ => to.to_owned(),
+                };
+                let to = match (query, to.contains('?')) {
+                    ("kept", false) => format!("{to}?$args"),
+                    ("kept", true) => {
+                        self.differs(directive, "the client's own query is not kept");
+                        to
+                    }
+                    _ => to,
+                };
+                let action = self.redirect(directive, &to, status, &variables)?;
                 let mut route = answer(directive, Matcher::Regex(expression), action);
                 route.rules = self.rules(scope, &variables, None);
                 server.first.push(route);

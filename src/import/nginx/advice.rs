@@ -131,12 +131,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         }
         "access_log" | "log_format" => slight("see [log.access] for a log of requests"),
         "error_log" => none("what goes wrong is written to standard error; see [log]"),
-        "client_max_body_size" => real("bounded bodies; see request_body"),
+        "client_max_body_size" => none("nothing that was imported goes by it"),
         "add_header" | "more_set_headers" | "more_clear_headers" | "add_trailer" | "expires"
         | "proxy_hide_header" | "grpc_hide_header" => {
             real("changed fields of responses; see response_headers")
         }
-        "proxy_redirect" | "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
+        "proxy_redirect" => none("nothing that was imported goes by it"),
+        "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
             real("changed URLs or cookies in responses; let the upstream write them so")
         }
         "sub_filter" | "sub_filter_once" | "sub_filter_types" | "addition_types"
@@ -162,17 +163,17 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         {
             none("nothing that was imported goes by it; see compression")
         }
-        "limit_req_zone"
-        | "limit_req_status"
-        | "limit_req_log_level"
-        | "limit_req_dry_run"
-        | "limit_conn_zone"
-        | "limit_conn_status"
-        | "limit_conn_log_level" => {
-            slight("what limits by it is told by itself; more requests are answered with 429")
+        "limit_req_status" | "limit_conn_status" => {
+            slight("what is beyond a quota is answered with 429")
         }
-        "limit_req" => real("bounded rates; see limits.client_rate and a site's rate"),
-        "limit_conn" => real("bounded connections; see limits.connections_per_client"),
+        "limit_req_zone"
+        | "limit_conn_zone"
+        | "limit_req_log_level"
+        | "limit_conn_log_level"
+        | "limit_req_dry_run" => none("nothing that was imported goes by it"),
+        "limit_req" | "limit_conn" => {
+            none("bounded what nginx itself answers, which costs nothing here")
+        }
         "limit_rate" | "limit_rate_after" => real("slowed responses down; nothing here does"),
         "keepalive_timeout"
         | "keepalive_requests"
@@ -204,7 +205,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         "auth_request_set" | "proxy_method" | "proxy_bind" | "mirror" => {
             real("has no equivalent; let the upstream do it")
         }
-        "stream" => real("proxied TCP; write each server as a [[stream]] (docs/streams.md)"),
+        "ssl_preread" | "preread_buffer_size" | "proxy_half_close" => {
+            none("the greeting is looked at where names decide, and either side may end its half")
+        }
+        "preread_timeout" => slight("see timeouts.tls_handshake"),
+        "proxy_upload_rate" | "proxy_download_rate" => {
+            real("slowed connections down; nothing here does")
+        }
         "mail" => real(
             "proxied mail; a [[stream]] with `starttls` ends its TLS (docs/streams.md), but asks no \
              auth_http whose server it is: keep nginx where that is needed",

@@ -32,8 +32,19 @@ impl Import {
         if server.routes.iter().any(|route| route.matcher == root) {
             return;
         }
-        let content = ["root", "try_files"];
         let scope = server.scope.clone();
+        if let Some(named) = self.named_location(server, &scope) {
+            let scope = scope.inside(named.inside());
+            server.variables.path = Some("/".to_owned());
+            let (deed, action, rules) = self.outcome(server, named, &root, &scope);
+            return server.routes.push(Route {
+                deed,
+                action,
+                rules,
+                ..closed(named, root)
+            });
+        }
+        let content = ["root", "try_files"];
         let files = scope.any_of(&content).first().copied().cloned();
         let route = match files {
             Some(files) => {
@@ -49,13 +60,13 @@ impl Import {
         server.routes.push(route);
     }
 
-    /// One location, and those inside it. `within`: the path of the one that it is inside of.
+    /// One location, and those inside it. `within`: what the one that it is inside of is for.
     fn location<'d>(
         &mut self,
         server: &mut Server<'d>,
         location: &'d Directive,
         outer: &Scope<'d>,
-        within: Option<&str>,
+        within: Option<&Matcher>,
     ) {
         let mut groups = uses_groups(location);
         let scope = outer.inside(location.inside());
@@ -72,7 +83,7 @@ impl Import {
             [glued] if glued.starts_with('=') => Matcher::Exact(glued[1..].to_owned()),
             [modifier, text] if modifier == "~" || modifier == "~*" => {
                 match pattern::convert(text, modifier == "~*", groups) {
-                    Ok(found) => match pattern::below(&found, within.unwrap_or("/")) {
+                    Ok(found) => match inside_of(&found, within) {
                         Some(found) => Matcher::Regex(found),
                         // Rather closed too far than open.
                         None if location.inside().iter().any(restricts) => {
@@ -112,6 +123,18 @@ impl Import {
         {
             return self.whole(location, Loss::Real, "is not a path; it is left out");
         }
+        let matcher = match (within, matcher) {
+            (Some(Matcher::Regex(outer)), Matcher::Prefix(path)) => {
+                match pattern::both(outer, &format!("^{}", pattern::literal(&path))) {
+                    Some(found) => Matcher::Regex(found),
+                    None => {
+                        let advice = "is inside a location for an expression: it is left out";
+                        return self.whole(location, Loss::Real, advice);
+                    }
+                }
+            }
+            (_, matcher) => matcher,
+        };
         groups &= matches!(matcher, Matcher::Regex(_));
         let known = |route: &Route| route.matcher == matcher;
         if server.routes.iter().chain(&server.first).any(known) {
@@ -124,10 +147,13 @@ impl Import {
         }
         let keeps_out = self.boundary(server, location, &matcher, &scope);
         server.variables.groups = groups;
+        server.variables.path = match &matcher {
+            Matcher::Prefix(path) | Matcher::Exact(path) => Some(path.clone()),
+            Matcher::Regex(_) => None,
+        };
         if let Matcher::Regex(pattern) = &matcher {
             server.variables.named = pattern::names(pattern);
         }
-        self.inner_limits(&scope);
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
         server.variables.groups = false;
         server.variables.named.clear();
@@ -169,22 +195,18 @@ impl Import {
         server
             .last
             .extend(keeps_out.map(|matcher| beyond(&route, matcher)));
-        match within.is_some() && matches!(matcher, Matcher::Regex(_)) {
-            true => server.first.push(route),
-            false => server.routes.push(route),
-        }
-        let path = match &matcher {
-            Matcher::Prefix(path) => Some(path.as_str()),
-            _ => None,
-        };
-        for inner in scope.own().all("location") {
-            match path {
-                Some(path) => self.location(server, inner, &scope, Some(path)),
-                None => {
-                    let advice = "is inside a location for an expression: it is left out";
-                    self.whole(inner, Loss::Real, advice);
-                }
+        match (within, &matcher) {
+            (Some(Matcher::Regex(_)), Matcher::Regex(_)) => {
+                // Before the one that it is inside of.
+                let outer = |route: &Route| Some(&route.matcher) == within;
+                let at = server.routes.iter().position(outer);
+                server.routes.insert(at.unwrap_or(0), route);
             }
+            (Some(_), Matcher::Regex(_)) => server.first.push(route),
+            _ => server.routes.push(route),
+        }
+        for inner in scope.own().all("location") {
+            self.location(server, inner, &scope, Some(&matcher));
         }
     }
 
@@ -212,23 +234,14 @@ impl Import {
             return None;
         }
         // An expression goes before a longer path.
-        let longer = |other: &Directive| {
-            let other = other.args.last();
-            other.is_some_and(|other| other.len() > path.len() && other.starts_with(path.as_str()))
-        };
-        if server
-            .scope
-            .here()
-            .iter()
-            .any(|other| other.name == "location" && longer(other))
-        {
-            self.lost(
-                location,
-                format!("{advice}. IT KEPT SOMEBODY OUT of those too"),
-            );
-            return None;
-        }
-        Some(Matcher::Regex(format!("^{}[^/]", pattern::literal(path))))
+        let others = server.scope.here().iter();
+        let others = others.filter(|other| other.name == "location");
+        let longer: Vec<_> = others
+            .filter_map(|other| other.args.last())
+            .filter(|other| other.len() > path.len() && other.starts_with(path.as_str()))
+            .map(String::as_str)
+            .collect();
+        Some(Matcher::Regex(pattern::beyond(path, &longer)))
     }
 
     /// Whether a location is there for an error page alone, which is read as a file.
@@ -264,7 +277,12 @@ impl Import {
             return shut();
         }
         // It comes before it is asked who may.
-        if let Some(answer) = scope.own().nearest("return") {
+        if let Some(answer) = scope.own().all("return").first().copied() {
+            let never = scope
+                .here()
+                .iter()
+                .filter(|inner| inner.name.ends_with("_pass"));
+            never.for_each(|inner| self.seen.mark(inner));
             return match self.answer(answer, server, scope, matcher.clone()) {
                 Some(route) => {
                     let rules = self.rules(scope, &server.variables, None);
@@ -281,6 +299,9 @@ impl Import {
         let who = match access(scope) {
             Access::Said(rules) => rules,
             Access::Nobody => {
+                // Nothing else in it is ever reached.
+                let inner = scope.here().iter().filter(|inner| inner.name != "location");
+                inner.for_each(|inner| self.seen.mark_all(inner));
                 let rules = self.rules(scope, &server.variables, None);
                 return (Deed::Answer, vec!["respond = 403".to_owned()], rules);
             }
@@ -304,6 +325,26 @@ impl Import {
             }
             Outcome::Closed => shut(),
         }
+    }
+
+    /// The location that `try_files` goes to where there is no file.
+    pub(super) fn named_location<'d>(
+        &mut self,
+        server: &Server<'d>,
+        scope: &Scope<'d>,
+    ) -> Option<&'d Directive> {
+        let files = scope.nearest("try_files")?;
+        let name = files.args.last().filter(|name| name.starts_with('@'))?;
+        let is = |directive: &&Directive| directive.name == "location" && directive.first() == name;
+        let Some(named) = server.scope.here().iter().find(is) else {
+            self.lost(files, format!("{name} is nowhere: the path is closed"));
+            return None;
+        };
+        self.seen.mark(named);
+        let advice = "served files where there were any; now all goes to the server behind: let it \
+                      serve them";
+        self.lost(files, advice);
+        Some(named)
     }
 
     /// What keeps anybody out by means that staunch has not.
@@ -344,6 +385,16 @@ impl Import {
     }
 }
 
+/// An expression for what it matches of what the location around it is for. `None`: it is for other
+/// paths too.
+fn inside_of(expression: &str, within: Option<&Matcher>) -> Option<String> {
+    match within {
+        None => Some(expression.to_owned()),
+        Some(Matcher::Prefix(path) | Matcher::Exact(path)) => pattern::below(expression, path),
+        Some(Matcher::Regex(outer)) => pattern::both(outer, expression),
+    }
+}
+
 /// A route for what goes beyond the path of another.
 fn beyond(route: &Route, matcher: Matcher) -> Route {
     let prefix = route
@@ -381,7 +432,7 @@ const GUARDS: [&str; 10] = [
 ];
 
 /// Whether a directive keeps anybody out.
-fn restricts(directive: &Directive) -> bool {
+pub(super) fn restricts(directive: &Directive) -> bool {
     match directive.name.as_str() {
         "deny" | "internal" | "limit_except" => true,
         // What succeeds keeps nobody out.

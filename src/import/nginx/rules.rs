@@ -62,6 +62,8 @@ impl Import {
         self.deadlines(scope, pass, &mut rules);
         self.error_pages(scope, &mut rules);
         self.compression(scope, &mut rules);
+        self.quotas(scope, variables, &mut rules);
+        self.rewrites_location(scope, variables, pass, &mut rules);
         rules
     }
 
@@ -163,7 +165,7 @@ impl Import {
             if is("Host") {
                 host = match variables.plain(value).as_str() {
                     "${host}" if variables.port => Some("{host}".to_owned()),
-                    "${host}" | "${http_host}" | "${host}:${server_port}" => None,
+                    "${host}" | "${http_host}" => None,
                     "${proxy_host}" => host,
                     _ => self.template(set, value, variables),
                 };
@@ -198,6 +200,49 @@ impl Import {
         }
     }
 
+    /// What becomes of `Location` where the server behind redirects to itself.
+    fn rewrites_location(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        pass: &Pass,
+        rules: &mut Rules,
+    ) {
+        let mut pairs = Vec::new();
+        // Who is told what the client asked for does not speak of itself by another name.
+        let told = !rules.changes(Side::Request, "Host");
+        let own = pass.own_location(variables.path.as_deref());
+        let default = || own.clone().filter(|_| !told);
+        let said = scope.all("proxy_redirect");
+        if said.is_empty() {
+            pairs.extend(default());
+        }
+        for directive in said {
+            match directive.args.as_slice() {
+                [word] if word == "off" => {}
+                [word] if word == "default" => pairs.extend(default()),
+                [from, to] if !from.starts_with('~') && !from.contains('$') => {
+                    let to = to.replacen("$scheme://", "https://", 1);
+                    let to = to
+                        .replace(":$server_port", "")
+                        .replace("$http_host", "$host");
+                    match variables.template(&to) {
+                        Ok(to) if !to.is_empty() => pairs.push((from.clone(), to)),
+                        _ => self.lost(directive, "changed Location; see rewrite_location"),
+                    }
+                }
+                _ => self.lost(directive, "changed Location; see rewrite_location"),
+            }
+        }
+        let same = |(from, to): &(String, String)| from != to;
+        let pairs: Vec<_> = (pairs.iter().filter(|pair| same(pair)))
+            .map(|(from, to)| format!("{} = {}", quoted(from), quoted(to)))
+            .collect();
+        if !pairs.is_empty() {
+            rules.insert("rewrite_location", format!("{{ {} }}", pairs.join(", ")));
+        }
+    }
+
     fn template(
         &mut self,
         directive: &Directive,
@@ -227,6 +272,13 @@ impl Import {
             "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
             _ => value.starts_with('$'),
         };
+        if !usual && value.starts_with('$') {
+            return self.differs(
+                set,
+                "this field is written by staunch itself; for proxies in front see \
+                 listen.forwarded_from",
+            );
+        }
         if !usual {
             self.lost(
                 set,
@@ -315,11 +367,7 @@ pub(super) fn access<'d>(scope: &Scope<'d>) -> Access<'d> {
     let mut only = false;
     for directive in scope.any_of(&["allow", "deny"]) {
         let text = directive.first();
-        let net = || {
-            let net = text.parse::<ipnet::IpNet>();
-            let net = net.or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
-            net.ok().map(|net| net.trunc().to_string())
-        };
+        let net = || network(text);
         match (directive.name.as_str(), text) {
             ("deny", "all") => {
                 only = true;
@@ -350,6 +398,13 @@ pub(super) fn access<'d>(scope: &Scope<'d>) -> Access<'d> {
         rules.insert("deny", array(&deny));
     }
     Access::Said(rules)
+}
+
+/// An address or a network.
+pub(super) fn network(text: &str) -> Option<String> {
+    let net = text.parse::<ipnet::IpNet>();
+    let net = net.or_else(|_| text.parse::<std::net::IpAddr>().map(Into::into));
+    net.ok().map(|net| net.trunc().to_string())
 }
 
 /// `hsts`, where the value is one that can be written so.

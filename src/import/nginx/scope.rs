@@ -65,6 +65,16 @@ impl<'d> Scope<'d> {
         }
     }
 
+    /// The directives of the outermost level.
+    pub(super) fn outermost(&self) -> &'d [Directive] {
+        self.levels.last().copied().unwrap_or_default()
+    }
+
+    /// Marks a directive with all that is in its braces.
+    pub(super) fn mark_all(&self, directive: &Directive) {
+        self.seen.mark_all(directive);
+    }
+
     /// The directives of the innermost level.
     pub(super) fn here(&self) -> &'d [Directive] {
         self.levels[0]

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::scope::Scope;
 use super::value::Variables;
-use super::{Directive, Import, array, quoted};
-use crate::import::Loss;
+use super::{Directive, Import, array, map, quoted};
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
+use crate::import::{Loss, pattern};
 
 /// A server while it is read.
 pub(super) struct Server<'d> {
@@ -127,7 +127,7 @@ impl Import {
         }
     }
 
-    fn proxy_protocol(&mut self, scope: &Scope<'_>) {
+    pub(super) fn proxy_protocol(&mut self, scope: &Scope<'_>) {
         let from = scope.all("set_real_ip_from");
         match from.is_empty() {
             true => (self.proxy_from).extend(["0.0.0.0/0", "::/0"].map(str::to_owned)),
@@ -167,7 +167,7 @@ impl Import {
         }
     }
 
-    fn certificates(&mut self, server: &Directive, scope: &Scope<'_>) {
+    pub(super) fn certificates(&mut self, server: &Directive, scope: &Scope<'_>) {
         let chains = scope.all("ssl_certificate");
         let keys = scope.all("ssl_certificate_key");
         if chains.is_empty() && !scope.is_on("ssl_reject_handshake") {
@@ -215,16 +215,42 @@ impl Import {
             let advice = "has no name that can be a site's; it is left out";
             return self.whole(directive, Loss::Real, advice);
         }
+        for (value, names) in by_host(&scope, directive, &mut names, default) {
+            self.one_site(directive, scope.clone(), false, names, Some(value));
+        }
+        let rest = chosen(&scope, directive).map(|(name, map)| {
+            let text = map.default.map_or("", Directive::first);
+            (name.to_owned(), text.to_owned())
+        });
+        if !names.is_empty() {
+            self.one_site(directive, scope, default, names, rest);
+        }
+    }
+
+    /// The site for some names, where one variable may stand for a text.
+    fn one_site<'d>(
+        &mut self,
+        directive: &'d Directive,
+        scope: Scope<'d>,
+        default: bool,
+        mut names: Vec<String>,
+        known: Option<(String, String)>,
+    ) {
+        let mut variables = Variables::of_server(directive);
+        variables.port = self.odd_port;
+        variables.known.extend(known);
+        for map in variables.add_maps(scope.outermost()) {
+            self.seen.mark_all(map);
+        }
         let mut server = Server {
             directive,
-            variables: Variables::of_server(directive),
+            variables,
             scope,
             first: Vec::new(),
             routes: Vec::new(),
             last: Vec::new(),
             slashes: Vec::new(),
         };
-        server.variables.port = self.odd_port;
         for set in directive
             .inside()
             .iter()
@@ -317,6 +343,7 @@ impl Import {
         let mut route = None;
         for directive in own {
             match directive.name.as_str() {
+                "if" if self.moved(directive, server) => {}
                 "if" if !self.seen.has(directive) && self.condition(directive) => {
                     route = Some(closed(directive, root()));
                 }
@@ -336,6 +363,69 @@ impl Import {
             self.whole(location, Loss::None, advice);
         }
         Some(route)
+    }
+
+    /// `if ($new) { return 301 $new; }` with a map from paths to `$new`: a redirect for each.
+    fn moved(&mut self, condition: &Directive, server: &mut Server<'_>) -> bool {
+        let test = condition.args.join(" ");
+        let test = test.trim_matches(['(', ')', ' ']);
+        let [inner] = condition.inside() else {
+            return false;
+        };
+        let status = match (inner.name.as_str(), inner.args.as_slice()) {
+            ("return", [status, to]) if to == test => status.parse::<u16>().ok(),
+            ("rewrite", [_, to, flag]) if to.trim_end_matches('?') == test => match flag.as_str() {
+                "permanent" => Some(301),
+                "redirect" => Some(302),
+                _ => None,
+            },
+            _ => None,
+        };
+        let map = map::find(server.scope.outermost(), test);
+        let of_path = |map: &map::Map<'_>| matches!(map.source, "uri" | "request_uri");
+        let (Some(status), Some(map)) = (status, map.filter(of_path)) else {
+            return false;
+        };
+        if !matches!(map.default.map_or("", Directive::first), "" | "0") {
+            return false;
+        }
+        self.seen.mark_all(condition);
+        self.seen.mark_all(map.directive);
+        for entry in map.entries {
+            let key = map::key(entry);
+            let expression = key.strip_prefix('~').map(|text| {
+                let (text, caseless) = match text.strip_prefix('*') {
+                    Some(text) => (text, true),
+                    None => (text, false),
+                };
+                pattern::convert(text, caseless, true)
+            });
+            let matcher = match expression {
+                Some(Ok(expression)) => Matcher::Regex(expression),
+                None if key.starts_with('/') && !key.contains('?') => {
+                    Matcher::Exact(key.to_owned())
+                }
+                _ => {
+                    self.lost(entry, "cannot be written as a route; see [[site.route]]");
+                    continue;
+                }
+            };
+            let mut variables = server.variables.clone();
+            variables.groups = matches!(matcher, Matcher::Regex(_));
+            if let Matcher::Regex(expression) = &matcher {
+                variables.named = pattern::names(expression);
+            }
+            if let Some(action) = self.redirect(entry, entry.first(), status, &variables) {
+                let rules = self.rules(&server.scope.clone(), &variables, None);
+                server.first.push(Route {
+                    deed: Deed::Answer,
+                    action,
+                    rules,
+                    ..closed(entry, matcher)
+                });
+            }
+        }
+        true
     }
 
     fn site_names(&mut self, scope: &Scope<'_>, default: bool) -> Vec<String> {
@@ -431,14 +521,18 @@ impl Import {
                 );
             }
         }
-        let Some(verify) = scope.nearest("ssl_verify_client") else {
-            return lines;
-        };
+        lines.extend(self.client_certificates(scope));
+        lines
+    }
+
+    /// Whose certificates are asked for.
+    pub(super) fn client_certificates(&self, scope: &Scope<'_>) -> Option<String> {
+        let verify = scope.nearest("ssl_verify_client")?;
         let mode = match verify.first() {
             "on" => "required",
             "optional" => "optional",
             "optional_no_ca" => "request",
-            _ => return lines,
+            _ => return None,
         };
         let mut line = format!("client_certificates = {{ mode = \"{mode}\"");
         for (name, key) in [("ssl_client_certificate", "ca"), ("ssl_crl", "crl")] {
@@ -446,9 +540,71 @@ impl Import {
                 line += &format!(", {key} = {}", quoted(&self.absolute(file.first())));
             }
         }
-        lines.push(format!("{line} }}  # from {}", verify.place));
-        lines
+        Some(format!("{line} }}  # from {}", verify.place))
     }
+}
+
+/// The map by the host that a server's directives use, and its variable.
+fn chosen<'d>(scope: &Scope<'d>, server: &Directive) -> Option<(&'d str, map::Map<'d>)> {
+    let level = scope.outermost();
+    let maps = level.iter().filter(|directive| directive.name == "map");
+    maps.filter_map(|directive| {
+        let name = map::bare(directive.args.get(1)?);
+        let map = map::find(level, name)?;
+        let of_host = matches!(
+            map.source,
+            "host" | "http_host" | "ssl_server_name" | "server_name"
+        );
+        (of_host && uses(server.inside(), name)).then_some((name, map))
+    })
+    .next()
+}
+
+/// Whether a variable is used in what decides where requests go.
+fn uses(level: &[Directive], name: &str) -> bool {
+    level.iter().any(|directive| {
+        let here = directive.name.ends_with("_pass") || directive.name == "set";
+        let (plain, braced) = (format!("${name}"), format!("${{{name}}}"));
+        let used = |arg: &String| arg.contains(&braced) || arg.contains(&plain);
+        here && directive.args.iter().any(used) || uses(directive.inside(), name)
+    })
+}
+
+/// The names that a map gives a value of their own, taken out of all names of a server.
+#[allow(clippy::type_complexity)] // a variable with its value, and names
+fn by_host(
+    scope: &Scope<'_>,
+    server: &Directive,
+    names: &mut Vec<String>,
+    default: bool,
+) -> Vec<((String, String), Vec<String>)> {
+    let Some((variable, map)) = chosen(scope, server) else {
+        return Vec::new();
+    };
+    // Another server answers to it.
+    let elsewhere = |name: &String| {
+        let servers = scope.outermost().iter().flat_map(Directive::inside);
+        let mut named = servers.filter(|inner| inner.name == "server_name");
+        named.any(|inner| inner.args.contains(name))
+    };
+    let mut found = Vec::new();
+    for entry in &map.entries {
+        let Some((wanted, _)) = map::names(entry) else {
+            continue;
+        };
+        let covered = |name: &String| {
+            let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+            names.contains(name)
+                || !elsewhere(name) && (default || names.contains(&format!("*.{parent}")))
+        };
+        let own: Vec<_> = wanted.into_iter().filter(covered).collect();
+        if !own.is_empty() {
+            names.retain(|name| !own.contains(name));
+            found.push(((variable.to_owned(), entry.first().to_owned()), own));
+        }
+    }
+    scope.mark_all(map.directive);
+    found
 }
 
 /// A route that is not answered until somebody has decided how.
@@ -490,7 +646,7 @@ fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
 }
 
 /// An address to listen on, as staunch writes it.
-fn address(text: &str) -> Option<String> {
+pub(super) fn address(text: &str) -> Option<String> {
     let text = text.replacen("*:", "0.0.0.0:", 1);
     let whole = match (text.parse::<u16>(), text.contains(':')) {
         (Ok(port), _) => format!("0.0.0.0:{port}"),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::scope::Scope;
-use super::value::Variables;
-use super::{Directive, unit};
+use super::value::{Variables, escape};
+use super::{Directive, Names, unit};
 use crate::import::{Loss, array, quoted};
 
 /// What `proxy_pass` or `grpc_pass` leads to.
@@ -50,6 +50,17 @@ impl Pass {
             "/${request_uri}",
         ];
         let varies = pass.first().contains('$');
+        // The query is kept in any case.
+        let of_client = [
+            "${is_args}${args}",
+            "?${args}",
+            "${is_args}${query_string}",
+            "?${query_string}",
+        ];
+        let uri = of_client
+            .iter()
+            .find_map(|query| uri.strip_suffix(query))
+            .unwrap_or(uri);
         let uri = match uri {
             "" => None,
             // With a variable in it, nginx takes it as a whole.
@@ -68,6 +79,34 @@ impl Pass {
             uri,
             whole: varies,
         })
+    }
+
+    /// What `proxy_pass` of `stream` leads to. `None`: TLS over a unix socket is not spoken.
+    pub(super) fn stream(to: &str, scheme: &'static str) -> Option<Self> {
+        let spoken = scheme == "tcp" || !to.starts_with("unix:");
+        spoken.then(|| Self {
+            scheme,
+            http2: false,
+            to: to.to_owned(),
+            uri: None,
+            whole: false,
+        })
+    }
+
+    /// What nginx puts in place of which beginning of `Location` where nothing is said of it: what
+    /// a server says of itself that was asked by the name of its upstream.
+    pub(super) fn own_location(&self, path: Option<&str>) -> Option<(String, String)> {
+        let url = format!("{}://{}", self.scheme, self.to);
+        match (&self.uri, path) {
+            // Where variables decide, nothing is changed.
+            _ if self.whole || self.to.starts_with("unix:") => None,
+            (None, _) => Some((format!("{url}/"), "/".to_owned())),
+            (Some(uri), Some(path)) => {
+                let uri = uri.split('?').next().unwrap_or(uri);
+                Some((format!("{url}{uri}"), escape(path)))
+            }
+            (Some(_), None) => None,
+        }
     }
 
     /// `$proxy_host`: what is asked for unless something else is said.
@@ -93,12 +132,20 @@ pub(super) struct Upstreams {
     pub(super) folder: String,
     /// `upstream NAME { … }`.
     pub(super) groups: BTreeMap<String, Directive>,
-    /// Names by what they stand for.
-    written: BTreeMap<String, String>,
-    taken: BTreeMap<String, usize>,
+    names: Names,
     /// Groups that something leads to.
     pub(super) used: BTreeSet<String>,
     pub(super) text: String,
+}
+
+/// `upstream NAME { … }` of a level.
+pub(super) fn groups(level: &[Directive]) -> BTreeMap<String, Directive> {
+    let groups = level
+        .iter()
+        .filter(|directive| directive.name == "upstream");
+    groups
+        .map(|directive| (directive.first().to_owned(), directive.clone()))
+        .collect()
 }
 
 /// What is to be told.
@@ -128,37 +175,14 @@ impl Upstreams {
         }
         self.settings(pass, directive, scope, &mut text, &mut lost);
         let wanted = format!("{}\n{text}", pass.to);
-        if let Some(name) = self.written.get(&wanted) {
-            return (name.clone(), lost);
+        let (name, new) = self
+            .names
+            .name(pass.to.trim_start_matches("unix:"), &wanted);
+        if new {
+            let _ = write!(self.text, "\n[upstream.{name}]  # from {place}\n{text}");
         }
-        let base = name_of(&pass.to);
-        let count = self.taken.entry(base.clone()).or_default();
-        *count += 1;
-        let name = match *count {
-            1 => base,
-            count => format!("{base}--{count}"),
-        };
-        let _ = write!(self.text, "\n[upstream.{name}]  # from {place}\n{text}");
-        self.written.insert(wanted, name.clone());
         (name, lost)
     }
-}
-
-/// A bare key of TOML.
-fn name_of(address: &str) -> String {
-    let keep = |c: char| {
-        if c.is_ascii_alphanumeric() || c == '_' {
-            c
-        } else {
-            '-'
-        }
-    };
-    let name: String = address
-        .trim_start_matches("unix:")
-        .chars()
-        .map(keep)
-        .collect();
-    name.trim_matches('-').to_owned()
 }
 
 fn group_text(pass: &Pass, group: &Directive, lost: &mut Lost) -> String {
@@ -341,7 +365,13 @@ impl Upstreams {
             )),
             _ => {}
         }
-        if pass.scheme == "https" {
+        if let Some(proxy) = of("protocol").filter(|found| found.first() == "on")
+            && matches!(pass.scheme, "tcp" | "tls")
+        {
+            let place = &proxy.place;
+            let _ = writeln!(text, "proxy_protocol = \"v1\"  # from {place}");
+        }
+        if matches!(pass.scheme, "https" | "tls") {
             self.tls(directive, scope, prefix, text, lost);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Directive;
+use super::map::{self, Map};
 
 /// What variables stand for where a value is read.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ pub(super) struct Variables {
     pub(super) groups: bool,
     /// Groups that have a name of their own.
     pub(super) named: Vec<String>,
+    /// The location's path, where it has one.
+    pub(super) path: Option<String>,
     /// Clients write a port in `Host`, as it is not the usual one.
     pub(super) port: bool,
 }
@@ -75,6 +78,48 @@ impl Variables {
         }
     }
 
+    /// Takes in what maps say that is the same for every request here; which those are.
+    pub(super) fn add_maps<'d>(&mut self, level: &'d [Directive]) -> Vec<&'d Directive> {
+        let mut settled = Vec::new();
+        for directive in level.iter().filter(|directive| directive.name == "map") {
+            let Some(name) = directive.args.get(1).map(|name| map::bare(name)) else {
+                continue;
+            };
+            if let Some(map) = map::find(level, name)
+                && let Some(value) = self.settled(&map)
+                && !self.known.contains_key(name)
+            {
+                self.known.insert(name.to_owned(), value);
+                settled.push(map.directive);
+            }
+        }
+        settled
+    }
+
+    /// What a map says, where that is settled.
+    fn settled(&self, map: &Map<'_>) -> Option<String> {
+        let source = match map.source {
+            "" => "",
+            "scheme" | "https" => "https",
+            "server_port" if !self.port => "443",
+            // The idiom for an id of the request.
+            source if source == "http_x_request_id" || source == "http_x_correlation_id" => {
+                let mut entries = map.entries.iter();
+                let made = entries.any(|entry| entry.first().contains("request_id"));
+                return made.then(|| "$request_id".to_owned());
+            }
+            _ if map.entries.is_empty() => "",
+            _ => return None,
+        };
+        if map.entries.iter().any(|entry| entry.name.starts_with('~')) {
+            return None;
+        }
+        let mut entries = map.entries.iter();
+        let found = entries.find(|entry| map::key(entry) == source);
+        let found = found.or(map.default.as_ref());
+        Some(found.map_or("", |entry| entry.first()).to_owned())
+    }
+
     /// A value without those variables that stand for a text.
     pub(super) fn plain(&self, text: &str) -> String {
         // One may stand for a text with another in it.
@@ -111,7 +156,7 @@ impl Variables {
 
     fn variable(&self, name: &str) -> Option<String> {
         let word = match name {
-            "remote_addr" | "realip_remote_addr" => "client_address",
+            "remote_addr" | "realip_remote_addr" | "binary_remote_addr" => "client_address",
             "remote_port" => "client_port",
             "host" => "host",
             "http_host" => "header:Host",

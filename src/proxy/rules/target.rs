@@ -37,6 +37,10 @@ pub fn location(template: &Template, known: &Known<'_>) -> Result<Vec<u8>, Refus
         }
     }
     at_root(&mut out);
+    // Before a query that there is none of.
+    if out.ends_with(b"?") {
+        out.pop();
+    }
     Ok(out)
 }
 

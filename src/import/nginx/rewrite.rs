@@ -1,0 +1,138 @@
+//! `rewrite` to another location: whose it is, is settled once and for all where that can be.
+
+use super::action::Outcome;
+use super::scope::Scope;
+use super::server::{Server, closed};
+use super::value::Variables;
+use super::{Directive, Import, quoted};
+use crate::import::pattern;
+use crate::import::site::{Deed, Matcher, Route};
+
+impl Import {
+    /// A route for what a `rewrite … last` takes to another location. `matcher`: what the location
+    /// around it is for. `None`: it was told of.
+    pub(super) fn rewritten_elsewhere<'d>(
+        &mut self,
+        rewrite: &'d Directive,
+        server: &mut Server<'d>,
+        matcher: &Matcher,
+    ) -> Option<Route> {
+        let text = rewrite.first();
+        let to = rewrite.args.get(1).map_or("", String::as_str);
+        // What matches all there is is the path.
+        let to = &match is_all(text) {
+            true => to.replace("/$1", "$1").replace("$1", "$uri"),
+            false => to.to_owned(),
+        };
+        let advice = "changes the path and looks for another location, which cannot be told before \
+                      the request comes; it is left out";
+        let within = match matcher {
+            Matcher::Prefix(path) | Matcher::Exact(path) => pattern::convert(text, false, true)
+                .ok()
+                .and_then(|found| pattern::below(&found, path)),
+            // What it asks for the location has asked for already.
+            Matcher::Regex(outer) => pattern::convert(text, false, true)
+                .ok()
+                .filter(|found| pattern::is_same(found, outer) || is_all(text)),
+        };
+        let mut variables = server.variables.clone();
+        variables.groups = true;
+        let target = rooted(to, &variables);
+        let end = to.find(['$', '?']).unwrap_or(to.len());
+        let (literal, behind) = to.split_at(end);
+        let literal = &match behind.starts_with("$uri") {
+            true => format!("{literal}/"),
+            false => literal.to_owned(),
+        };
+        let found = target.and_then(|target| Some((within?, target, leads(server, literal)?)));
+        let Some((expression, target, location)) = found else {
+            self.lost(rewrite, advice);
+            return None;
+        };
+        let scope = server.scope.inside(location.inside());
+        let matcher = Matcher::Regex(expression);
+        self.seen.mark(rewrite);
+        let Some((mut action, rules)) = self.forwards(server, location, &matcher, &scope) else {
+            let advice = "leads to a location that does not simply pass requests on: its paths are \
+                          closed until you have decided what they do";
+            self.lost(rewrite, advice);
+            return Some(closed(rewrite, matcher));
+        };
+        action.push(format!("rewrite = {}", quoted(&target)));
+        if to.contains('$') {
+            let path = location.args.last().map_or("/", String::as_str);
+            let advice = format!("always goes where {path} goes, whatever the new path is");
+            self.differs(rewrite, advice);
+        }
+        Some(Route {
+            deed: Deed::Forward,
+            action,
+            rules,
+            ..closed(rewrite, matcher)
+        })
+    }
+
+    /// The upstream and the rules of a location, where all that it does is to pass requests on.
+    fn forwards<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+    ) -> Option<(Vec<String>, crate::import::site::Rules)> {
+        let keeps_out = location.inside().iter().any(|inner| {
+            super::location::restricts(inner) || matches!(inner.name.as_str(), "allow" | "if")
+        });
+        if keeps_out {
+            return None;
+        }
+        match self.handler(server, location, matcher, scope) {
+            Outcome::Forward(action, rules) if action.len() == 1 => Some((action, rules)),
+            _ => None,
+        }
+    }
+}
+
+/// What a `rewrite` leads to, from the root: a group begins with a slash or has none before it.
+pub(super) fn rooted(to: &str, variables: &Variables) -> Option<String> {
+    let target = variables.template(to).ok()?;
+    Some(match target.starts_with('/') {
+        true => target,
+        false if target.starts_with("{uri}") || target.starts_with("{path}") => target,
+        false => format!("/{target}"),
+    })
+}
+
+/// Whether an expression matches every path.
+pub(super) fn is_all(text: &str) -> bool {
+    matches!(
+        text,
+        "^" | ".*"
+            | "^.*"
+            | "^.*$"
+            | "(.*)"
+            | "^(.*)$"
+            | "^(.*)"
+            | "^/"
+            | "/"
+            | "^/(.*)$"
+            | "^/(.*)"
+    )
+}
+
+/// The location for a path of which only the begin is known: the longest prefix of it.
+fn leads<'d>(server: &Server<'d>, literal: &str) -> Option<&'d Directive> {
+    let locations = server.scope.here().iter();
+    locations
+        .filter(|directive| directive.name == "location")
+        .filter_map(|location| match location.args.as_slice() {
+            [modifier, path] if modifier == "=" && path == literal => Some((usize::MAX, location)),
+            [path] if literal.starts_with(path.as_str()) => Some((path.len(), location)),
+            [modifier, path] if modifier == "^~" && literal.starts_with(path.as_str()) => {
+                Some((path.len(), location))
+            }
+            _ => None,
+        })
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, location)| location)
+}
