@@ -39,7 +39,7 @@ body = "all is well\n"
 const RULES: &str = r#"
 hsts = "730d"
 [site.response_headers]
-set = { X-Frame-Options = "DENY", Content-Security-Policy = "default-src 'self'", X-Client = "{client_ip}" }
+set = { X-Frame-Options = "DENY", Content-Security-Policy = "default-src 'self'", X-Client = "{client_address}" }
 remove = ["Server"]
 "#;
 
