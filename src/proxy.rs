@@ -57,7 +57,7 @@ use limit::{Bucket, Buckets, Key, Member};
 pub use local::{Local, Snapshot};
 use own::Own;
 pub use redirect::redirect;
-use route::{Action, Route, SiteIndex, Table};
+use route::{Action, Respond, Route, SiteIndex, Table};
 use rules::material::Material;
 use rules::{Known, Marks, Rules};
 
@@ -270,10 +270,7 @@ async fn serve<'w, C: Client>(
             let own = Own::redirect(local, *status, &location?, head.method);
             answer(world, peer, head, client, account, own).await
         }
-        Action::Respond(respond) => {
-            let own = Own::respond(local, respond, account.rules, head.method);
-            answer(world, peer, head, client, account, own).await
-        }
+        Action::Respond(to) => respond(local, world, peer, head, client, account, to).await,
     }
 }
 
@@ -419,6 +416,47 @@ async fn answer<C: Client>(
     let own = with_known(peer, head, account, |known| own.by(rules, known));
     own::hear(client, head).await;
     own.deliver(client, world.timeouts().send).await
+}
+
+/// Answers with what the configuration says, compressed where that is asked for.
+async fn respond<C: Client>(
+    local: &Local,
+    world: &Snapshot,
+    peer: &Peer,
+    head: &RequestHead,
+    client: &mut C,
+    account: &mut Account<'_>,
+    respond: &Respond,
+) -> Result<(), Failure> {
+    let own = Own::respond(local, respond, account.rules, head.method);
+    let Some(terms) = respond.compression.as_deref() else {
+        return answer(world, peer, head, client, account, own).await;
+    };
+    account.status = own.status();
+    let rules = account.rules;
+    let mut own = with_known(peer, head, account, |known| own.by(rules, known));
+    let plan = compress::choose(
+        terms,
+        &Wish::of(head),
+        head.method,
+        local.compressing(),
+        own.head(),
+        || local.edge().limit(Limit::Compressions),
+    );
+    own::hear(client, head).await;
+    let send = world.timeouts().send;
+    let Some(plan) = plan else {
+        account.sent = own.length();
+        return own.deliver(client, send).await;
+    };
+    Box::pin(async {
+        let mut client = Compressed::new(client, plan, &local.edge().compression)?;
+        account.started = true;
+        let delivered = own.deliver(&mut client, send).await;
+        account.sent = client.output;
+        delivered
+    })
+    .await
 }
 
 /// Does something that needs to know of the request.

@@ -145,6 +145,17 @@ impl CompressionRules {
         }
     }
 
+    /// Whether it says with which codings, if only that there are none.
+    pub(super) const fn names_codings(&self) -> bool {
+        self.codings.is_some()
+    }
+
+    /// Whether it says how, and not with which codings.
+    pub(super) const fn is_vague(&self) -> bool {
+        let terms = self.types.is_some() || self.minimum.is_some() || self.effort.is_some();
+        terms && self.codings.is_none()
+    }
+
     /// What holds; `None` where nothing is to be compressed.
     pub fn finish(&self) -> Option<Arc<Compression>> {
         let mut codings = Vec::new();

@@ -167,6 +167,11 @@ impl<'a> Own<'a> {
         self
     }
 
+    /// Its head, for what still changes it.
+    pub(super) const fn head(&mut self) -> &mut ResponseHead {
+        &mut self.head
+    }
+
     /// The status that it stands for.
     pub(super) const fn status(&self) -> u16 {
         self.status

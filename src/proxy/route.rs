@@ -108,6 +108,8 @@ pub struct Respond {
     pub body: Option<Arc<str>>,
     /// Its type.
     pub content_type: Arc<str>,
+    /// How it is compressed, where it is.
+    pub compression: Option<Arc<Compression>>,
 }
 
 impl Forward {
@@ -438,6 +440,7 @@ impl Route {
                 status: *status,
                 body: body.clone(),
                 content_type: Arc::clone(content_type),
+                compression: shared.compression(&route.rules.compression),
             }),
         };
         let request_body = match &route.rules.request_body {

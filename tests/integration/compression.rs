@@ -326,3 +326,39 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     });
     until("the origin is let go", || origin.open() <= 1);
 }
+
+#[test]
+fn a_fixed_response_is_compressed_as_any_other() {
+    let origin = pages();
+    let text = "a line of the text\\n".repeat(200);
+    let site = crate::support::Site::new(&[HOST], &origin.url()).also(&format!(
+        "compression = [\"gzip\"]\n\
+         [[site.route]]\nexact = \"/long\"\nrespond = 200\nbody = \"{text}\"\n\
+         [[site.route]]\nexact = \"/short\"\nrespond = 200\nbody = \"ok\"\n"
+    ));
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .sites(site)
+        .start();
+    let expected = text.replace("\\n", "\n");
+    for version in ["--http1.1", "--http2"] {
+        let body = proxy.curl(HOST, "/long", &["--compressed", version]).ok();
+        assert!(body == expected, "{version}: {body}");
+        let head = |path: &str, more: &[&str]| {
+            let all = [&["-D", "-", "-o", "/dev/null", version][..], more].concat();
+            proxy.curl(HOST, path, &all).ok().to_lowercase()
+        };
+        let gzip = ["-H", "Accept-Encoding: gzip"];
+        let coded = head("/long", &gzip);
+        assert!(coded.contains("content-encoding: gzip\r\n"), "{coded}");
+        assert!(coded.contains("vary: accept-encoding\r\n"), "{coded}");
+        assert!(!coded.contains("content-length"), "{coded}");
+        let asked = head("/long", &["-I", "-H", "Accept-Encoding: gzip"]);
+        assert!(asked.contains("content-encoding: gzip\r\n"), "{asked}");
+        let plain = head("/long", &[]);
+        assert!(plain.contains("content-length: 3800\r\n"), "{plain}");
+        assert!(plain.contains("vary: accept-encoding\r\n"), "{plain}");
+        let short = head("/short", &gzip);
+        assert!(short.contains("content-length: 2\r\n"), "{short}");
+    }
+}

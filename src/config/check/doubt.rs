@@ -1,5 +1,5 @@
 //! What can be used and is hardly meant: routes that nothing reaches, clients that are kept out of
-//! less than it seems, variables that stay empty.
+//! less than it seems, variables that stay empty, terms of a compression that there is none of.
 
 use super::RawSite;
 use crate::config::diagnostic::{Diagnostic, Span, quoted};
@@ -17,6 +17,7 @@ pub(super) fn sites(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context
         }
     }
     empty_variables(sites, defaults, ja4, cx);
+    uncompressed(sites, defaults, cx);
 }
 
 impl RawSite {
@@ -179,5 +180,35 @@ fn report_empty<'t>(
             };
             cx.report(warning.help(help));
         }
+    }
+}
+
+/// Terms of compression where nothing is compressed.
+fn uncompressed(sites: &[RawSite], defaults: &Rules, cx: &Context<'_>) {
+    const MESSAGE: &str = "how to compress is said, and nothing is compressed";
+    const HELP: &str = "say with what, as in `compression = [\"zstd\", \"br\", \"gzip\"]`";
+
+    let names = |rules: &Rules| rules.compression.names_codings();
+    if names(defaults) {
+        return;
+    }
+    let mut used = false;
+    for site in sites {
+        let narrow = (site.routes.iter()).any(|route| names(&route.rules));
+        used |= names(&site.rules) || narrow;
+        if names(&site.rules) {
+            continue;
+        }
+        for route in &site.routes {
+            if route.rules.compression.is_vague() {
+                warn(cx, &route.matcher, MESSAGE, HELP);
+            }
+        }
+        if site.rules.compression.is_vague() && !narrow {
+            cx.report(Diagnostic::warning(site.span.clone(), MESSAGE).help(HELP));
+        }
+    }
+    if defaults.compression.is_vague() && !used {
+        cx.report(Diagnostic::general_warning(MESSAGE).help(HELP));
     }
 }

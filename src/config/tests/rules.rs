@@ -312,6 +312,34 @@ fn the_same_path_may_be_exact_and_a_prefix_but_not_twice_the_same() {
 }
 
 #[test]
+fn terms_without_a_coding_are_warned_of() {
+    let site = |site: &str, route: &str| {
+        format!(
+            "[[site]]\nnames = ['a.test']\nupstream = 'http://u'\n{site}\n\
+             [[site.route]]\npath = '/a/'\n{route}\n"
+        )
+    };
+    let (terms, codings) = ("compression_minimum = '1B'", "compression = ['gzip']");
+    let defaults = |text: &str| format!("[defaults]\n{text}\n");
+    for (text, expected) in [
+        (site("", ""), 0),
+        (site(terms, ""), 1),
+        (site("", terms), 1),
+        (site(terms, terms), 2),
+        (site(terms, codings), 0),
+        (site(codings, terms), 0),
+        (site("compression = []", terms), 0),
+        (defaults(terms) + &site("", ""), 1),
+        (defaults(terms) + &site("", codings), 0),
+        (defaults(codings) + &site(terms, terms), 0),
+    ] {
+        let said = parse(&text).unwrap().warnings.to_string();
+        let count = said.matches("nothing is compressed").count();
+        assert_eq!(count, expected, "{text}\n{said}");
+    }
+}
+
+#[test]
 fn compression_is_inherited_key_by_key() {
     let config = parse(
         "
