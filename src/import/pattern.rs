@@ -213,7 +213,10 @@ pub(in crate::import) fn beyond(text: &str, longer: &[&str]) -> String {
 
 /// What begins with none of these, which are sorted.
 fn not_begun(others: &[&str], first: bool) -> String {
-    let mut letters: Vec<char> = others.iter().filter_map(|text| text.chars().next()).collect();
+    let mut letters: Vec<char> = others
+        .iter()
+        .filter_map(|text| text.chars().next())
+        .collect();
     letters.dedup();
     let class = |c: &char| match c {
         c if c.is_ascii_alphanumeric() => c.to_string(),
@@ -355,7 +358,10 @@ mod tests {
 
     #[test]
     fn beyond_a_text_longer_ones_are_left_out() {
-        let pattern = beyond("/admin", &["/admin-api/", "/admin-apple", "/adminx", "/admin/x"]);
+        let pattern = beyond(
+            "/admin",
+            &["/admin-api/", "/admin-apple", "/adminx", "/admin/x"],
+        );
         for (path, expected) in [
             ("/admin", false),
             ("/admin/", false),

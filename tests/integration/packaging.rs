@@ -39,7 +39,8 @@ fn labels() -> BTreeMap<String, BTreeSet<String>> {
         } else if let Some(name) = metrics_in(line).first()
             && line.contains(&format!("\"{name}\""))
         {
-            all.entry((*name).to_owned()).or_insert_with(|| said.clone());
+            all.entry((*name).to_owned())
+                .or_insert_with(|| said.clone());
         }
     }
     all

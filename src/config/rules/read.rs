@@ -227,7 +227,10 @@ fn locations(t: &mut Table<'_>, scope: &Scope) -> Option<Vec<(Arc<str>, Template
         match read {
             _ if name.value.is_empty() => t.complain(
                 &name.span,
-                Complaint::new("`rewrite_location`: an empty beginning", "write a URL or a path"),
+                Complaint::new(
+                    "`rewrite_location`: an empty beginning",
+                    "write a URL or a path",
+                ),
             ),
             Ok(template) => all.push((name.value, template)),
             Err(complaint) => t.complain(&value.span, complaint),

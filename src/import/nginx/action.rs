@@ -454,7 +454,9 @@ impl Import {
                 // A group may begin with the slash.
                 let rooted = to.starts_with(['/', '$']) && !away;
                 let to = match to.strip_prefix('$').filter(|_| rooted) {
-                    Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => format!("/{to}"),
+                    Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => {
+                        format!("/{to}")
+                    }
                     _ => to.to_owned(),
                 };
                 let to = match (query, to.contains('?')) {

@@ -278,7 +278,10 @@ impl Import {
         }
         // It comes before it is asked who may.
         if let Some(answer) = scope.own().all("return").first().copied() {
-            let never = scope.here().iter().filter(|inner| inner.name.ends_with("_pass"));
+            let never = scope
+                .here()
+                .iter()
+                .filter(|inner| inner.name.ends_with("_pass"));
             never.for_each(|inner| self.seen.mark(inner));
             return match self.answer(answer, server, scope, matcher.clone()) {
                 Some(route) => {
@@ -332,9 +335,7 @@ impl Import {
     ) -> Option<&'d Directive> {
         let files = scope.nearest("try_files")?;
         let name = files.args.last().filter(|name| name.starts_with('@'))?;
-        let is = |directive: &&Directive| {
-            directive.name == "location" && directive.first() == name
-        };
+        let is = |directive: &&Directive| directive.name == "location" && directive.first() == name;
         let Some(named) = server.scope.here().iter().find(is) else {
             self.lost(files, format!("{name} is nowhere: the path is closed"));
             return None;

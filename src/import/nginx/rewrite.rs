@@ -107,7 +107,16 @@ pub(super) fn rooted(to: &str, variables: &Variables) -> Option<String> {
 pub(super) fn is_all(text: &str) -> bool {
     matches!(
         text,
-        "^" | ".*" | "^.*" | "^.*$" | "(.*)" | "^(.*)$" | "^(.*)" | "^/" | "/" | "^/(.*)$" | "^/(.*)"
+        "^" | ".*"
+            | "^.*"
+            | "^.*$"
+            | "(.*)"
+            | "^(.*)$"
+            | "^(.*)"
+            | "^/"
+            | "/"
+            | "^/(.*)$"
+            | "^/(.*)"
     )
 }
 

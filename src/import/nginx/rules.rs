@@ -223,7 +223,9 @@ impl Import {
                 [word] if word == "default" => pairs.extend(default()),
                 [from, to] if !from.starts_with('~') && !from.contains('$') => {
                     let to = to.replacen("$scheme://", "https://", 1);
-                    let to = to.replace(":$server_port", "").replace("$http_host", "$host");
+                    let to = to
+                        .replace(":$server_port", "")
+                        .replace("$http_host", "$host");
                     match variables.template(&to) {
                         Ok(to) if !to.is_empty() => pairs.push((from.clone(), to)),
                         _ => self.lost(directive, "changed Location; see rewrite_location"),

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::scope::Scope;
 use super::value::Variables;
 use super::{Directive, Import, array, map, quoted};
-use crate::import::{Loss, pattern};
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
+use crate::import::{Loss, pattern};
 
 /// A server while it is read.
 pub(super) struct Server<'d> {
@@ -551,7 +551,10 @@ fn chosen<'d>(scope: &Scope<'d>, server: &Directive) -> Option<(&'d str, map::Ma
     maps.filter_map(|directive| {
         let name = map::bare(directive.args.get(1)?);
         let map = map::find(level, name)?;
-        let of_host = matches!(map.source, "host" | "http_host" | "ssl_server_name" | "server_name");
+        let of_host = matches!(
+            map.source,
+            "host" | "http_host" | "ssl_server_name" | "server_name"
+        );
         (of_host && uses(server.inside(), name)).then_some((name, map))
     })
     .next()

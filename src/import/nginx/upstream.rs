@@ -51,7 +51,12 @@ impl Pass {
         ];
         let varies = pass.first().contains('$');
         // The query is kept in any case.
-        let of_client = ["${is_args}${args}", "?${args}", "${is_args}${query_string}", "?${query_string}"];
+        let of_client = [
+            "${is_args}${args}",
+            "?${args}",
+            "${is_args}${query_string}",
+            "?${query_string}",
+        ];
         let uri = of_client
             .iter()
             .find_map(|query| uri.strip_suffix(query))

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::map::{self, Map};
 use super::Directive;
+use super::map::{self, Map};
 
 /// What variables stand for where a value is read.
 #[derive(Clone, Debug, Default)]
