@@ -20,6 +20,7 @@ mod format;
 mod frontend;
 mod given;
 mod parse;
+mod quota;
 mod route;
 mod rule;
 mod stream;
@@ -36,6 +37,14 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
             .filter(|section| matches!(section.kind.as_str(), "backend" | "listen"))
             .map(|section| (section.name.clone(), section.clone()))
             .collect(),
+        tables: (sections.iter())
+            .filter_map(|section| {
+                Some((section.name.clone(), section.last("stick-table")?.clone()))
+            })
+            .collect(),
+        bare: (sections.iter())
+            .flat_map(|section| section.all("bind"))
+            .any(|bind| !bind.has("accept-proxy")),
         ..Import::default()
     };
     for section in &sections {
@@ -71,6 +80,8 @@ struct Import {
     https: BTreeSet<String>,
     http: BTreeSet<String>,
     proxy_from: BTreeSet<String>,
+    /// Whether clients come without a PROXY header somewhere.
+    bare: bool,
     certificates: Vec<(Vec<String>, Place)>,
     names: BTreeSet<String>,
     timeouts: BTreeMap<&'static str, String>,
@@ -85,6 +96,10 @@ struct Import {
     written: BTreeMap<String, Option<String>>,
     upstreams: String,
     quotas: String,
+    /// Names of quotas by what they say.
+    quota_names: BTreeMap<String, String>,
+    /// Stick tables by their sections.
+    tables: BTreeMap<String, Line>,
 }
 
 impl Import {
@@ -197,14 +212,7 @@ impl Import {
         if let Some(known) = self.written.get(name) {
             return known.clone();
         }
-        let keep = |c: char| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '-'
-            }
-        };
-        let key: String = name.chars().map(keep).collect();
+        let key = key_of(name);
         let section = self.backends.get(name).cloned();
         let text = section.and_then(|section| self.upstream(&section, &key));
         let found = text.map(|text| {
@@ -309,6 +317,15 @@ impl Import {
     }
 }
 
+/// A name as a key of TOML.
+fn key_of(name: &str) -> String {
+    let keep = |c: char| match c.is_ascii_alphanumeric() || c == '_' {
+        true => c,
+        false => '-',
+    };
+    name.chars().map(keep).collect()
+}
+
 /// What is told of a line that nothing was made of.
 fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
     if section.kind == "global" {
@@ -376,6 +393,14 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
             Loss::Slight,
             "see /metrics and `staunch upstreams` at the admin address",
         ),
+        ("http-request" | "tcp-request", action)
+            if action.starts_with("track-sc") || line.word(2).starts_with("track-sc") =>
+        {
+            (
+                Loss::Slight,
+                "counted; where a rule goes by it, that is told",
+            )
+        }
         ("stick-table", _) => (Loss::Slight, "what used it is told"),
         ("timeout", _) => (Loss::Slight, "see [timeouts]"),
         (

@@ -80,6 +80,11 @@ backend web
     server w 127.0.0.1:8443 send-proxy
 backend odd
     server o 10.0.0.4
+frontend inner from pages
+    bind 127.0.0.1:8443 ssl crt redis.pem accept-proxy
+    default_backend pages
+backend pages from pages
+    server p 10.0.0.5:80
 frontend closed
     bind :9999
     tcp-request content accept if { req.payload(0,3) -m str abc }
@@ -93,7 +98,10 @@ fn connections_of_haproxy_are_streams_here() {
     let files = [
         ("haproxy.cfg", STREAMS),
         ("banned.txt", "# seen today\n10.9.9.9\n10.8.0.0/16\n"),
-        ("names.map", "shop.example.net mail\n.never.example.net web\n"),
+        (
+            "names.map",
+            "shop.example.net mail\n.never.example.net web\n",
+        ),
     ];
     let ran = import(folder.path(), &files);
     has(
@@ -112,9 +120,12 @@ fn connections_of_haproxy_are_streams_here() {
             "names = [\"*.example.org\"]\nupstream = \"web\"",
             "proxy_protocol = \"v2\"",
             "timeouts = { connect = \"4s\" }",
+            "https = [\"127.0.0.1:8443\"]",
+            "proxy_protocol_from = [\"127.0.0.1\"]",
+            "upstream_connect = \"9s\"",
         ],
     );
-    for part in ["7000", "10.0.0.3", "9999", "30s", "never.example.net"] {
+    for part in ["7000", "10.0.0.3", "9999", "never.example.net"] {
         assert!(!ran.stdout.contains(part), "{part} is in\n{}", ran.stdout);
     }
     has(

@@ -34,14 +34,10 @@ impl Import {
                 self.tell(bind, Loss::Real, advice);
                 continue;
             };
-            let found = found.into_iter().flatten();
+            let found: Vec<_> = found.into_iter().flatten().collect();
             self.seen(bind);
             if bind.has("accept-proxy") {
-                self.proxy_from
-                    .extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
-                let advice = "anybody may send a PROXY header: name the balancers in \
-                              listen.proxy_protocol_from";
-                self.tell(bind, Loss::Slight, advice);
+                self.accept_proxy(bind, &found);
             }
             match bind.has("ssl") {
                 true => {
@@ -56,6 +52,36 @@ impl Import {
         without_covered(&mut binds.secure);
         without_covered(&mut binds.plain);
         binds
+    }
+
+    /// Who sends PROXY headers is said by address here, not by where they come in.
+    fn accept_proxy(&mut self, bind: &Line, addresses: &[String]) {
+        let address = |text: &String| text.parse::<std::net::SocketAddr>().ok();
+        let own: Option<Vec<_>> = (addresses.iter())
+            .map(|text| address(text).filter(|address| address.ip().is_loopback()))
+            .collect();
+        if let Some(own) = own {
+            let own = own.iter().map(|address| address.ip().to_string());
+            self.proxy_from.extend(own);
+            let advice = "connections from this machine need a PROXY header at all addresses here: \
+                          listen.proxy_protocol_from";
+            return self.tell(bind, Loss::Slight, advice);
+        }
+        self.proxy_from
+            .extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
+        match self.bare {
+            true => self.tell(
+                bind,
+                Loss::Real,
+                "all connections need a PROXY header now, at other addresses too: name the balancers \
+                 in listen.proxy_protocol_from",
+            ),
+            false => self.tell(
+                bind,
+                Loss::Slight,
+                "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from",
+            ),
+        }
     }
 
     /// What `bind` says of TLS.

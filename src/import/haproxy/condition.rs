@@ -272,8 +272,8 @@ impl Lists {
 }
 
 fn host(how: &str, values: &[String]) -> Option<Test> {
-    if how == "dom" {
-        // A part of the name: it, and what is below it.
+    if how == "dom" || how == "end" && values.iter().all(|value| !value.starts_with('.')) {
+        // A part of the name, or its end: it, and what is below it.
         let whole = values.iter().all(|value| value.contains('.'));
         let both = |value: &String| {
             let name = value.to_ascii_lowercase();

@@ -1,5 +1,7 @@
 //! Routes: what becomes of the requests for one host, by their paths.
 
+use std::collections::BTreeSet;
+
 use super::condition::{All, Test};
 use super::format::line;
 use super::parse::{Line, Section};
@@ -7,6 +9,9 @@ use super::rule::{Act, counted, rewritten};
 use super::{Import, array};
 use crate::import::Loss;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
+
+/// Where something holds; `None`: everywhere.
+type Places = Option<Vec<Matcher>>;
 
 /// One rule, in its order.
 pub(super) struct Rule<'s> {
@@ -28,7 +33,12 @@ enum Left {
         paths: Option<Vec<Matcher>>,
     },
     /// What is not known here, and where.
-    Unknown(String, Option<Vec<Matcher>>),
+    Unknown {
+        what: String,
+        paths: Option<Vec<Matcher>>,
+        /// Clients that it is not for.
+        except: Vec<String>,
+    },
 }
 
 impl Import {
@@ -42,7 +52,7 @@ impl Import {
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
         let mut common = self.compression(section);
-        let mut guards = Vec::new();
+        let (mut guards, mut quotas) = (Vec::new(), Vec::new());
         let mut done = false;
         for rule in rules {
             for all in &rule.alternatives {
@@ -77,9 +87,17 @@ impl Import {
                             self.push(&mut routes, rule.line, act, path);
                         }
                     }
-                    (Act::Deny(_), Left::Unknown(what, paths)) => {
+                    (
+                        Act::Deny(_),
+                        Left::Unknown {
+                            what,
+                            paths,
+                            except,
+                        },
+                    ) => {
                         if counted(&what) {
-                            self.bounded(rule.line, &what);
+                            let quota = self.quota(section, rule.line, &what, &except);
+                            quotas.extend(quota.map(|quota| (paths, quota)));
                             continue;
                         }
                         let advice = format!(
@@ -93,7 +111,7 @@ impl Import {
                             self.push(&mut routes, rule.line, &Act::Deny(0), path);
                         }
                     }
-                    (_, Left::Unknown(what, _)) => {
+                    (_, Left::Unknown { what, .. }) => {
                         let advice = format!("goes by what cannot be asked here ({what})");
                         self.tell(rule.line, Loss::Real, advice);
                     }
@@ -111,7 +129,7 @@ impl Import {
                     return routes;
                 }
                 routes.push(closed(section, "respond = 503"));
-                return self.guarded(routes, common, guards);
+                return guarded(routes, common, guards, quotas);
             };
             let line = Line {
                 words: vec!["default_backend".to_owned(), default.to_owned()],
@@ -120,7 +138,7 @@ impl Import {
             let act = Act::Use(default.to_owned());
             self.push(&mut routes, &line, &act, Matcher::Prefix("/".to_owned()));
         }
-        self.guarded(routes, common, guards)
+        guarded(routes, common, guards, quotas)
     }
 
     /// Adds a route, unless an earlier one takes all that it is for.
@@ -266,57 +284,67 @@ impl Import {
         }
         rewrite
     }
+}
 
-    /// Who is let in, at the routes that it is for; and what holds for all.
-    fn guarded(
-        &self,
-        mut routes: Vec<Route>,
-        common: Rules,
-        guards: Vec<(Option<Vec<Matcher>>, &'static str, String)>,
-    ) -> Vec<Route> {
-        for (paths, _, _) in &guards {
-            for path in paths.iter().flatten() {
-                if routes.iter().any(|route| route.matcher == *path) {
-                    continue;
-                }
-                let Matcher::Prefix(wanted) = path else {
-                    continue;
-                };
-                // As what takes its requests now, without what makes a path anew.
-                let taker = routes.iter().rfind(|route| {
-                    matches!(&route.matcher, Matcher::Prefix(p) if wanted.starts_with(p.as_str()))
-                });
-                let copy = taker.map(|taker| Route {
-                    matcher: path.clone(),
-                    ..taker.clone()
-                });
-                routes.extend(copy);
+/// Who is let in, at the routes that it is for; and what holds for all.
+fn guarded(
+    mut routes: Vec<Route>,
+    common: Rules,
+    guards: Vec<(Places, &'static str, String)>,
+    quotas: Vec<(Places, String)>,
+) -> Vec<Route> {
+    let places = guards.iter().map(|(paths, _, _)| paths);
+    for paths in places.chain(quotas.iter().map(|(paths, _)| paths)) {
+        for path in paths.iter().flatten() {
+            if routes.iter().any(|route| route.matcher == *path) {
+                continue;
             }
+            let Matcher::Prefix(wanted) = path else {
+                continue;
+            };
+            // As what takes its requests now, without what makes a path anew.
+            let taker = routes.iter().rfind(|route| {
+                matches!(&route.matcher, Matcher::Prefix(p) if wanted.starts_with(p.as_str()))
+            });
+            let copy = taker.map(|taker| Route {
+                matcher: path.clone(),
+                ..taker.clone()
+            });
+            routes.extend(copy);
         }
-        for (paths, key, nets) in guards {
-            for route in &mut routes {
-                let covered = paths.as_ref().is_none_or(|paths| {
-                    paths.iter().any(|path| match (path, &route.matcher) {
-                        (Matcher::Prefix(one), Matcher::Prefix(two) | Matcher::Exact(two)) => {
-                            two.starts_with(one.as_str())
-                        }
-                        // Some of its paths may be.
-                        (Matcher::Prefix(_), Matcher::Regex(_)) => route.deed == Deed::Forward,
-                        (one, two) => one == two,
-                    })
-                });
-                if covered {
-                    route.rules.insert(key, nets.clone());
-                }
-            }
-        }
-        for route in &mut routes {
-            let mut rules = common.clone();
-            rules.extend(std::mem::take(&mut route.rules));
-            route.rules = rules;
-        }
-        routes
     }
+    for (paths, key, nets) in guards {
+        for route in routes.iter_mut().filter(|route| covers(&paths, route)) {
+            route.rules.insert(key, nets.clone());
+        }
+    }
+    for route in &mut routes {
+        let of = quotas.iter().filter(|(paths, _)| covers(paths, route));
+        let names: BTreeSet<_> = of.map(|(_, name)| name).collect();
+        if !names.is_empty() {
+            route.rules.insert("quotas", array(names));
+        }
+    }
+    for route in &mut routes {
+        let mut rules = common.clone();
+        rules.extend(std::mem::take(&mut route.rules));
+        route.rules = rules;
+    }
+    routes
+}
+
+/// Whether a route is for paths that something holds for.
+fn covers(paths: &Places, route: &Route) -> bool {
+    paths.as_ref().is_none_or(|paths| {
+        paths.iter().any(|path| match (path, &route.matcher) {
+            (Matcher::Prefix(one), Matcher::Prefix(two) | Matcher::Exact(two)) => {
+                two.starts_with(one.as_str())
+            }
+            // Some of its paths may be.
+            (Matcher::Prefix(_), Matcher::Regex(_)) => route.deed == Deed::Forward,
+            (one, two) => one == two,
+        })
+    })
 }
 
 fn closed(section: &Section, action: &str) -> Route {
@@ -348,7 +376,13 @@ fn left(all: &All, host: &str) -> Option<Left> {
                 (Some((false, known)), true) => known.extend(nets.iter().cloned()),
                 _ => unknown = Some("several networks at once".to_owned()),
             },
-            Test::Unknown(what) => unknown = Some(what.clone()),
+            Test::Unknown(what) => {
+                let not = if term.not { "!" } else { "" };
+                unknown = Some(match unknown {
+                    Some(before) => format!("{before}, {not}{what}"),
+                    None => format!("{not}{what}"),
+                });
+            }
             _ if term.not || paths.is_some() => unknown = Some("several paths at once".to_owned()),
             Test::Exact(list) => paths = Some(list.iter().cloned().map(Matcher::Exact).collect()),
             Test::Prefix(list) => paths = Some(list.iter().cloned().map(Matcher::Prefix).collect()),
@@ -359,7 +393,18 @@ fn left(all: &All, host: &str) -> Option<Left> {
         }
     }
     Some(match (unknown, clients, paths) {
-        (Some(what), _, paths) => Left::Unknown(what, paths),
+        (Some(what), clients, paths) => {
+            let (what, except) = match clients {
+                Some((false, nets)) => (what, nets),
+                Some((true, _)) => (format!("{what}, src"), Vec::new()),
+                None => (what, Vec::new()),
+            };
+            Left::Unknown {
+                what,
+                paths,
+                except,
+            }
+        }
         (None, Some((inside, nets)), paths) => Left::Clients {
             inside,
             nets,

@@ -24,6 +24,7 @@ pub(super) fn counted(what: &str) -> bool {
     const COUNTS: [&str; 8] = [
         "sc_", "sc0_", "sc1_", "sc2_", "src_", "be_conn", "fe_", "nbsrv",
     ];
+    let what = what.trim_start_matches('!');
     COUNTS.iter().any(|count| what.starts_with(count))
 }
 
@@ -132,15 +133,8 @@ impl Import {
             "set-header" | "add-header" | "del-header" => {
                 self.field(rule, side, rule.word(2)).map(Act::Fields)
             }
-            "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0" => {
-                self.tell(
-                    rule,
-                    Loss::Slight,
-                    "counted; see limits.client_rate for rates",
-                );
-                None
-            }
-            "set-var" | "capture" | "set-log-level" | "disable-l7-retry" | "wait-for-body" => {
+            "sc-inc-gpc0" | "set-var" | "capture" | "set-log-level" | "disable-l7-retry"
+            | "wait-for-body" => {
                 self.tell(rule, Loss::Slight, "what used it is told by itself");
                 None
             }
