@@ -4,6 +4,8 @@
 //! other, and with the same pieces before a change.
 #![allow(clippy::expect_used)] // a benchmark that cannot be set up has nothing to measure
 
+mod pipeline;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -33,12 +35,12 @@ fn main() {
 
 /// What a browser sends.
 const REQUEST: &[u8] = b"GET /api/items?page=2 HTTP/1.1\r\n\
-    Host: n4711.example.test\r\n\
+    Host: n7.example.test\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
     Accept-Language: en-GB,en;q=0.5\r\n\
     Accept-Encoding: gzip, deflate, br, zstd\r\n\
-    Referer: https://n4711.example.test/\r\n\
+    Referer: https://n7.example.test/\r\n\
     Cookie: session=0123456789abcdef0123456789abcdef; theme=dark\r\n\
     Connection: keep-alive\r\n\r\n";
 
@@ -134,6 +136,14 @@ fn request_head(bencher: Bencher<'_, '_>) {
         encode::request(&mut out, &head, false, upgrade.as_deref());
         out.len()
     });
+}
+
+/// A thousand requests on a connection in memory, from bytes to bytes; with rules for header fields,
+/// or without.
+#[divan::bench(args = [false, true])]
+fn thousand_requests(bencher: Bencher<'_, '_>, rules: bool) {
+    let pipeline = pipeline::Pipeline::new(rules);
+    bencher.bench_local(|| pipeline.run(black_box(REQUEST), 1000));
 }
 
 /// A response's head, from bytes to bytes.

@@ -3,6 +3,8 @@
 //! same on a busy machine as on an idle one.
 #![allow(clippy::expect_used)] // a benchmark that cannot be set up has nothing to measure
 
+mod pipeline;
+
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -51,8 +53,10 @@ fn main() {
         "request" => request(times),
         "response" => response(times),
         "route" => route(times),
+        "pipeline" => pipeline(times, false),
+        "rules" => pipeline(times, true),
         // What `cargo bench` and `cargo test` say.
-        _ => println!("pieces: request, response, route"),
+        _ => println!("pieces: request, response, route, pipeline, rules"),
     }
 }
 
@@ -62,6 +66,12 @@ fn now<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("memory never waits"),
     }
+}
+
+/// A request on a connection in memory, from bytes to bytes, with rules for header fields or without.
+fn pipeline(times: u32, rules: bool) {
+    let pipeline = pipeline::Pipeline::new(rules);
+    black_box(pipeline.run(REQUEST, times as usize));
 }
 
 /// A request's head: read, edited for the upstream, written.

@@ -99,10 +99,11 @@ impl Guard {
 
     /// Ready once the end has come, for a connection that rests and has no other way to be told.
     pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll_draining(cx) {
-            Poll::Ready(()) if self.draining.gently.get() => Poll::Pending,
-            other => other,
+        if self.draining.begun.get() && !self.draining.gently.get() {
+            return Poll::Ready(());
         }
+        self.listen(cx);
+        Poll::Pending
     }
 
     /// Ready once the end has come.
@@ -110,6 +111,12 @@ impl Guard {
         if self.draining.begun.get() {
             return Poll::Ready(());
         }
+        self.listen(cx);
+        Poll::Pending
+    }
+
+    /// To be woken when the end has come, or comes sooner than was said.
+    fn listen(&self, cx: &Context<'_>) {
         let waker = &mut self.draining.slots.borrow_mut().wakers[self.slot];
         if !waker
             .as_ref()
@@ -117,7 +124,6 @@ impl Guard {
         {
             *waker = Some(cx.waker().clone());
         }
-        Poll::Pending
     }
 }
 
@@ -174,5 +180,17 @@ mod tests {
         poll_fn(|cx| guard.poll_draining(cx)).await;
         let closing = poll_fn(|cx| Poll::Ready(guard.poll_closing(cx))).await;
         assert!(closing.is_pending());
+    }
+
+    #[tokio::test]
+    async fn those_that_were_left_are_told_when_it_gets_serious() {
+        let draining = Rc::new(Draining::default());
+        let guard = draining.guard();
+        draining.begin(Manner::Gently);
+        let resting = poll_fn(|cx| guard.poll_closing(cx));
+        tokio::join!(resting, async {
+            tokio::task::yield_now().await;
+            draining.begin(Manner::Now);
+        });
     }
 }

@@ -493,6 +493,7 @@ fn route<'w>(
     if let Some(rules) = account.rules {
         name(local, world, peer, head, account);
         rules.admit(account.client)?;
+        rules.admit_method(head.method_text())?;
     }
     within_rates(world, account)?;
     within_quotas(peer, head, account)?;

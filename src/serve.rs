@@ -2,6 +2,7 @@
 //! HTTP/1.1 or HTTP/2 by what was agreed on.
 
 pub mod doors;
+mod frames;
 mod gather;
 pub mod h1;
 pub mod h2;

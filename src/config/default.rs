@@ -89,7 +89,7 @@ pub(super) const TUNNEL: Duration = Duration::from_secs(3600);
 pub(super) const CONNECTIONS: usize = 20_000;
 
 /// Half of all: nobody can shut the door alone, and a large company behind one address is served.
-pub(super) const CONNECTIONS_PER_CLIENT: usize = 10_000;
+pub(super) const CONNECTIONS_PER_CLIENT: usize = 20_000;
 
 /// A handshake takes some 20 KiB and, from an honest client, a fraction of a second: this many are a
 /// storm, and 100 MB.

@@ -49,6 +49,8 @@ pub struct Rules {
     pub allow: Option<Vec<IpNet>>,
     /// Clients that are not let in.
     pub deny: Option<Vec<IpNet>>,
+    /// The only methods that are let through.
+    pub methods: Option<Vec<Arc<str>>>,
     /// The quotas that requests are taken from, by name.
     pub quotas: Option<Vec<Arc<str>>>,
     /// Bytes that a request's body may have.
@@ -181,6 +183,7 @@ impl Rules {
             trace_sample: self.trace_sample.or(wider.trace_sample),
             allow: self.allow.or_else(|| wider.allow.clone()),
             deny: self.deny.or_else(|| wider.deny.clone()),
+            methods: self.methods.or_else(|| wider.methods.clone()),
             quotas: self.quotas.or_else(|| wider.quotas.clone()),
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),

@@ -18,7 +18,7 @@ impl Host {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` when it is none of them.
     pub fn parse(authority: &[u8]) -> Option<Self> {
         let (host, port) = split_port(authority)?;
-        if !port.iter().all(u8::is_ascii_digit) || port.len() > 5 {
+        if !is_port(port) {
             return None;
         }
         let host = match host {
@@ -56,6 +56,13 @@ impl Host {
         // Only ASCII is let in.
         str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
+}
+
+/// Whether there can be such a port, or none is named.
+fn is_port(text: &[u8]) -> bool {
+    let digits = text.len() <= 5 && text.iter().all(u8::is_ascii_digit);
+    let number = |sum: u32, digit: &u8| sum * 10 + u32::from(digit - b'0');
+    digits && text.iter().fold(0, number) <= u32::from(u16::MAX)
 }
 
 /// Splits off the port, empty when there is none. `None` when brackets do not match.
@@ -103,6 +110,8 @@ mod tests {
             ("a b", None),
             ("user@example.com", None),
             ("example.com:http", None),
+            ("example.com:65535", Some("example.com")),
+            ("example.com:65536", None),
             ("example.com:123456", None),
             ("[::1", None),
             ("[::1]x", None),

@@ -17,6 +17,7 @@ mod compression;
 mod limit;
 mod location;
 mod map;
+mod method;
 mod parse;
 mod rewrite;
 mod rules;
@@ -167,7 +168,11 @@ impl Import {
     /// Tells of what nobody has looked at.
     fn rest(&mut self, level: &[Directive]) {
         for directive in level {
-            if self.seen.has(directive) {
+            // Nobody has gone to this one.
+            let unused = directive.name == "location"
+                && directive.first().starts_with('@')
+                && !directive.inside().iter().any(|inner| self.seen.has(inner));
+            if self.seen.has(directive) && !unused {
                 self.rest(directive.inside());
                 continue;
             }

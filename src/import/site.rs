@@ -167,6 +167,18 @@ pub(in crate::import) enum Matcher {
 }
 
 impl Matcher {
+    /// Whether it is for a path, as far as one location tells.
+    pub(in crate::import) fn is_for(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(own) => own == path,
+            Self::Prefix(own) => path.starts_with(own.as_str()),
+            Self::Regex(expression) => regex::bytes::RegexBuilder::new(expression)
+                .unicode(false)
+                .build()
+                .is_ok_and(|expression| expression.is_match(path.as_bytes())),
+        }
+    }
+
     fn line(&self) -> String {
         match self {
             Self::Exact(path) => format!("exact = {}", quoted(path)),

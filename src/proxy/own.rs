@@ -109,7 +109,8 @@ impl<'a> Own<'a> {
         let mut own = Self::new(local, status, Some(body), to);
         let fields = &mut own.head.fields;
         if status == 405 {
-            fields.push(b"Allow", ALLOW);
+            let own = rules.and_then(Rules::methods).map(str::as_bytes);
+            fields.push(b"Allow", own.unwrap_or(ALLOW));
         }
         if let Some(seconds) = retry_after {
             fields.push(b"Retry-After", seconds.to_string().as_bytes());

@@ -37,6 +37,8 @@ pub struct Rules {
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,
     maintenance: Option<Maintenance>,
+    /// As they stand in `Allow`.
+    methods: Option<Box<str>>,
     quotas: Box<[Arc<Quota>]>,
     pages: Box<[(u16, u16, Arc<Page>)]>,
     request_id: Option<Arc<str>>,
@@ -83,6 +85,9 @@ impl Rules {
             allow: rules.allow.as_deref().unwrap_or_default().into(),
             deny: rules.deny.as_deref().unwrap_or_default().into(),
             maintenance,
+            methods: (rules.methods.as_deref())
+                .filter(|names| !names.is_empty())
+                .map(|names| names.join(", ").into()),
             quotas: (rules.quotas.iter().flatten())
                 .filter_map(|name| quotas.get(name).cloned())
                 .collect(),
@@ -103,6 +108,7 @@ impl Rules {
             && self.allow.is_empty()
             && self.deny.is_empty()
             && self.maintenance.is_none()
+            && self.methods.is_none()
             && self.quotas.is_empty()
             && self.pages.is_empty()
             && self.request_id.is_none()
@@ -124,6 +130,20 @@ impl Rules {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lets a method through or not.
+    pub(super) fn admit_method(&self, method: &[u8]) -> Result<(), Refusal> {
+        let is = |name: &str| name.as_bytes() == method;
+        match &self.methods {
+            Some(names) if !names.split(", ").any(is) => Err(Refusal::Method),
+            _ => Ok(()),
+        }
+    }
+
+    /// The methods that are let through, where not all are.
+    pub(super) fn methods(&self) -> Option<&str> {
+        self.methods.as_deref()
     }
 
     /// What its requests are taken from.

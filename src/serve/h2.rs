@@ -40,6 +40,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 128 << 10;
 /// Streams that the client has reset and that still cost us something (CVE-2023-44487).
 const MAX_RESETS: usize = 32;
+/// Streams of a connection that the client's mistakes have made us reset (CVE-2025-8671).
+const MAX_PROVOKED_RESETS: usize = 128;
 
 /// Serves streams until one side closes.
 pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
@@ -63,6 +65,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol()
         .max_concurrent_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(Some(MAX_PROVOKED_RESETS))
         .max_pending_accept_reset_streams(MAX_RESETS);
     let handshake = tokio::time::timeout(
         timeouts.request_head,
@@ -94,6 +97,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
+                Poll::Ready(None) if overdone => return Poll::Ready(End::Overdone),
                 Poll::Ready(None) => return Poll::Ready(End::InOrder),
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     requests += 1;
@@ -110,6 +114,18 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
         }
+        if let Some(reason) = tokens.overdrawn()
+            && !overdone
+        {
+            overdone = true;
+            if reason == Reason::ENHANCE_YOUR_CALM {
+                local.edge().limit(Limit::Http2Frames);
+            }
+            debug!(client = %peer.client, %reason, "HTTP/2 frames that must not be");
+            connection.abrupt_shutdown(reason);
+            idle.set(LINGER);
+            cx.waker().wake_by_ref();
+        }
         if requests > before {
             poll_streams(&mut streams, cx);
         }
@@ -117,14 +133,6 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         if let Poll::Ready(Err(error)) = io.with(|io| io.poll_release(cx)) {
             debug!(client = %peer.client, %error, "HTTP/2 connection");
             return Poll::Ready(End::Broken);
-        }
-        if tokens.are_spent() && !overdone {
-            overdone = true;
-            local.edge().limit(Limit::Http2Frames);
-            debug!(client = %peer.client, "HTTP/2 frames without end");
-            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            idle.set(LINGER);
-            cx.waker().wake_by_ref();
         }
         if overdone {
             // What was said may not get through to whoever overdid it.
@@ -161,7 +169,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
     .await;
     // The connection's own end has let go of its half by now, and what is left of streams sees it.
     drop(connection);
-    if end == End::Broken {
+    if end != End::InOrder {
         // Why it ends may still get through.
         poll_fn(|cx| Poll::Ready(io.with(|io| io.poll_release(cx).is_ready()))).await;
     }
@@ -173,8 +181,11 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         }
     })
     .await;
-    if end == End::InOrder {
-        linger::close(&mut io, LINGER, true).await;
+    match end {
+        End::InOrder => linger::close(&mut io, LINGER, true).await,
+        // Time to read why. Nothing that still comes is read: it would cost us, and not them.
+        End::Overdone => tokio::time::sleep(LINGER).await,
+        End::Broken => {}
     }
 }
 
@@ -191,6 +202,8 @@ fn poll_streams(streams: &mut Streams<'_>, cx: &mut Context<'_>) {
 enum End {
     /// All was said on both sides.
     InOrder,
+    /// The client did what it must not.
+    Overdone,
     /// There is nobody to say anything to.
     Broken,
 }
@@ -422,6 +435,9 @@ impl Client for Http2Client {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Failure>> {
         if matches!(self.tunnel, Tunnel::Asked(_)) {
             return Poll::Ready(Ok(Body::End)); // of the request: it has none
+        }
+        if self.tokens.fault().is_some() {
+            return Poll::Ready(Err(Failure::ClientGone));
         }
         while self.chunk.is_empty() {
             match ready!(self.body.poll_data(cx)) {

@@ -392,8 +392,7 @@ async fn drain(server: &Server, end: &mut End) {
             return stop(server).await;
         }
     }
-    let patience = tokio::time::sleep(times.deadline);
-    wait(server, end, Manner::Now, patience).await;
+    wait(server, end, times.deadline).await;
 }
 
 /// The way down of a process that is replaced: nobody comes any more, and those who are there have
@@ -419,23 +418,33 @@ async fn finish(server: &Server, end: &mut End, successor: &Successor) {
             () = tokio::time::sleep(upgrade.deadline) => {}
         }
     };
-    wait(server, end, Manner::Gently, patience).await;
+    tokio::select! {
+        () = emptied(server, Manner::Gently) => {}
+        () = patience => warn!("the deadline has passed"),
+        // The service is being stopped, and this process with it: a drain like any other.
+        reason = end.recv() => {
+            info!(reason, deadline = ?drain.deadline, "told to end: draining");
+            return wait(server, end, drain.deadline).await;
+        }
+    }
+    stop(server).await;
 }
 
 /// Stops accepting, and waits until nothing is open, or no longer.
-async fn wait(server: &Server, end: &mut End, manner: Manner, patience: impl Future<Output = ()>) {
-    let drained = tell_all(server, |done| Command::Drain { manner, done });
-    let all = async {
-        for done in drained {
-            let _ = done.await;
-        }
-    };
+async fn wait(server: &Server, end: &mut End, deadline: Duration) {
     tokio::select! {
-        () = all => {}
-        () = patience => warn!("the deadline has passed"),
+        () = emptied(server, Manner::Now) => {}
+        () = tokio::time::sleep(deadline) => warn!("the deadline has passed"),
         reason = end.recv() => warn!(reason, "told twice: ending at once"),
     }
     stop(server).await;
+}
+
+/// Stops accepting; ready when nothing is open.
+async fn emptied(server: &Server, manner: Manner) {
+    for done in tell_all(server, |done| Command::Drain { manner, done }) {
+        let _ = done.await;
+    }
 }
 
 async fn stop(server: &Server) {

@@ -66,16 +66,22 @@ fn every_case_of_the_corpus_holds() {
     let cases = read_all();
     assert!(cases.len() >= 80, "there are only {} cases", cases.len());
     let origin = Origin::start();
-    let proxy = Staunch::build()
+    let upstream = format!("http://{}", origin.address());
+    let mut builder = Staunch::build()
         // One worker: it has noticed that the last case's upstream connection closed before it has
         // completed the next case's handshake.
         .set("workers.threads", 1)
         .set("limits.request_head", "\"16KiB\"")
         .set("limits.request_fields", 100)
         .set("limits.request_body", "\"1MiB\"")
-        .leaf(&TestCa::new().leaf(&[HOST, "other.test"]).issue())
-        .sites(Site::new(&[HOST], &format!("http://{}", origin.address())))
-        .start();
+        .sites(Site::new(&[HOST], &upstream));
+    let mut names = vec![HOST.to_owned(), "other.test".to_owned()];
+    for (name, lines) in sites() {
+        builder.add_site(Site::new(&[&name], &upstream).also(&lines));
+        names.push(name);
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let proxy = builder.leaf(&TestCa::new().leaf(&names).issue()).start();
     let mut failed = Vec::new();
     for case in &cases {
         if let Err(why) = run(case, proxy.https(), &origin) {
@@ -94,7 +100,8 @@ fn every_case_of_the_corpus_holds() {
     );
 }
 
-fn read_all() -> Vec<Case> {
+/// The files, by name.
+fn files() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let mut files: Vec<_> = (fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path())
@@ -106,9 +113,20 @@ fn read_all() -> Vec<Case> {
     files.sort();
     let read = |path: &std::path::PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        case::read(&name, &fs::read_to_string(path).unwrap())
+        (name, fs::read_to_string(path).unwrap())
     };
-    files.iter().flat_map(read).collect()
+    files.iter().map(read).collect()
+}
+
+fn read_all() -> Vec<Case> {
+    let read = |(name, text): &(String, String)| case::read(name, text);
+    files().iter().flat_map(read).collect()
+}
+
+/// What the files configure for their cases.
+fn sites() -> Vec<(String, String)> {
+    let site = |(name, text): &(String, String)| case::site(name, text);
+    files().iter().filter_map(site).collect()
 }
 
 fn run(case: &Case, proxy: SocketAddr, origin: &Origin) -> Result<(), String> {

@@ -112,7 +112,7 @@ const STREAM: &str = r#"stream {
         hostnames;
         mail.example.com  mail;
         .db.example.com   10.0.0.8:5432;
-        ~^app\d+          mail;
+        ~^app\d+         mail;
         default           web;
     }
     upstream mail { least_conn; server 10.0.0.9:443; server 10.0.0.10:443 backup; }

@@ -117,6 +117,12 @@ fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
     }
 }
 
+fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(path)
+}
+
 /// One configuration with its places filled in.
 struct Case {
     folder: tempfile::TempDir,
@@ -132,10 +138,7 @@ struct Case {
 
 impl Case {
     fn read(path: &str) -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(path);
-        let text = std::fs::read_to_string(file).unwrap();
+        let text = std::fs::read_to_string(fixture(path)).unwrap();
         let origins = [Origin::named("a"), Origin::named("b")];
         let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
         let written = builder.text();
@@ -344,6 +347,52 @@ fn a_typical_frontend_of_haproxy_needs_no_hand() {
 #[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
+}
+
+/// What a fixture says is not carried over is told, and nothing else.
+#[track_caller]
+fn as_it_says(name: &str) {
+    let output = nginx_and_staunch_agree(name);
+    let text = std::fs::read_to_string(fixture(&format!("nginx/{name}.conf"))).unwrap();
+    let lost: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# lost: "))
+        .collect();
+    let told = || {
+        output
+            .lines()
+            .filter(|line| line.contains(": not imported: "))
+    };
+    for line in told() {
+        assert!(
+            lost.iter().any(|piece| line.contains(piece)),
+            "{line}\n{output}"
+        );
+    }
+    for piece in lost {
+        assert!(
+            told().any(|line| line.contains(piece)),
+            "{piece} is not told\n{output}"
+        );
+    }
+}
+
+macro_rules! well_known {
+    ($($name:ident),* $(,)?) => {
+        mod well_known {
+            $(
+                #[test]
+                fn $name() {
+                    super::as_it_says(stringify!($name));
+                }
+            )*
+        }
+    };
+}
+
+well_known! {
+    artifactory, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    mastodon, methods, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]

@@ -181,6 +181,8 @@ fn goaway(wire: &mut Wire) -> Option<u32> {
     None
 }
 
+const PROTOCOL_ERROR: u32 = 1;
+const STREAM_CLOSED: u32 = 5;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[test]
@@ -239,6 +241,52 @@ fn rapid_resets_end_the_connection() {
     until("it is counted", || {
         hits(&proxy, "http2_frames") + hits(&proxy, "streams") >= 1.0
     });
+    proxy.get("/").expect(200);
+}
+
+#[test]
+fn resets_that_the_client_provokes_end_the_connection() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    let mut wire = h2(&proxy);
+    for at in 0..150 {
+        let mut out = Vec::new();
+        ask(&mut out, 2 * at + 1);
+        // CVE-2025-8671: a window that overflows makes the server reset the stream.
+        for _ in 0..2 {
+            frames::frame(&mut out, 8, 0, 2 * at + 1, &[0x7f, 0xff, 0xff, 0xff]);
+        }
+        let _ = wire.send(&out);
+    }
+    let code = goaway(&mut wire);
+    assert!(
+        code.is_none_or(|code| code == ENHANCE_YOUR_CALM),
+        "{code:?}"
+    );
+    until("it is counted", || hits(&proxy, "streams") >= 1.0);
+    proxy.get("/").expect(200);
+}
+
+#[test]
+fn frames_that_must_not_be_end_the_connection() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    let mut wire = h2(&proxy);
+    let mut out = Vec::new();
+    ask(&mut out, 1);
+    wire.send(&out).unwrap();
+    while !matches!(frames::next(&mut wire), Ok(Some((0, END_STREAM, 1, _)))) {}
+    let mut out = Vec::new();
+    frames::frame(&mut out, 0, 0, 1, b"behind the end");
+    wire.send(&out).unwrap();
+    assert_eq!(goaway(&mut wire), Some(STREAM_CLOSED));
+
+    let mut wire = h2(&proxy);
+    let mut out = Vec::new();
+    // A setting that is neither 0 nor 1 (RFC 9218, section 2.1).
+    frames::frame(&mut out, SETTINGS, 0, 0, &[0, 9, 0, 0, 0, 2]);
+    wire.send(&out).unwrap();
+    assert_eq!(goaway(&mut wire), Some(PROTOCOL_ERROR));
     proxy.get("/").expect(200);
 }
 

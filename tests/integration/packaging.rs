@@ -9,7 +9,7 @@ use std::{env, fs, thread};
 
 use staunch::config;
 
-use crate::support::{Origin, Ran, Staunch, require, run, until};
+use crate::support::{Origin, Ran, Staunch, TestCa, require, run, until};
 use crate::upgrade::Line;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -150,6 +150,40 @@ fn the_configuration_for_kubernetes_is_one() {
     assert!(grace > drain.as_secs(), "{grace} s, and {drain:?} to drain");
 }
 
+/// What the policy "restricted" of Kubernetes wants, and probes that a certificate cannot fail.
+#[test]
+fn pods_are_restricted_and_probed_where_something_answers() {
+    let text = read("packaging/kubernetes/staunch.yaml");
+    for line in [
+        "runAsNonRoot: true",
+        "readOnlyRootFilesystem: true",
+        "allowPrivilegeEscalation: false",
+        "drop: [\"ALL\"]",
+        "type: RuntimeDefault",
+        "automountServiceAccountToken: false",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+    let (folder, _) = text.split_once("folder = \"/certificates\"").unwrap();
+    assert!(folder.contains("[[certificate]]"));
+    assert!(text.contains("mountPath: /certificates/"));
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    assert!(lines.all(|line| !line.contains("subPath:")), "that pins");
+
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue("localhost"))
+        .start();
+    let all = text + &read("packaging/kubernetes/servicemonitor.yaml");
+    let paths = all.split("path: /").skip(1);
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        let path = path.split([',', ' ', '\n']).next().unwrap();
+        proxy.admin_get(&format!("/{path}")).expect(200);
+        seen.insert(path.to_owned());
+    }
+    assert_eq!(Vec::from_iter(seen), ["healthz", "metrics", "readyz"]);
+}
+
 #[test]
 fn each_command_has_a_manual_page_and_each_shell_its_completions() {
     let folder = tempfile::tempdir().unwrap();
@@ -239,6 +273,30 @@ fn the_scripts_of_the_package_are_shell_and_restart_nothing() {
     }
     let manifest = read("Cargo.toml");
     assert!(manifest.contains("start = false, restart-after-upgrade = false"));
+}
+
+#[test]
+fn zsh_and_fish_take_their_completions() {
+    let program = Staunch::build().command().get_program().to_owned();
+    for (shell, script, expected) in [
+        (
+            "zsh",
+            "zsh -n <(\"$0\" completions zsh) && echo taken",
+            "taken",
+        ),
+        (
+            "fish",
+            "fish --no-config -c '$argv[1] completions fish | source; complete -C \"staunch che\"' \"$0\"",
+            "check\t",
+        ),
+    ] {
+        require(shell);
+        let ran = run(Command::new(require("bash"))
+            .args(["-c", script])
+            .arg(&program))
+        .ok();
+        assert!(ran.starts_with(expected), "{shell}: {ran}");
+    }
 }
 
 /// What `systemctl` is to `packaging/debian/hand-over`: the properties of the unit are files, and a

@@ -489,6 +489,63 @@ fn a_route_waits_as_long_as_it_says() {
 }
 
 #[test]
+fn other_methods_are_not_let_through() {
+    let origin = Origin::echo();
+    let lines = "[[site.route]]\npath = '/read/'\nmethods = ['GET']\n\
+                 [[site.route]]\npath = '/dav/'\nmethods = ['PROPFIND', 'PUT']\n";
+    let proxy = with(&origin, lines).start();
+    for (method, target, expected) in [
+        ("GET", "/read/", 200),
+        ("HEAD", "/read/", 200),
+        ("POST", "/read/", 405),
+        ("get", "/read/", 405),
+        ("DELETE", "/", 200),
+        ("PROPFIND", "/dav/", 200),
+        ("PROPPATCH", "/dav/", 405),
+        ("GET", "/dav/", 405),
+    ] {
+        let mut client = proxy.connect();
+        let fields = "Content-Length: 0\r\n";
+        client.ask(method, HOST, target, fields).unwrap();
+        let answer = client.read(method).expect(expected);
+        let allowed = match (expected, target) {
+            (405, "/read/") => Some("GET, HEAD"),
+            (405, _) => Some("PROPFIND, PUT"),
+            _ => None,
+        };
+        assert_eq!(answer.field("allow"), allowed, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_server_that_redirects_to_itself_is_known_by_another_name() {
+    let origin = Origin::plan("o")
+        .raw(
+            "/login",
+            "HTTP/1.1 302 Found\r\nLocation: http://inner:8080/app/in?x=1\r\nContent-Length: 0\r\n\r\n",
+        )
+        .raw(
+            "/away",
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+        )
+        .raw(
+            "/longer",
+            "HTTP/1.1 302 Found\r\nlocation: http://inner:8080/x\r\nContent-Length: 0\r\n\r\n",
+        )
+        .start();
+    let lines = "rewrite_location = { 'http://inner:8080/' = 'https://{host}/', \
+                 'http://inner:8080/app/' = '/' }\n";
+    let proxy = with(&origin, lines).start();
+    let to = |target: &str| {
+        let answer = get(&mut proxy.connect(), target, "").expect(302);
+        answer.field("location").unwrap().to_owned()
+    };
+    assert_eq!(to("/login"), "/in?x=1");
+    assert_eq!(to("/away"), "http://elsewhere/");
+    assert_eq!(to("/longer"), format!("https://{HOST}/x"));
+}
+
+#[test]
 fn paths_are_written_anew() {
     let origin = Origin::echo();
     let site = "[[site.route]]\npath = '/api/'\nreplace_prefix = '/'\n\

@@ -543,6 +543,36 @@ fn what_is_under_way_is_finished_by_the_old_process() {
 }
 
 #[test]
+fn a_process_that_finishes_drains_when_it_is_told_to_end() {
+    let gate = Gate::new();
+    let origin = Origin::plan("slow")
+        .route("/slow", {
+            let gate = gate.clone();
+            move |exchange| {
+                gate.pass();
+                exchange.echo()
+            }
+        })
+        .start();
+    let line = Line::start(Staunch::serving(&origin));
+    let mut waiting = line.staunch.connect();
+    waiting.ask("GET", HOST, "/slow", "").unwrap();
+    let mut resting = line.staunch.connect();
+    resting.get(HOST, "/").expect(200);
+    until("it is in flight", || {
+        origin.requests().iter().any(|it| it.target == "/slow")
+    });
+    line.upgraded();
+    line.staunch.term();
+    line.staunch.wait_log("told to end: draining");
+    assert!(resting.closed(), "it rests, and there is no more time");
+    assert!(line.staunch.is_running());
+    gate.open();
+    waiting.read("GET").expect(200);
+    assert!(line.staunch.wait_exit().success());
+}
+
+#[test]
 fn the_old_process_ends_at_its_deadline_whatever_is_open() {
     let origin = Origin::echo();
     let line = Line::start(Staunch::serving(&origin).set("upgrade.deadline", "\"100ms\""));

@@ -228,6 +228,10 @@ impl Found {
         if there.certificate != here.certificate {
             differs("another certificate is shown".to_owned());
         }
+        // Both say that so many questions are too many.
+        if here.status == 429 && matches!(there.status, 429 | 503) {
+            return;
+        }
         let redirects = |status| matches!(status, 301 | 302 | 307 | 308);
         // Plain text is redirected with 308, whatever it was.
         let same =
@@ -339,6 +343,8 @@ fn adapt(table: &mut Table, https: u16, http: u16, folder: &Path) -> bool {
     }
     listen.insert("admin".to_owned(), Value::String(String::new()));
     table.insert("listen".to_owned(), Value::Table(listen));
+    // They would take the ports of what runs, and are not asked.
+    table.remove("stream");
     let state = folder.join("state").display().to_string();
     table.insert("state_dir".to_owned(), Value::String(state));
     table.insert("keep_last_good".to_owned(), Value::Boolean(false));
@@ -369,6 +375,15 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_keeps_its_ports() {
+        let text = "[listen]\nhttps = [\"[::]:443\"]\n[[stream]]\nlisten = [\"[::]:5432\"]\n";
+        let mut table = text.parse().unwrap();
+        assert!(!adapt(&mut table, 1, 2, Path::new("/x")));
+        let text = table.to_string();
+        assert!(!text.contains("443") && !text.contains("5432"), "{text}");
+    }
+
+    #[test]
     fn what_differs_is_told_and_what_always_does_is_not() {
         let read = |text: &str| Answer::read(text.as_bytes());
         let mut found = Found {
@@ -385,6 +400,8 @@ mod tests {
         let there = "HTTP/1.1 301 Moved\r\nLocation: https://a.test/\r\n\r\n";
         let here = "HTTP/1.1 308 Moved\r\nLocation: https://a.test/\r\n\r\n";
         found.compare("http://a.test/", read(there), read(here));
+        let limited = |status: &str| read(&format!("HTTP/1.1 {status}\r\n\r\n"));
+        found.compare("https://a.test/", limited("503 Busy"), limited("429 Slow"));
         assert_eq!(found.differences.len(), 1);
         found.compare("https://a.test/", read(there), read(here));
         assert_eq!(

@@ -18,6 +18,7 @@ use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
 use crate::config::read::Value;
 use crate::config::read::{At, FromToml, Size, Table};
 use crate::config::section::{LONGEST, SHORTEST};
+use crate::config::upstream;
 
 /// Which of the three sections is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,11 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
     let deny: Option<Vec<IpNet>> = t.optional(
         "deny",
         "Clients that get 403, by address; also those that `allow` has.",
+    );
+    let methods: Option<Vec<At<Arc<str>>>> = t.optional(
+        "methods",
+        "Methods that are let through, as in `[\"GET\", \"POST\"]`; others get 405. `GET` is for \
+         `HEAD` too; `[]`: all are.",
     );
     let quotas: Option<Vec<At<Arc<str>>>> = t.optional(
         "quotas",
@@ -118,6 +124,7 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         trace_sample: share.map(|share| share.0),
         allow,
         deny,
+        methods: methods.map(|names| self::methods(t, names)),
         quotas: quotas.map(|names| {
             let names = names.into_iter().map(|name| t.cx.wants_quota(name));
             names.collect()
@@ -205,6 +212,30 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
         push(name, Touch::Add, Some(value));
     }
     rules
+}
+
+/// Names of methods, which are tokens (RFC 9110, section 9.1).
+fn methods(t: &Table<'_>, names: Vec<At<Arc<str>>>) -> Vec<Arc<str>> {
+    let mut all: Vec<Arc<str>> = Vec::new();
+    for At { value, span } in names {
+        match upstream::token(&value) {
+            Ok(name) => {
+                // RFC 9110, section 9.3.2.
+                let head = (&*name == "GET").then(|| "HEAD".into());
+                all.extend([Some(name), head].into_iter().flatten());
+            }
+            Err(_) => t.complain(
+                &span,
+                Complaint::new(
+                    "`methods`: not a method",
+                    "write them as in `[\"GET\", \"POST\"]`",
+                ),
+            ),
+        }
+    }
+    let mut known = std::collections::HashSet::new();
+    all.retain(|name| known.insert(Arc::clone(name)));
+    all
 }
 
 fn locations(t: &mut Table<'_>, scope: &Scope) -> Option<Vec<(Arc<str>, Template)>> {

@@ -360,7 +360,10 @@ impl Import {
         for check in section.all("http-check") {
             match (check.word(1), check.word(2)) {
                 ("send", _) if wanted => {
-                    *path = check.after("uri").map(str::to_owned).or(path.take());
+                    *path = check
+                        .after("uri")
+                        .map(str::to_owned)
+                        .or_else(|| path.take());
                     for at in 0..check.words.len() {
                         let host = check.word(at) == "hdr"
                             && check.word(at + 1).eq_ignore_ascii_case("host");

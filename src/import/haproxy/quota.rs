@@ -102,7 +102,7 @@ impl Import {
         }
         let table = self.tables.get(table.as_deref().unwrap_or(&section.name))?;
         let period = (table.words.iter())
-            .flat_map(|word| word.split(|c| c == ',' || c == ' '))
+            .flat_map(|word| word.split([',', ' ']))
             .find_map(|word| word.strip_prefix("http_req_rate(")?.strip_suffix(')'))?;
         let rate = rate(count.most, milliseconds(period)?)?;
         used.push(table.clone());

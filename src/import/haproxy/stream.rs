@@ -94,7 +94,7 @@ impl Import {
     }
 
     /// The longest silence that either side was given.
-    fn idle(&mut self, section: &Section) -> Option<String> {
+    fn idle(&self, section: &Section) -> Option<String> {
         let behind = section.nearest("default_backend");
         let behind = behind.and_then(|line| self.backends.get(line.word(1)).cloned());
         let of = |what: &str| {

@@ -36,10 +36,16 @@ impl Import {
         let inherited = server.scope.all("error_page").into_iter();
         targets.extend(inherited.filter_map(|page| page.args.last()));
         for target in targets {
-            let of = |directive: &&Directive| {
-                directive.name == "location" && directive.args.last() == Some(target)
+            let locations = || own.iter().filter(|directive| directive.name == "location");
+            let of = |directive: &&Directive| directive.args.last() == Some(target);
+            let matching = |directive: &&Directive| match directive.args.as_slice() {
+                [modifier, text] if modifier.starts_with('~') => {
+                    let expression = pattern::convert(text, modifier == "~*", false);
+                    expression.is_ok_and(|found| Matcher::Regex(found).is_for(target))
+                }
+                _ => false,
             };
-            let location = own.iter().find(of);
+            let location = locations().find(of).or_else(|| locations().find(matching));
             let scope = match location {
                 Some(location) => server.scope.inside(location.inside()),
                 None => server.scope.clone(),

@@ -92,6 +92,7 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "uwsgi_temp_path"
         | "scgi_temp_path"
         | "grpc_buffer_size"
+        | "grpc_socket_keepalive"
         | "proxy_socket_keepalive"
         | "proxy_ignore_client_abort"
         | "proxy_pass_request_body"

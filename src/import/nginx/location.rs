@@ -1,9 +1,11 @@
 //! Locations: which paths they are for, and what is done with their requests.
 
+use std::collections::BTreeSet;
+
 use super::action::Outcome;
 use super::rules::{Access, access};
 use super::scope::Scope;
-use super::server::{Server, closed};
+use super::server::{Server, closed, only_redirects};
 use super::value::escape;
 use super::{Directive, Import, quoted};
 use crate::import::Loss;
@@ -146,6 +148,8 @@ impl Import {
             return;
         }
         let keeps_out = self.boundary(server, location, &matcher, &scope);
+        let outer = server.variables.known.clone();
+        server.variables.add_sets(location.inside());
         server.variables.groups = groups;
         server.variables.path = match &matcher {
             Matcher::Prefix(path) | Matcher::Exact(path) => Some(path.clone()),
@@ -155,6 +159,7 @@ impl Import {
             server.variables.named = pattern::names(pattern);
         }
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        server.variables.known = outer;
         server.variables.groups = false;
         server.variables.named.clear();
         if deed == Deed::Closed {
@@ -265,9 +270,10 @@ impl Import {
         scope: &Scope<'d>,
     ) -> (Deed, Vec<String>, Rules) {
         let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
-        let mut is_shut = false;
+        let (mut is_shut, mut methods) = (false, Rules::default());
         for directive in scope.here() {
             match directive.name.as_str() {
+                "if" | "limit_except" if self.methods(directive, &mut methods) => {}
                 "if" => is_shut |= self.condition(directive),
                 "set" => self.seen.mark(directive),
                 _ => {}
@@ -276,8 +282,23 @@ impl Import {
         if is_shut {
             return shut();
         }
+        if let Some(internal) = scope.own().nearest("internal") {
+            let inner = scope.here().iter().filter(|inner| inner.name != "location");
+            inner.for_each(|inner| self.seen.mark_all(inner));
+            let advice = "answers nobody from outside, with 404, as in nginx; that a server may send \
+                          requests there by X-Accel-Redirect is not known here";
+            let pages = self.pages.keys().any(|page| matcher.is_for(page));
+            let loss = if pages { Loss::None } else { Loss::Slight };
+            self.note_as(internal, loss, advice);
+            return (
+                Deed::Answer,
+                vec!["respond = 404".to_owned()],
+                Rules::default(),
+            );
+        }
         // It comes before it is asked who may.
         if let Some(answer) = scope.own().all("return").first().copied() {
+            let _ = access(scope);
             let never = scope
                 .here()
                 .iter()
@@ -317,6 +338,7 @@ impl Import {
         match self.handler(server, location, matcher, scope) {
             Outcome::Forward(action, mut rules) => {
                 rules.extend(who);
+                rules.extend(methods);
                 (Deed::Forward, action, rules)
             }
             Outcome::Answer(action) => {
@@ -330,7 +352,7 @@ impl Import {
     /// The location that `try_files` goes to where there is no file.
     pub(super) fn named_location<'d>(
         &mut self,
-        server: &Server<'d>,
+        server: &mut Server<'d>,
         scope: &Scope<'d>,
     ) -> Option<&'d Directive> {
         let files = scope.nearest("try_files")?;
@@ -341,6 +363,7 @@ impl Import {
             return None;
         };
         self.seen.mark(named);
+        server.variables.add_sets(named.inside());
         let advice = "served files where there were any; now all goes to the server behind: let it \
                       serve them";
         self.lost(files, advice);
@@ -355,10 +378,10 @@ impl Import {
                 return Some(found);
             }
         }
-        let own = scope.own();
-        ["internal", "limit_except"]
-            .into_iter()
-            .find_map(|name| own.nearest(name))
+        let own = scope.here();
+        let unseen = |found: &&Directive| !self.seen.has(found);
+        let except = own.iter().filter(|inner| inner.name == "limit_except");
+        except.rev().find(unseen)
     }
 
     /// Tells of an `if`. `true`: what it is in has to be closed.
@@ -372,6 +395,11 @@ impl Import {
         ];
         if of_https.iter().any(|variable| test.contains(variable)) {
             self.whole(directive, Loss::None, "requests always come by https here");
+            return false;
+        }
+        if only_redirects(directive, &BTreeSet::new()) {
+            let advice = "would send a client to where it is: requests always come by https here";
+            self.whole(directive, Loss::None, advice);
             return false;
         }
         if restricts(directive) {

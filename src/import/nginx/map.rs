@@ -54,6 +54,9 @@ pub(super) fn key(entry: &Directive) -> &str {
 /// `None`: an expression, or a pattern that staunch has not.
 pub(super) fn names(entry: &Directive) -> Option<(Vec<String>, bool)> {
     let name = key(entry).to_ascii_lowercase();
+    if let Some(expression) = entry.name.strip_prefix('~') {
+        return of_expression(expression);
+    }
     if let Some(parent) = name.strip_prefix('.') {
         return Some((vec![parent.to_owned(), format!("*.{parent}")], true));
     }
@@ -63,4 +66,71 @@ pub(super) fn names(entry: &Directive) -> Option<(Vec<String>, bool)> {
     };
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     (!rest.is_empty() && rest.chars().all(is_name)).then(|| (vec![name.clone()], wild))
+}
+
+/// The names that an expression stands for, where that is some words before a name, or anything.
+pub(super) fn of_expression(text: &str) -> Option<(Vec<String>, bool)> {
+    let text = text.trim_start_matches(['*', '^']).trim_end_matches('$');
+    let text = text.to_ascii_lowercase();
+    let (first, parent) = match text.strip_prefix('(') {
+        Some(inner) => {
+            let (group, rest) = inner.split_once(')')?;
+            let group = match group.strip_prefix('?') {
+                // A group with a name of its own.
+                Some(named) => named.split_once(['>', ':'])?.1,
+                None => group,
+            };
+            (group.to_owned(), rest.strip_prefix("\\.")?.to_owned())
+        }
+        None => {
+            let (first, rest) = text.split_once("\\.")?;
+            (first.to_owned(), rest.to_owned())
+        }
+    };
+    // A dot that is any letter is meant to be one.
+    let parent = parent.replace("\\.", ".").replace("\\-", "-");
+    let plain = |text: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        !text.is_empty() && text.chars().all(fits)
+    };
+    if !parent.split('.').all(plain) {
+        return None;
+    }
+    if matches!(
+        &*first,
+        ".+" | ".*" | "[^.]+" | "[^.]*" | "\\w+" | "[a-z0-9-]+" | "[a-z0-9]+"
+    ) {
+        return Some((vec![format!("*.{parent}")], true));
+    }
+    let words: Vec<_> = first.split('|').collect();
+    (words.iter().all(|word| plain(word))).then(|| {
+        (
+            words
+                .iter()
+                .map(|word| format!("{word}.{parent}"))
+                .collect(),
+            false,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_expressions_are_names() {
+        for (text, expected) in [
+            (r"^(a|b)\.x\.test$", Some("a.x.test b.x.test")),
+            (r"^(?<sub>.+)\.x-y\.test$", Some("*.x-y.test")),
+            (r"*^[^.]+\.x\.test$", Some("*.x.test")),
+            (r"^one\.x\.test$", Some("one.x.test")),
+            (r"^(www\.)?x\.test$", None),
+            (r"^a.*\.x\.test$", None),
+            (r"^(.+)$", None),
+        ] {
+            let names = of_expression(text).map(|(names, _)| names.join(" "));
+            assert_eq!(names.as_deref(), expected, "{text}");
+        }
+    }
 }

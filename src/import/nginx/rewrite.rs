@@ -49,7 +49,7 @@ impl Import {
             self.lost(rewrite, advice);
             return None;
         };
-        let scope = server.scope.inside(location.inside());
+        let (location, scope) = location;
         let matcher = Matcher::Regex(expression);
         self.seen.mark(rewrite);
         let Some((mut action, rules)) = self.forwards(server, location, &matcher, &scope) else {
@@ -120,19 +120,41 @@ pub(super) fn is_all(text: &str) -> bool {
     )
 }
 
-/// The location for a path of which only the begin is known: the longest prefix of it.
-fn leads<'d>(server: &Server<'d>, literal: &str) -> Option<&'d Directive> {
-    let locations = server.scope.here().iter();
-    locations
-        .filter(|directive| directive.name == "location")
-        .filter_map(|location| match location.args.as_slice() {
-            [modifier, path] if modifier == "=" && path == literal => Some((usize::MAX, location)),
-            [path] if literal.starts_with(path.as_str()) => Some((path.len(), location)),
+/// The location for a path of which only the begin is known: the longest prefix of it, unless there
+/// is an expression that asks for no more than is known.
+fn leads<'d>(server: &Server<'d>, literal: &str) -> Option<(&'d Directive, Scope<'d>)> {
+    let mut found = Vec::new();
+    collect(&server.scope, literal, &mut found);
+    let best = found.into_iter().max_by_key(|(length, ..)| *length);
+    best.map(|(_, location, scope)| (location, scope))
+}
+
+fn collect<'d>(
+    outer: &Scope<'d>,
+    literal: &str,
+    found: &mut Vec<(usize, &'d Directive, Scope<'d>)>,
+) {
+    // Expressions go before prefixes, the first of them before all.
+    const EXPRESSION: usize = usize::MAX / 2;
+    for location in outer.here().iter().filter(|inner| inner.name == "location") {
+        let weight = match location.args.as_slice() {
+            [modifier, path] if modifier == "=" && path == literal => usize::MAX,
+            [path] if literal.starts_with(path.as_str()) => path.len(),
             [modifier, path] if modifier == "^~" && literal.starts_with(path.as_str()) => {
-                Some((path.len(), location))
+                path.len()
             }
-            _ => None,
-        })
-        .max_by_key(|(length, _)| *length)
-        .map(|(_, location)| location)
+            [modifier, text] if modifier == "~" && text.starts_with('^') => {
+                let begin = text[1..].replace("\\/", "/");
+                let plain = |c: char| c.is_ascii_alphanumeric() || "/-_".contains(c);
+                match begin.chars().all(plain) && literal.starts_with(&begin) {
+                    true => EXPRESSION - found.len(),
+                    false => continue,
+                }
+            }
+            _ => continue,
+        };
+        let scope = outer.inside(location.inside());
+        found.push((weight, location, scope.clone()));
+        collect(&scope, literal, found);
+    }
 }

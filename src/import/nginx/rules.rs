@@ -336,6 +336,11 @@ impl Import {
             let Some((target, statuses)) = directive.args.split_last() else {
                 continue;
             };
+            if statuses == ["497"] {
+                let advice = "a request in plain text to a TLS address is not answered here";
+                self.differs(directive, advice);
+                continue;
+            }
             let statuses: Vec<_> = (statuses.iter())
                 .filter(|status| status.parse::<u16>().is_ok_and(|s| (400..600).contains(&s)))
                 .collect();

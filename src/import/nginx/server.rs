@@ -18,6 +18,8 @@ pub(super) struct Server<'d> {
     pub(super) routes: Vec<Route>,
     /// Expressions that go behind all others.
     pub(super) last: Vec<Route>,
+    /// What holds in all routes, unless they say something else.
+    pub(super) rules: Rules,
     /// Redirects to a path from the same without its slash.
     pub(super) slashes: Vec<Route>,
 }
@@ -143,6 +145,14 @@ impl Import {
                 self.networks(&from, false);
             }
             Some("proxy_protocol") => {}
+            Some("CF-Connecting-IP" | "True-Client-IP") => {
+                self.networks(&from, false);
+                for directive in scope.all("real_ip_header") {
+                    let advice = "the client's address is read from X-Forwarded-For, which these \
+                                  proxies send as well";
+                    self.differs(directive, advice);
+                }
+            }
             _ => {
                 for directive in from {
                     let advice = "the client's address is read from X-Forwarded-For, Forwarded or \
@@ -250,6 +260,7 @@ impl Import {
             routes: Vec::new(),
             last: Vec::new(),
             slashes: Vec::new(),
+            rules: Rules::default(),
         };
         for set in directive
             .inside()
@@ -271,6 +282,11 @@ impl Import {
         let mut routes = server.first;
         routes.append(&mut server.routes);
         routes.append(&mut server.last);
+        for route in &mut routes {
+            let mut rules = server.rules.clone();
+            rules.extend(std::mem::take(&mut route.rules));
+            route.rules = rules;
+        }
         if names.is_empty() {
             return;
         }
@@ -344,6 +360,7 @@ impl Import {
         for directive in own {
             match directive.name.as_str() {
                 "if" if self.moved(directive, server) => {}
+                "if" if self.methods(directive, &mut server.rules) => {}
                 "if" if !self.seen.has(directive) && self.condition(directive) => {
                     route = Some(closed(directive, root()));
                 }
@@ -440,6 +457,15 @@ impl Import {
         for directive in scope.own().all("server_name") {
             for name in &directive.args {
                 let name = name.to_ascii_lowercase();
+                if let Some((found, _)) = name.strip_prefix('~').and_then(map::of_expression) {
+                    for name in &found {
+                        add(name.clone(), &mut self.names);
+                    }
+                    let found = found.join(", ");
+                    let advice = format!("is {found} here, which is for one label only");
+                    self.note_as(directive, Loss::Slight, format!("{name}: {advice}"));
+                    continue;
+                }
                 let (loss, advice) = match name
                     .strip_prefix("*.")
                     .or_else(|| name.strip_prefix('.'))
@@ -625,7 +651,7 @@ fn shown(directive: &Directive) -> String {
 }
 
 /// Whether all that is done is to redirect to the same host on https.
-fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
+pub(super) fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
     let to_itself = |arg: &String| {
         let Some(rest) = arg.strip_prefix("https://") else {
             return false;

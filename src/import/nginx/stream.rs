@@ -9,7 +9,7 @@ use super::server::address;
 use super::upstream::{Pass, groups};
 use super::value::Variables;
 use super::{Directive, Import, map, unit};
-use crate::import::{Loss, array, quoted, without_covered};
+use crate::import::{Loss, array, quoted};
 
 /// Ports that one `listen` may stand for.
 const MOST_PORTS: u16 = 100;
@@ -150,7 +150,7 @@ impl Import {
             self.whole(server, Loss::Real, advice);
             return None;
         }
-        without_covered(&mut all);
+        super::without_covered(&mut all);
         Some((all, tls))
     }
 

@@ -66,16 +66,21 @@ fn parts(text: &str) -> Vec<Part<'_>> {
 impl Variables {
     /// Those of a server: what `set` says once and for all.
     pub(super) fn of_server(server: &Directive) -> Self {
-        let mut found: HashMap<String, String> = HashMap::new();
-        let mut varying = HashSet::new();
-        collect(server.inside(), false, &mut found, &mut varying);
-        found.retain(|name, _| !varying.contains(name));
         let name = server.inside().iter().find(|d| d.name == "server_name");
-        Self {
-            known: found,
+        let mut variables = Self {
             server: name.map(|name| name.first().to_owned()).unwrap_or_default(),
             ..Self::default()
-        }
+        };
+        variables.add_sets(server.inside());
+        variables
+    }
+
+    /// Takes in what `set` says on a level.
+    pub(super) fn add_sets(&mut self, level: &[Directive]) {
+        let (mut found, mut varying) = (HashMap::new(), HashSet::new());
+        collect(level, false, &mut found, &mut varying);
+        self.known.extend(found);
+        self.known.retain(|name, _| !varying.contains(name));
     }
 
     /// Takes in what maps say that is the same for every request here; which those are.
@@ -98,6 +103,7 @@ impl Variables {
 
     /// What a map says, where that is settled.
     fn settled(&self, map: &Map<'_>) -> Option<String> {
+        let known;
         let source = match map.source {
             "" => "",
             "scheme" | "https" => "https",
@@ -108,8 +114,25 @@ impl Variables {
                 let made = entries.any(|entry| entry.first().contains("request_id"));
                 return made.then(|| "$request_id".to_owned());
             }
+            // What a client says of those before it, or what is so here: that is not believed.
+            source if source.starts_with("http_x_forwarded_") => {
+                let own = map
+                    .default
+                    .is_some_and(|entry| map::bare(entry.first()) == source);
+                match own {
+                    true => "",
+                    false => return None,
+                }
+            }
             _ if map.entries.is_empty() => "",
-            _ => return None,
+            source => {
+                known = self.plain(self.known.get(source)?);
+                match known.as_str() {
+                    "${scheme}" => "https",
+                    text if text.contains('$') => return None,
+                    text => text,
+                }
+            }
         };
         if map.entries.iter().any(|entry| entry.name.starts_with('~')) {
             return None;
@@ -141,6 +164,7 @@ impl Variables {
         // These three together are what the client asked for.
         let text = text.replace("${uri}${is_args}${args}", "${request_uri}");
         let text = text.replace("${uri}?${args}", "${request_uri}");
+        let text = text.replace("${is_args}${args}", "?${args}");
         let mut out = String::new();
         for part in parts(&text) {
             match part {
@@ -208,7 +232,8 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('{', "{{").replace('}', "}}")
 }
 
-/// What is set, and what is set more than once or only sometimes.
+/// What is set on a level, and what is set only sometimes. Locations are by
+/// themselves.
 fn collect(
     level: &[Directive],
     sometimes: bool,
@@ -216,19 +241,24 @@ fn collect(
     varying: &mut HashSet<String>,
 ) {
     for directive in level {
-        if let ("set", [name, value]) = (directive.name.as_str(), directive.args.as_slice()) {
-            let name = name.trim_start_matches('$');
-            let before = found.insert(name.to_owned(), value.clone());
-            if sometimes || before.is_some_and(|before| before != *value) {
-                varying.insert(name.to_owned());
+        match (directive.name.as_str(), directive.args.as_slice()) {
+            ("set", [name, value]) => {
+                let name = map::bare(name);
+                // The last one holds.
+                found.insert(name.to_owned(), value.clone());
+                if sometimes {
+                    varying.insert(name.to_owned());
+                }
             }
+            // Requests never come in plain text.
+            ("if", [https]) if https == "($https)" => {
+                collect(directive.inside(), sometimes, found, varying);
+            }
+            ("if", [variable, is, text])
+                if variable == "($scheme" && is == "=" && text.contains("http)") => {}
+            ("if", _) => collect(directive.inside(), true, found, varying),
+            _ => {}
         }
-        collect(
-            directive.inside(),
-            sometimes || directive.name == "if",
-            found,
-            varying,
-        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reading cases.
 
+use crate::support::HOST;
+
 /// What is done or expected, in the order of the file.
 #[derive(Debug)]
 pub enum Step {
@@ -45,6 +47,15 @@ impl Case {
     pub fn is_h2(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::H2(..)))
     }
+}
+
+/// The name of a site of the file's own and its lines in the configuration, where it has one: what
+/// stands above the cases behind a bar.
+pub fn site(file: &str, text: &str) -> Option<(String, String)> {
+    let above = text.lines().take_while(|line| !line.starts_with("=== "));
+    let lines: Vec<_> = above.filter_map(|line| line.strip_prefix("| ")).collect();
+    let name = format!("{}.test", file.trim_end_matches(".case"));
+    (!lines.is_empty()).then(|| (name, lines.join("\n") + "\n"))
 }
 
 /// Reads the cases of a file. One that is not well written ends the test.
@@ -148,6 +159,10 @@ fn bytes(lines: &[&str]) -> Vec<u8> {
     for line in lines {
         if *line == "{added}" {
             out.extend_from_slice(super::ADDED.as_bytes());
+            out.extend_from_slice(b"Via: 1.1 staunch\r\n");
+        } else if let Some(host) = line.strip_prefix("{added for ") {
+            let host = host.trim_end_matches('}');
+            out.extend_from_slice(super::ADDED.replace(HOST, host).as_bytes());
             out.extend_from_slice(b"Via: 1.1 staunch\r\n");
         } else if *line == "{added h2}" {
             out.extend_from_slice(super::ADDED.as_bytes());

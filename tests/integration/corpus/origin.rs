@@ -34,6 +34,8 @@ struct Script {
     cutting: usize,
     wrong: Option<String>,
     open: Vec<TcpStream>,
+    /// Who was accepted last.
+    last: Option<SocketAddr>,
 }
 
 #[derive(Clone)]
@@ -56,6 +58,8 @@ impl Origin {
                 let case = {
                     let mut script = stage.script.lock().unwrap();
                     script.open.push(stream.try_clone().unwrap());
+                    script.last = stream.peer_addr().ok();
+                    stage.moved.notify_all();
                     script.case
                 };
                 thread::spawn(move || serve(stream, &stage, case));
@@ -86,10 +90,13 @@ impl Origin {
 
     /// Closes all connections; what was wrong.
     pub fn end(&self) -> Result<(), String> {
+        // A connection of this case may not have been accepted yet, and must not be taken for one of
+        // the next: whoever comes now comes behind it.
+        let last = TcpStream::connect(self.address).unwrap().local_addr().ok();
         // A client may have its answer before its request has gone through to the end.
         let mut script = self.stage.script.lock().unwrap();
         let begin = Instant::now();
-        while script.waits() && begin.elapsed() < PATIENCE {
+        while (script.waits() || script.last != last) && begin.elapsed() < PATIENCE {
             script = self.stage.moved.wait_timeout(script, PATIENCE).unwrap().0;
         }
         for stream in script.open.drain(..) {
@@ -97,9 +104,11 @@ impl Origin {
         }
         match script.wrong.take() {
             Some(wrong) => Err(wrong),
-            None if script.waits() => Err(match &script.steps[script.next] {
-                Play::Get(bytes) => format!("the upstream waits for {}", bytes.escape_ascii()),
-                _ => "the upstream has not answered".to_owned(),
+            None if script.waits() => Err(match script.steps.get(script.next) {
+                Some(Play::Get(bytes)) => {
+                    format!("the upstream waits for {}", bytes.escape_ascii())
+                }
+                _ => "the upstream is not done".to_owned(),
             }),
             None => Ok(()),
         }
@@ -123,6 +132,20 @@ impl Stage {
         }
         self.moved.notify_all();
     }
+
+    /// What was due has come: what is said to it. Taken before it is said, since what is asked next
+    /// may come, on another connection, before it is all said.
+    fn replies(&self, case: usize) -> Vec<(Vec<u8>, bool)> {
+        let mut replies = Vec::new();
+        self.change(case, |script| {
+            script.next += 1;
+            while let Some(Play::Put(bytes, close)) = script.steps.get(script.next) {
+                replies.push((bytes.clone(), *close));
+                script.next += 1;
+            }
+        });
+        replies
+    }
 }
 
 /// Serves one connection: the steps that are due, then canaries.
@@ -141,15 +164,6 @@ fn serve(mut stream: TcpStream, stage: &Stage, case: usize) {
             now
         };
         let expected = match &now {
-            Some(Play::Put(bytes, close)) => {
-                let _ = stream.write_all(bytes);
-                stage.change(case, |script| script.next += 1);
-                if *close {
-                    let _ = stream.shutdown(Shutdown::Both);
-                    return;
-                }
-                continue;
-            }
             Some(Play::Cut(head)) => {
                 let _ = stream.read_to_end(&mut read);
                 let length = head.len().min(read.len());
@@ -164,14 +178,22 @@ fn serve(mut stream: TcpStream, stage: &Stage, case: usize) {
                 return;
             }
             Some(Play::Get(bytes)) => &bytes[..],
-            None => canary.as_bytes(),
+            Some(Play::Put(..)) | None => canary.as_bytes(),
         };
         if read.starts_with(expected) {
             read.drain(..expected.len());
-            if now.is_some() {
-                stage.change(case, |script| script.next += 1);
-            } else if stream.write_all(CANARY_REPLY).is_err() {
-                return;
+            if now.is_none() {
+                if stream.write_all(CANARY_REPLY).is_err() {
+                    return;
+                }
+                continue;
+            }
+            for (bytes, close) in stage.replies(case) {
+                let _ = stream.write_all(&bytes);
+                if close {
+                    let _ = stream.shutdown(Shutdown::Both);
+                    return;
+                }
             }
             continue;
         }
