@@ -111,3 +111,12 @@ fn array<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
         .collect();
     format!("[{}]", items.join(", "))
 }
+
+/// Leaves out what the IPv6 wildcard takes as well.
+fn without_covered(addresses: &mut Vec<String>) {
+    let all = addresses.clone();
+    addresses.retain(|address| {
+        let port = address.strip_prefix("0.0.0.0:");
+        !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
+    });
+}

@@ -9,16 +9,21 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::{Error, Imported, Loss, Note, Place, array, quoted};
+use super::{Error, Imported, Loss, Note, Place, array, quoted, without_covered};
 use format::{deadline, line};
 use parse::{Line, Section};
 
 mod backend;
+mod bind;
 mod condition;
 mod format;
 mod frontend;
+mod given;
 mod parse;
+mod quota;
+mod route;
 mod rule;
+mod stream;
 
 /// Reads HAProxy's configuration in `path`.
 ///
@@ -32,15 +37,19 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
             .filter(|section| matches!(section.kind.as_str(), "backend" | "listen"))
             .map(|section| (section.name.clone(), section.clone()))
             .collect(),
+        tables: (sections.iter())
+            .filter_map(|section| {
+                Some((section.name.clone(), section.last("stick-table")?.clone()))
+            })
+            .collect(),
+        bare: (sections.iter())
+            .flat_map(|section| section.all("bind"))
+            .any(|bind| !bind.has("accept-proxy")),
         ..Import::default()
     };
     for section in &sections {
         match section.kind.as_str() {
             "global" => import.global(section),
-            "defaults" => {
-                import.general(section);
-                import.defaults.push(section.clone());
-            }
             "frontend" | "listen" => import.frontend(section),
             _ => {}
         }
@@ -67,21 +76,30 @@ struct Import {
     folder: String,
     notes: Vec<Note>,
     seen: BTreeSet<Place>,
-    defaults: Vec<Section>,
     backends: BTreeMap<String, Section>,
     https: BTreeSet<String>,
     http: BTreeSet<String>,
     proxy_from: BTreeSet<String>,
+    /// Whether clients come without a PROXY header somewhere.
+    bare: bool,
     certificates: Vec<(Vec<String>, Place)>,
     names: BTreeSet<String>,
     timeouts: BTreeMap<&'static str, String>,
     limits: BTreeMap<&'static str, String>,
     versions: Option<String>,
     no_tickets: bool,
+    /// Whether defaults of a site have been read.
+    general: bool,
     sites: String,
+    streams: String,
     /// Names of upstreams by backends that something leads to.
     written: BTreeMap<String, Option<String>>,
     upstreams: String,
+    quotas: String,
+    /// Names of quotas by what they say.
+    quota_names: BTreeMap<String, String>,
+    /// Stick tables by their sections.
+    tables: BTreeMap<String, Line>,
 }
 
 impl Import {
@@ -110,11 +128,6 @@ impl Import {
         }
     }
 
-    /// What the sections `defaults` before say last.
-    fn inherited<'a>(&'a self, word: &'a str) -> Option<&'a Line> {
-        self.defaults.last().and_then(|section| section.last(word))
-    }
-
     fn global(&mut self, section: &Section) {
         for line in &section.lines {
             match (line.word(0), line.word(1)) {
@@ -141,9 +154,17 @@ impl Import {
         self.no_tickets |= line.has("no-tls-tickets");
     }
 
-    /// Deadlines of `defaults`, which are those of all.
+    /// Deadlines of `defaults`, which are those of all; where several differ, those of the first.
     fn general(&mut self, section: &Section) {
-        for timeout in section.all("timeout") {
+        let Some(defaults) = section.defaults.clone() else {
+            return;
+        };
+        if section.is_tcp() {
+            // Each stream says its own.
+            return defaults.all("timeout").for_each(|line| self.seen(line));
+        }
+        let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
+        for timeout in defaults.all("timeout") {
             let keys: &[&str] = match timeout.word(1) {
                 "connect" => &["upstream_connect"],
                 "server" => &["upstream_response", "upstream_idle"],
@@ -151,31 +172,38 @@ impl Import {
                 "http-request" => &["request_head"],
                 "http-keep-alive" => &["idle"],
                 "tunnel" => &["tunnel"],
+                // Said of each upstream.
+                "queue" | "check" => {
+                    self.seen(timeout);
+                    continue;
+                }
                 _ => continue,
             };
-            match deadline(timeout.word(2)) {
-                Some(time) => {
-                    self.seen(timeout);
-                    for key in keys {
-                        self.timeouts.insert(key, quoted(&time));
-                    }
-                }
-                None => self.tell(timeout, Loss::Real, "is not a time that staunch has"),
+            let Some(time) = deadline(timeout.word(2)) else {
+                self.tell(timeout, Loss::Real, "is not a time that staunch has");
+                continue;
+            };
+            let time = quoted(&time);
+            let differs = |key: &&str| self.timeouts.get(*key).is_some_and(|known| *known != time);
+            match self.general && keys.iter().any(differs) {
+                true => self.tell(
+                    timeout,
+                    Loss::Slight,
+                    "other defaults say otherwise; [timeouts] are those of all",
+                ),
+                false => self.seen(timeout),
             }
+            found.extend(keys.iter().map(|key| (*key, time.clone())));
         }
         // Without one of its own, a kept connection waits as long as for a request.
-        if !section
-            .all("timeout")
-            .any(|line| line.word(1) == "http-keep-alive")
-        {
-            let client = self
-                .timeouts
-                .get("request_head")
-                .or_else(|| self.timeouts.get("send"))
-                .cloned();
-            if let Some(time) = client {
-                self.timeouts.insert("idle", time);
-            }
+        if !found.contains_key("idle") {
+            let client = found.get("request_head").or_else(|| found.get("send"));
+            let client = client.cloned();
+            found.extend(client.map(|time| ("idle", time)));
+        }
+        self.general = true;
+        for (key, time) in found {
+            self.timeouts.entry(key).or_insert(time);
         }
     }
 
@@ -184,14 +212,7 @@ impl Import {
         if let Some(known) = self.written.get(name) {
             return known.clone();
         }
-        let keep = |c: char| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c
-            } else {
-                '-'
-            }
-        };
-        let key: String = name.chars().map(keep).collect();
+        let key = key_of(name);
         let section = self.backends.get(name).cloned();
         let text = section.and_then(|section| self.upstream(&section, &key));
         let found = text.map(|text| {
@@ -227,13 +248,9 @@ impl Import {
             path.display()
         );
         for (key, addresses) in [("https", &mut self.https), ("http", &mut self.http)] {
-            // The IPv6 wildcard takes IPv4 as well.
-            let all = addresses.clone();
-            addresses.retain(|address| {
-                let port = address.strip_prefix("0.0.0.0:");
-                !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
-            });
-            let _ = writeln!(text, "{key} = {}", array(addresses.iter()));
+            let mut addresses: Vec<_> = std::mem::take(addresses).into_iter().collect();
+            without_covered(&mut addresses);
+            let _ = writeln!(text, "{key} = {}", array(addresses));
         }
         if !self.proxy_from.is_empty() {
             let _ = writeln!(text, "proxy_protocol_from = {}", array(&self.proxy_from));
@@ -262,11 +279,13 @@ impl Import {
                 lines.join("\n")
             );
         }
-        if self.sites.is_empty() {
+        if self.sites.is_empty() && self.streams.is_empty() {
             text.push_str("\n# No frontend that terminates TLS was found.\n");
         }
         text.push_str(&self.sites);
+        text.push_str(&self.streams);
         text.push_str(&self.upstreams);
+        text.push_str(&self.quotas);
         self.notes.sort();
         self.notes.dedup();
         Imported {
@@ -296,6 +315,15 @@ impl Import {
             self.certificates.push((lines, place.clone()));
         }
     }
+}
+
+/// A name as a key of TOML.
+fn key_of(name: &str) -> String {
+    let keep = |c: char| match c.is_ascii_alphanumeric() || c == '_' {
+        true => c,
+        false => '-',
+    };
+    name.chars().map(keep).collect()
 }
 
 /// What is told of a line that nothing was made of.
@@ -331,8 +359,7 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
         );
     }
     match (line.word(0), line.word(1)) {
-        ("mode", "http")
-        | ("acl" | "option" | "no" | "maxconn" | "fullconn" | "id" | "bind", _) => {
+        ("mode", _) | ("acl" | "option" | "no" | "maxconn" | "fullconn" | "id" | "bind", _) => {
             match (line.word(0), line.word(1)) {
                 ("option", "httplog" | "tcplog" | "dontlognull" | "dontlog-normal" | "logasap") => {
                     (Loss::Slight, "see [log.access] for a log of requests")
@@ -366,6 +393,14 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
             Loss::Slight,
             "see /metrics and `staunch upstreams` at the admin address",
         ),
+        ("http-request" | "tcp-request", action)
+            if action.starts_with("track-sc") || line.word(2).starts_with("track-sc") =>
+        {
+            (
+                Loss::Slight,
+                "counted; where a rule goes by it, that is told",
+            )
+        }
         ("stick-table", _) => (Loss::Slight, "what used it is told"),
         ("timeout", _) => (Loss::Slight, "see [timeouts]"),
         (

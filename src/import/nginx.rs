@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Error, Imported, Loss, Note, array, quoted};
+use super::{Error, Imported, Loss, Note, array, quoted, without_covered};
 use parse::Directive;
 use scope::{Scope, Seen};
 
@@ -309,13 +309,4 @@ impl Import {
             notes: self.notes,
         }
     }
-}
-
-/// Leaves out what the IPv6 wildcard takes as well.
-fn without_covered(addresses: &mut Vec<String>) {
-    let all = addresses.clone();
-    addresses.retain(|address| {
-        let port = address.strip_prefix("0.0.0.0:");
-        !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
-    });
 }

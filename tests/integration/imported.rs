@@ -401,6 +401,16 @@ fn limits_are_those_of_the_location() {
 }
 
 #[test]
+fn rates_of_haproxy_are_quotas_here() {
+    nothing_is_lost(&haproxy_and_staunch_agree("limited"));
+}
+
+#[test]
+fn names_that_haproxy_tells_apart_without_terminating_are_told_apart_here() {
+    nothing_is_lost(&haproxy_and_staunch_agree("layers"));
+}
+
+#[test]
 fn compression_is_carried_over_to_each_site() {
     nothing_is_lost(&nginx_and_staunch_agree("compressed"));
 }

@@ -24,6 +24,7 @@ mod grpc;
 mod hostile;
 mod http1;
 mod http2;
+mod import_haproxy;
 mod import_nginx;
 mod imported;
 mod layering;

@@ -4,44 +4,54 @@ use std::fmt::Write as _;
 
 use super::Import;
 use super::format::{deadline, line};
+use super::given::{Given, url};
 use super::parse::{Line, Section};
 use crate::import::{Loss, quoted};
+
+/// What the servers of a backend say of all of them.
+#[derive(Default)]
+struct Group {
+    tcp: bool,
+    options: Vec<String>,
+    checked: bool,
+    /// Whether checks speak TLS where connections do not.
+    asks_tls: bool,
+}
 
 impl Import {
     /// Writes a backend as an upstream. `None`: it has no server.
     pub(super) fn upstream(&mut self, section: &Section, name: &str) -> Option<String> {
         let mut text = String::new();
-        let mut options: Vec<String> = Vec::new();
-        let default = section
-            .last("default-server")
-            .or_else(|| self.inherited("default-server"));
-        let default = default.cloned();
+        let mut group = Group {
+            tcp: section.is_tcp(),
+            ..Group::default()
+        };
         let mut servers = String::new();
-        let mut checked = false;
-        for server in section.all("server") {
-            self.seen(server);
-            let words = default.iter().flat_map(|line| line.words[1..].iter());
-            let words: Vec<String> = server.words[3.min(server.words.len())..]
-                .iter()
-                .chain(words)
-                .cloned()
-                .collect();
-            let Some(entry) = self.server(server, &words, &mut options, &mut checked) else {
-                continue;
+        for server in section.lines.iter() {
+            let at = match server.word(0) {
+                "server" => 2,
+                "server-template" => 3,
+                _ => continue,
             };
-            servers.push_str(&entry);
+            self.seen(server);
+            let given = Given::of(section, server, at + 1);
+            if let Some(entry) = self.server(server, server.word(at), &given, &mut group) {
+                servers.push_str(&entry);
+            }
         }
-        for template in section.all("server-template") {
-            let address = template.word(3);
-            let port = if address.contains(':') { "" } else { ":80" };
-            let _ = writeln!(
-                servers,
-                "  {{ url = {} }},  # from {}",
-                quoted(&format!("http://{address}{port}")),
-                template.place
-            );
-            self.tell(template, Loss::Slight, "all addresses of the name are used");
+        let mut own: Option<&Section> = Some(section);
+        while let Some(section) = own {
+            section
+                .all("default-server")
+                .for_each(|line| self.seen(line));
+            own = section.defaults.as_deref();
         }
+        let Group {
+            mut options,
+            checked,
+            asks_tls,
+            ..
+        } = group;
         if servers.is_empty() {
             return None;
         }
@@ -57,7 +67,7 @@ impl Import {
                 .any(|key| option.starts_with(key))
         });
         let (health, plain): (Vec<_>, Vec<_>) = (plain.into_iter()).partition(|option| {
-            ["interval", "rise", "fall"]
+            ["interval ", "rise ", "fall ", "port "]
                 .iter()
                 .any(|key| option.starts_with(key))
         });
@@ -68,7 +78,7 @@ impl Import {
             let _ = writeln!(text, "tls = {{ {} }}", tls.join(", "));
         }
         if checked {
-            self.health(section, health, &mut text);
+            self.health(section, health, asks_tls, &mut text);
         }
         Some(text)
     }
@@ -77,85 +87,72 @@ impl Import {
     fn server(
         &mut self,
         server: &Line,
-        words: &[String],
-        options: &mut Vec<String>,
-        checked: &mut bool,
+        address: &str,
+        given: &Given,
+        group: &mut Group,
     ) -> Option<String> {
-        let address = server.word(2);
-        let has = |word: &str| words.iter().any(|w| w == word);
-        let value = |word: &str| {
-            let at = words.iter().position(|w| w == word)?;
-            words.get(at + 1).map(String::as_str)
-        };
-        if has("disabled") {
+        if given.has("disabled") {
             self.tell(server, Loss::None, "is disabled; it is left out");
             return None;
         }
-        let secure = has("ssl");
-        let (scheme, port) = if secure { ("https", 443) } else { ("http", 80) };
-        let url = match address {
-            unix if unix.starts_with('/') => format!("unix:{unix}"),
-            unix if unix.starts_with("unix@") => unix.replacen('@', ":", 1),
-            address => {
-                let address = address
-                    .trim_start_matches("ipv4@")
-                    .trim_start_matches("ipv6@");
-                let has_port = address
-                    .rsplit_once(':')
-                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                match has_port {
-                    true => format!("{scheme}://{address}"),
-                    false => format!("{scheme}://{}:{port}", address.trim_end_matches(':')),
-                }
-            }
+        if given.value("weight") == Some("0") {
+            let advice = "has no weight, so that nothing new goes there; it is left out";
+            self.tell(server, Loss::Slight, advice);
+            return None;
+        }
+        let secure = given.has("ssl");
+        let scheme = match (group.tcp, secure) {
+            (true, true) => "tls",
+            (true, false) => "tcp",
+            (false, true) => "https",
+            (false, false) => "http",
         };
+        let Some(url) = url(address, scheme) else {
+            let advice = "has no port that is known, or no address of IP: write its URL yourself";
+            self.tell(server, Loss::Real, advice);
+            return None;
+        };
+        if server.word(0) == "server-template" {
+            self.tell(server, Loss::Slight, "all addresses of the name are used");
+        }
         let mut more = String::new();
-        if let Some(weight) = value("weight").filter(|weight| *weight != "0") {
+        if let Some(weight) = given.value("weight") {
             let _ = write!(more, ", weight = {weight}");
         }
-        if has("backup") {
+        if given.has("backup") {
             more.push_str(", backup = true");
         }
-        *checked |= has("check");
-        if let Some(most) = value("maxconn") {
+        group.checked |= given.has("check");
+        let options = &mut group.options;
+        if let Some(most) = given.value("maxconn").filter(|most| *most != "0") {
             options.push(format!("connections = {most}"));
         }
-        for (word, key) in [("rise", "rise"), ("fall", "fall")] {
-            options.extend(value(word).map(|number| format!("{key} = {number}")));
+        for key in ["rise", "fall", "port"] {
+            options.extend(given.value(key).map(|number| format!("{key} = {number}")));
         }
-        if let Some(time) = value("inter").and_then(deadline) {
-            options.push(line("interval", &time));
+        for (word, key) in [("inter", "interval"), ("slowstart", "slow_start")] {
+            let time = given.value(word).and_then(deadline);
+            options.extend(time.map(|time| line(key, &time)));
         }
-        if let Some(time) = value("slowstart").and_then(deadline) {
-            options.push(line("slow_start", &time));
-        }
-        if value("proto") == Some("h2") || value("alpn").is_some_and(|alpn| alpn.contains("h2")) {
+        let h2 = given.value("alpn").is_some_and(|alpn| alpn.contains("h2"));
+        if !group.tcp && (given.value("proto") == Some("h2") || h2) {
             options.push("protocol = \"http2\"".to_owned());
         }
         let headers = [
             ("send-proxy", "v1"),
             ("send-proxy-v2", "v2"),
             ("send-proxy-v2-ssl", "v2-tls"),
+            ("send-proxy-v2-ssl-cn", "v2-tls"),
         ];
-        for (_, version) in headers.into_iter().filter(|(word, _)| has(word)) {
+        for (_, version) in headers.into_iter().filter(|(word, _)| given.has(word)) {
             options.push(line("proxy_protocol", version));
         }
+        group.asks_tls |= given.has("check-ssl") && !secure;
+        for (word, loss, advice) in given.lost() {
+            self.tell(server, loss, format!("{word}: {advice}"));
+        }
         if secure {
-            match value("verify") {
-                Some("required") => {}
-                _ => self.tell(
-                    server,
-                    Loss::Real,
-                    "was not verified; it is verified here: see [upstream.NAME.tls]",
-                ),
-            }
-            options.extend(value("ca-file").map(|file| line("ca", &self.absolute(file))));
-            options.extend(value("crt").map(|file| line("chain", &self.absolute(file))));
-            let sni = value("sni").and_then(|sni| sni.strip_prefix("str(")?.strip_suffix(')'));
-            options.extend(
-                sni.or_else(|| value("verifyhost"))
-                    .map(|name| line("name", name)),
-            );
+            self.server_tls(server, given, group);
         }
         Some(format!(
             "  {{ url = {}{more} }},  # from {}\n",
@@ -164,11 +161,34 @@ impl Import {
         ))
     }
 
+    fn server_tls(&mut self, server: &Line, given: &Given, group: &mut Group) {
+        if given.value("verify") != Some("required") {
+            self.tell(
+                server,
+                Loss::Real,
+                "was not verified; it is verified here: see [upstream.NAME.tls]",
+            );
+        }
+        let files = [("ca-file", "ca"), ("crt", "chain")];
+        for (word, key) in files {
+            // The system's are those that are used without any.
+            let file = given.value(word).filter(|file| *file != "@system-ca");
+            let file = file.map(|file| line(key, &self.absolute(file)));
+            group.options.extend(file);
+        }
+        let sni = given.value("sni");
+        let fixed = sni.and_then(|sni| sni.strip_prefix("str(")?.strip_suffix(')'));
+        if sni.is_some() && fixed.is_none() {
+            let advice = "sni: one name is asked for here, [upstream.NAME.tls] name; without it the \
+                          server's own";
+            self.tell(server, Loss::Slight, advice);
+        }
+        let name = fixed.or_else(|| given.value("verifyhost"));
+        group.options.extend(name.map(|name| line("name", name)));
+    }
+
     fn balance(&mut self, section: &Section, text: &mut String) {
-        let balance = section
-            .last("balance")
-            .or_else(|| self.inherited("balance"))
-            .cloned();
+        let balance = section.nearest("balance");
         if let Some(balance) = balance {
             self.seen(&balance);
             let hash = |key: &str| format!("balance = \"hash\"\nhash = {}\n", quoted(key));
@@ -178,11 +198,21 @@ impl Import {
                 .unwrap_or_else(|| (balance.word(1), ""));
             match name {
                 "roundrobin" | "static-rr" => {}
+                "first" => self.tell(
+                    &balance,
+                    Loss::Slight,
+                    "filled one server after the other; here all are used alike",
+                ),
                 "leastconn" => text.push_str("balance = \"least-requests\"\n"),
                 "random" => text.push_str("balance = \"random\"\n"),
                 "source" => text.push_str(&hash("client")),
                 "uri" => text.push_str(&hash("path")),
                 "hdr" => text.push_str(&hash(&format!("header:{}", of.trim_end_matches(')')))),
+                "hash" => match of.trim_end_matches(')') {
+                    "src" => text.push_str(&hash("client")),
+                    "path" | "pathq" | "url" => text.push_str(&hash("path")),
+                    _ => self.tell(&balance, Loss::Real, "see balance and hash"),
+                },
                 _ => self.tell(
                     &balance,
                     Loss::Real,
@@ -220,18 +250,31 @@ impl Import {
     /// Deadlines, tries.
     fn keys(&mut self, section: &Section, text: &mut String) {
         let mut timeouts = Vec::new();
-        for timeout in section.all("timeout") {
-            let keys: &[&str] = match timeout.word(1) {
-                "connect" => &["connect"],
-                "server" => &["response", "idle"],
-                "queue" => &["queue"],
-                "check" | "tunnel" => continue,
+        // A stream is written for its own defaults, as there are no [timeouts] of all streams.
+        let of_defaults = (section.defaults.as_deref().into_iter())
+            .flat_map(|defaults| defaults.all("timeout"))
+            .filter(|line| match section.is_tcp() {
+                true => line.word(1) == "connect",
+                false => line.word(1) == "queue",
+            })
+            .filter(|line| {
+                !section
+                    .all("timeout")
+                    .any(|own| own.word(1) == line.word(1))
+            });
+        for timeout in section.all("timeout").chain(of_defaults) {
+            let keys: &[&str] = match (timeout.word(1), section.is_tcp()) {
+                ("connect", _) => &["connect"],
+                ("client" | "server" | "client-fin" | "server-fin" | "tunnel", true) => {
+                    self.seen(timeout);
+                    continue;
+                }
+                ("server", false) => &["response", "idle"],
+                ("queue", _) => &["queue"],
+                ("check", _) => continue,
                 _ => {
-                    self.tell(
-                        timeout,
-                        Loss::Slight,
-                        "holds for all sites here; see [timeouts]",
-                    );
+                    let advice = "holds for all sites here; see [timeouts]";
+                    self.tell(timeout, Loss::Slight, advice);
                     continue;
                 }
             };
@@ -250,10 +293,7 @@ impl Import {
         if !timeouts.is_empty() {
             let _ = writeln!(text, "timeouts = {{ {} }}", timeouts.join(", "));
         }
-        let retries = section
-            .last("retries")
-            .or_else(|| self.inherited("retries"))
-            .cloned();
+        let retries = section.nearest("retries");
         if let Some(retries) = retries {
             self.seen(&retries);
             if let Ok(number) = retries.word(1).parse::<u32>() {
@@ -262,62 +302,132 @@ impl Import {
         }
     }
 
-    fn health(&mut self, section: &Section, mut keys: Vec<String>, text: &mut String) {
-        let options = section
-            .all("option")
-            .find(|line| line.word(1) == "httpchk")
-            .cloned();
-        let options = options.or_else(|| {
-            let defaults = self.defaults.iter().rev();
-            let mut options = defaults.flat_map(|section| section.all("option"));
-            options.find(|line| line.word(1) == "httpchk").cloned()
-        });
+    fn health(
+        &mut self,
+        section: &Section,
+        mut keys: Vec<String>,
+        asks_tls: bool,
+        text: &mut String,
+    ) {
         let mut path = None;
-        if let Some(check) = options {
+        if let Some(check) = section.option("httpchk") {
             self.seen(&check);
-            let uri = if check.words.len() > 3 {
-                check.word(3)
-            } else {
-                check.word(2)
+            let (method, uri) = match check.words.len() > 3 {
+                true => (check.word(2), check.word(3)),
+                false => ("", check.word(2)),
             };
-            path = Some(if uri.starts_with('/') {
-                uri.to_owned()
-            } else {
-                "/".to_owned()
+            let uri = if uri.starts_with('/') { uri } else { "/" };
+            path = Some(uri.to_owned());
+            if !matches!(method, "" | "GET") {
+                self.tell(&check, Loss::Slight, "GET is asked here");
+            }
+            let host = check.words.iter().skip(4).find_map(|word| {
+                let (_, host) = word.split_once("Host:")?;
+                Some(host.trim().to_owned())
+            });
+            keys.extend(host.map(|host| line("host", &host)));
+        } else {
+            self.other_checks(section);
+        }
+        self.http_checks(section, &mut keys, &mut path);
+        if asks_tls && path.take().is_some() {
+            let piece = format!("{} {}", section.kind, section.name);
+            let advice = "was asked over TLS (check-ssl), where connections are passed on as they \
+                          come: a connection is enough here";
+            self.note(&section.place, piece, Loss::Real, advice);
+            keys.retain(|key| {
+                !["host ", "status ", "body "]
+                    .iter()
+                    .any(|k| key.starts_with(k))
             });
         }
-        for check in section.all("http-check") {
-            match (check.word(1), check.word(2)) {
-                ("send", _) => {
-                    path = check.after("uri").map(str::to_owned).or(path);
-                    if let Some(at) = check.words.iter().position(|word| word == "hdr")
-                        && check.word(at + 1).eq_ignore_ascii_case("host")
-                    {
-                        keys.push(line("host", check.word(at + 2)));
-                    }
-                    self.seen(check);
-                }
-                ("expect", "status") => {
-                    keys.push(line("status", check.word(3)));
-                    self.seen(check);
-                }
-                ("expect", "string") => {
-                    keys.push(line("body", check.word(3)));
-                    self.seen(check);
-                }
-                _ => self.tell(check, Loss::Real, "see [upstream.NAME.health]"),
-            }
-        }
-        let timeout = section
-            .all("timeout")
-            .find(|line| line.word(1) == "check")
-            .cloned();
-        if let Some(timeout) = timeout {
+        if let Some(timeout) = section.nearest_two("timeout", "check") {
             self.seen(&timeout);
             keys.extend(deadline(timeout.word(2)).map(|time| line("timeout", &time)));
         }
         keys.extend(path.map(|path| line("path", &path)));
         let _ = writeln!(text, "health = {{ {} }}", keys.join(", "));
+    }
+
+    fn http_checks(
+        &mut self,
+        section: &Section,
+        keys: &mut Vec<String>,
+        path: &mut Option<String>,
+    ) {
+        // HAProxy has no use for them without `option httpchk`.
+        let wanted = path.is_some();
+        for check in section.all("http-check") {
+            match (check.word(1), check.word(2)) {
+                ("send", _) if wanted => {
+                    *path = check
+                        .after("uri")
+                        .map(str::to_owned)
+                        .or_else(|| path.take());
+                    for at in 0..check.words.len() {
+                        let host = check.word(at) == "hdr"
+                            && check.word(at + 1).eq_ignore_ascii_case("host");
+                        keys.extend(host.then(|| line("host", check.word(at + 2))));
+                    }
+                    self.seen(check);
+                }
+                ("expect", "status") if wanted => {
+                    keys.push(line("status", check.word(3)));
+                    self.seen(check);
+                }
+                ("expect", "string") if wanted => {
+                    keys.push(line("body", check.word(3)));
+                    self.seen(check);
+                }
+                ("connect", _) => {
+                    let advice = "a check speaks as requests do; see [upstream.NAME.health]";
+                    self.tell(check, Loss::Slight, advice);
+                }
+                ("disable-on-404", _) => {
+                    self.tell(check, Loss::Slight, "404 is a bad answer here; see status");
+                }
+                _ if !wanted => {
+                    self.tell(check, Loss::None, "is nothing without option httpchk");
+                }
+                _ => self.tell(check, Loss::Real, "see [upstream.NAME.health]"),
+            }
+        }
+    }
+
+    /// Checks in words of a protocol.
+    fn other_checks(&mut self, section: &Section) {
+        let options = [
+            "tcp-check",
+            "ssl-hello-chk",
+            "pgsql-check",
+            "mysql-check",
+            "redis-check",
+            "smtpchk",
+            "ldap-check",
+            "spop-check",
+        ];
+        for option in options.iter().filter_map(|name| section.option(name)) {
+            let (loss, advice) = match option.word(1) {
+                "tcp-check" => (Loss::None, "a connection that can be made is enough"),
+                _ => (
+                    Loss::Slight,
+                    "a connection that can be made is enough here; see [upstream.NAME.health]",
+                ),
+            };
+            self.tell(&option, loss, advice);
+        }
+        for check in section.all("tcp-check") {
+            let (loss, advice) = match check.word(1) {
+                "connect" => (Loss::None, "a connection is what is tried"),
+                "expect" => (
+                    Loss::Real,
+                    "chose servers by what they answer: a connection is enough here; a check by \
+                     HTTP beside (health.port, health.path) can choose",
+                ),
+                _ => (Loss::Slight, "nothing is said; a connection is enough here"),
+            };
+            self.tell(check, loss, advice);
+        }
     }
 }
 

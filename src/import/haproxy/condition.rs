@@ -1,6 +1,8 @@
 //! What HAProxy's rules hold for: `if`, `unless`, and the lists they name.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
 use super::parse::{Line, Section};
 
@@ -35,17 +37,41 @@ pub(super) struct Term {
 /// All of these.
 pub(super) type All = Vec<Term>;
 
-/// The lists of a section by name.
-pub(super) type Lists = BTreeMap<String, Vec<Test>>;
+/// Bytes of a file of values.
+const LARGEST: u64 = 1024 * 1024;
 
-/// What `acl` defines: several of a name are alternatives.
-pub(super) fn lists(section: &Section) -> Lists {
-    let mut lists = Lists::new();
-    for line in section.all("acl") {
-        let test = test(&line.words[2.min(line.words.len())..]);
-        lists.entry(line.word(1).to_owned()).or_default().push(test);
+/// The lists of a section by name.
+#[derive(Default)]
+pub(super) struct Lists {
+    named: BTreeMap<String, Vec<Test>>,
+    /// Files of values are below this.
+    folder: PathBuf,
+}
+
+impl Lists {
+    /// What `acl` defines: several of a name are alternatives.
+    pub(super) fn of(section: &Section, folder: &str) -> Self {
+        let mut lists = Self {
+            named: BTreeMap::new(),
+            folder: PathBuf::from(folder),
+        };
+        for line in section.all("acl") {
+            let test = lists.test(&line.words[2.min(line.words.len())..]);
+            let named = lists.named.entry(line.word(1).to_owned());
+            named.or_default().push(test);
+        }
+        lists
     }
-    lists
+
+    /// The values in a file: one on each line.
+    pub(super) fn values(&self, file: &str) -> Option<Vec<String>> {
+        let path = self.folder.join(file);
+        let size = fs::metadata(&path).ok()?.len();
+        let text = (size <= LARGEST).then(|| fs::read_to_string(&path).ok())??;
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Some(lines.map(str::to_owned).collect())
+    }
 }
 
 /// The alternatives that a line holds for; one without terms holds always.
@@ -80,11 +106,11 @@ pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
                     .take_while(|word| *word != "}")
                     .cloned()
                     .collect();
-                vec![test(&inner)]
+                vec![lists.test(&inner)]
             }
             "TRUE" => vec![Test::Always],
             "HTTP" | "HTTP_1.1" => vec![Test::Always],
-            name => match lists.get(name) {
+            name => match lists.named.get(name) {
                 Some(tests) => tests.clone(),
                 None => vec![Test::Unknown(name.to_owned())],
             },
@@ -165,75 +191,89 @@ fn negated(alternatives: &[All]) -> Vec<All> {
     vec![all]
 }
 
-/// One criterion with its values.
-fn test(words: &[String]) -> Test {
-    let shown = words.join(" ");
-    let Some(criterion) = words.first() else {
-        return Test::Unknown(shown);
-    };
-    let (mut caseless, mut how, mut values) = (false, None, Vec::new());
-    let mut rest = words[1..].iter();
-    while let Some(word) = rest.next() {
-        match word.as_str() {
-            "-i" => caseless = true,
-            "-m" => how = rest.next().map(String::as_str),
-            "--" => {
-                values.extend(rest.by_ref().cloned());
+impl Lists {
+    /// One criterion with its values.
+    fn test(&self, words: &[String]) -> Test {
+        let shown = words.join(" ");
+        let Some(criterion) = words.first() else {
+            return Test::Unknown(shown);
+        };
+        let (mut caseless, mut how, mut values) = (false, None, Vec::new());
+        let mut rest = words[1..].iter();
+        while let Some(word) = rest.next() {
+            match word.as_str() {
+                "-i" => caseless = true,
+                "-m" => how = rest.next().map(String::as_str),
+                "--" => {
+                    values.extend(rest.by_ref().cloned());
+                }
+                "-n" => {}
+                "-f" => match rest.next().and_then(|file| self.values(file)) {
+                    Some(more) => values.extend(more),
+                    None => return Test::Unknown(shown),
+                },
+                // What is changed while it runs is not known here.
+                "-M" | "-u" => return Test::Unknown(shown),
+                value => values.push(value.to_owned()),
             }
-            // Values in files, and by number, are not read.
-            "-f" | "-n" | "-u" => return Test::Unknown(shown),
-            value => values.push(value.to_owned()),
         }
-    }
-    let criterion = criterion.to_ascii_lowercase();
-    let (name, lower) = match criterion.split_once(',') {
-        Some((name, "lower")) => (name.to_owned(), true),
-        Some(_) => return Test::Unknown(shown),
-        None => (criterion, false),
-    };
-    let _ = lower;
-    let name = name
-        .trim_start_matches("req.")
-        .trim_start_matches("req_")
-        .to_owned();
-    let host = [
-        "hdr",
-        "ssl_fc_sni",
-        "hdr_dom",
-        "hdr_end",
-        "hdr_reg",
-        "hdr_beg",
-        "hdr_sub",
-    ];
-    let (kind, of) = name.split_once('(').unwrap_or((&name, ""));
-    if host.contains(&kind) && (of.starts_with("host") || kind == "ssl_fc_sni") {
-        let how = how.unwrap_or(match kind {
-            "hdr_end" => "end",
-            "hdr_dom" => "dom",
-            "hdr_reg" => "reg",
-            "hdr_beg" => "beg",
-            "hdr_sub" => "sub",
-            _ => "str",
-        });
-        return self::host(how, &values).unwrap_or(Test::Unknown(shown));
-    }
-    let kind = kind.trim_end_matches(')');
-    match (kind, how) {
-        ("path" | "path_beg" | "path_end" | "path_reg" | "path_dir" | "path_sub", how) => {
-            let how = how.unwrap_or_else(|| kind.strip_prefix("path_").unwrap_or("str"));
-            path(how, caseless, values).unwrap_or(Test::Unknown(shown))
+        let criterion = criterion.to_ascii_lowercase();
+        let name = match criterion.split_once(',') {
+            // Neither case nor port is part of a site's name.
+            Some((name, "lower" | "field(1,:)" | "field(1,:),lower" | "lower,field(1,:)")) => name,
+            Some((name, "host_only" | "host_only,lower" | "lower,host_only")) => name,
+            Some(_) => return Test::Unknown(shown),
+            None => &criterion,
+        };
+        let name = name
+            .trim_start_matches("req.")
+            .trim_start_matches("req_")
+            .to_owned();
+        let host = [
+            "hdr",
+            "ssl_fc_sni",
+            "ssl_fc_sni_end",
+            "ssl_sni",
+            "ssl_sni_end",
+            "ssl_fc_sni_reg",
+            "hdr_dom",
+            "hdr_end",
+            "hdr_reg",
+            "hdr_beg",
+            "hdr_sub",
+        ];
+        let (kind, of) = name.split_once('(').unwrap_or((&name, ""));
+        if host.contains(&kind) && (of.starts_with("host") || kind.starts_with("ssl_")) {
+            let how = how.unwrap_or(match kind {
+                "hdr_end" | "ssl_fc_sni_end" | "ssl_sni_end" => "end",
+                "ssl_fc_sni_reg" => "reg",
+                "hdr_dom" => "dom",
+                "hdr_reg" => "reg",
+                "hdr_beg" => "beg",
+                "hdr_sub" => "sub",
+                _ => "str",
+            });
+            return self::host(how, &values).unwrap_or(Test::Unknown(shown));
         }
-        ("url_beg", None) => Test::Prefix(values),
-        ("src", None) => Test::Client(values),
-        ("ssl_fc", None) => Test::Tls,
-        ("always_true", None) => Test::Always,
-        _ => Test::Unknown(shown),
+        let kind = kind.trim_end_matches(')');
+        match (kind, how) {
+            ("path" | "path_beg" | "path_end" | "path_reg" | "path_dir" | "path_sub", how) => {
+                let how = how.unwrap_or_else(|| kind.strip_prefix("path_").unwrap_or("str"));
+                path(how, caseless, values).unwrap_or(Test::Unknown(shown))
+            }
+            ("url_beg", None) => Test::Prefix(values),
+            ("src", None) => Test::Client(values),
+            ("ssl_fc", None) => Test::Tls,
+            ("ssl_hello_type", None) if values == ["1"] => Test::Tls,
+            ("always_true", None) => Test::Always,
+            _ => Test::Unknown(shown),
+        }
     }
 }
 
 fn host(how: &str, values: &[String]) -> Option<Test> {
-    if how == "dom" {
-        // A part of the name: it, and what is below it.
+    if how == "dom" || how == "end" && values.iter().all(|value| !value.starts_with('.')) {
+        // A part of the name, or its end: it, and what is below it.
         let whole = values.iter().all(|value| value.contains('.'));
         let both = |value: &String| {
             let name = value.to_ascii_lowercase();
@@ -293,7 +333,11 @@ mod tests {
             ("h".to_owned(), vec![Test::Host(vec!["a.test".to_owned()])]),
             ("p".to_owned(), vec![Test::Prefix(vec!["/p".to_owned()])]),
         ];
-        of(&Line { words, place }, &Lists::from(lists))
+        let lists = Lists {
+            named: BTreeMap::from(lists),
+            ..Lists::default()
+        };
+        of(&Line { words, place }, &lists)
     }
 
     #[test]

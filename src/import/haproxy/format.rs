@@ -104,22 +104,26 @@ pub(super) fn line(key: &str, value: &str) -> String {
 /// HAProxy's time, in milliseconds unless told otherwise, as a deadline.
 pub(super) fn deadline(text: &str) -> Option<String> {
     const DAY: u64 = 86_400_000;
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[number.len()..] {
-        "us" => return Some("1ms".to_owned()),
-        "" | "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => DAY,
-        _ => return None,
-    };
-    let time = number.parse::<u64>().ok()?.checked_mul(unit)?;
-    let time = Some(time).filter(|time| *time > 0)?.min(DAY);
+    let time = milliseconds(text).filter(|time| *time > 0)?.min(DAY);
     Some(match time % 1000 {
         0 => format!("{}s", time / 1000),
         _ => format!("{time}ms"),
     })
+}
+
+/// HAProxy's time.
+pub(super) fn milliseconds(text: &str) -> Option<u64> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "us" => return number.parse::<u64>().ok().map(|time| time.div_ceil(1000)),
+        "" | "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! HAProxy's syntax: sections, and lines of words.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -70,6 +71,9 @@ pub(super) struct Section {
     pub(super) name: String,
     pub(super) place: Place,
     pub(super) lines: Vec<Line>,
+    /// The `defaults` whose lines hold where it says nothing itself: by `from`, else those before it.
+    from: Option<String>,
+    pub(super) defaults: Option<Arc<Self>>,
 }
 
 impl Section {
@@ -81,6 +85,55 @@ impl Section {
     /// The last of them.
     pub(super) fn last<'s>(&'s self, word: &'s str) -> Option<&'s Line> {
         self.all(word).last()
+    }
+
+    /// Its last line that begins with a word, else that of its defaults.
+    pub(super) fn nearest(&self, word: &str) -> Option<Line> {
+        self.nearest_of(&|line| line.word(0) == word)
+    }
+
+    /// The same for two words.
+    pub(super) fn nearest_two(&self, first: &str, second: &str) -> Option<Line> {
+        self.nearest_of(&|line| line.word(0) == first && line.word(1) == second)
+    }
+
+    fn nearest_of(&self, is: &dyn Fn(&Line) -> bool) -> Option<Line> {
+        let own = self.lines.iter().rfind(|line| is(line)).cloned();
+        own.or_else(|| self.defaults.as_ref()?.nearest_of(is))
+    }
+
+    /// Whether an option is on.
+    pub(super) fn option(&self, name: &str) -> Option<Line> {
+        let about = |line: &Line| match line.word(0) {
+            "option" => line.word(1) == name,
+            "no" => line.word(1) == "option" && line.word(2) == name,
+            _ => false,
+        };
+        self.nearest_of(&about)
+            .filter(|line| line.word(0) == "option")
+    }
+
+    /// Whether it passes on bytes, not requests; without `mode` it does.
+    pub(super) fn is_tcp(&self) -> bool {
+        self.nearest("mode")
+            .is_none_or(|mode| mode.word(1) == "tcp")
+    }
+}
+
+/// Gives each section the `defaults` that are its own.
+fn inherit(sections: &mut [Section]) {
+    let mut last: Option<Arc<Section>> = None;
+    let mut named: BTreeMap<String, Arc<Section>> = BTreeMap::new();
+    for section in sections {
+        let by_name = section.from.as_ref().and_then(|from| named.get(from));
+        if section.kind == "defaults" {
+            section.defaults = by_name.cloned();
+            let shared = Arc::new(section.clone());
+            named.insert(section.name.clone(), Arc::clone(&shared));
+            last = Some(shared);
+        } else {
+            section.defaults = by_name.cloned().or_else(|| last.clone());
+        }
     }
 }
 
@@ -114,6 +167,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<Section>, Error> {
                 name,
                 place: place(at + 1),
                 lines: Vec::new(),
+                from: (words.get(2).filter(|word| *word == "from"))
+                    .and_then(|_| words.get(3).cloned()),
+                defaults: None,
             });
             continue;
         }
@@ -123,6 +179,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Section>, Error> {
             None => return Err(malformed(at + 1, "stands before the first section")),
         }
     }
+    inherit(&mut sections);
     Ok(sections)
 }
 

@@ -19,10 +19,39 @@ pub(super) enum Act {
     Fields(Rules),
 }
 
+/// Whether a sample is a count of what clients do.
+pub(super) fn counted(what: &str) -> bool {
+    const COUNTS: [&str; 8] = [
+        "sc_", "sc0_", "sc1_", "sc2_", "src_", "be_conn", "fe_", "nbsrv",
+    ];
+    let what = what.trim_start_matches('!');
+    COUNTS.iter().any(|count| what.starts_with(count))
+}
+
 impl Import {
+    /// A rule that refuses by a count, as the bound of each client where there is such a one.
+    pub(super) fn bounded(&mut self, rule: &Line, what: &str) {
+        let mut words = what.split_whitespace();
+        let sample = words.next().unwrap_or_default();
+        let most = words.last().and_then(|most| most.parse::<u32>().ok());
+        let name = sample.split('(').next().unwrap_or_default();
+        match most.filter(|most| *most > 0 && name.ends_with("_conn_cur")) {
+            Some(most) => {
+                self.limits
+                    .insert("connections_per_client", most.to_string());
+                let advice = "holds for all addresses here: limits.connections_per_client";
+                self.tell(rule, Loss::Slight, advice);
+            }
+            None => {
+                let advice = "bounded connections by a count; see limits.connections_per_client";
+                self.tell(rule, Loss::Real, advice);
+            }
+        }
+    }
+
     /// How responses are compressed, by a section or by `defaults`.
     pub(super) fn compression(&mut self, section: &Section) -> Rules {
-        let defaults = self.defaults.last();
+        let defaults = section.defaults.clone();
         let lines = |what: &str| {
             let of = |section: &Section| {
                 let lines = section.all("compression");
@@ -33,7 +62,7 @@ impl Import {
             };
             let own = of(section);
             match own.is_empty() {
-                true => defaults.map(of).unwrap_or_default(),
+                true => defaults.as_deref().map(of).unwrap_or_default(),
                 false => own,
             }
         };
@@ -104,15 +133,8 @@ impl Import {
             "set-header" | "add-header" | "del-header" => {
                 self.field(rule, side, rule.word(2)).map(Act::Fields)
             }
-            "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0" => {
-                self.tell(
-                    rule,
-                    Loss::Slight,
-                    "counted; see limits.client_rate for rates",
-                );
-                None
-            }
-            "set-var" | "capture" | "set-log-level" | "disable-l7-retry" | "wait-for-body" => {
+            "sc-inc-gpc0" | "set-var" | "capture" | "set-log-level" | "disable-l7-retry"
+            | "wait-for-body" => {
                 self.tell(rule, Loss::Slight, "what used it is told by itself");
                 None
             }

@@ -1,0 +1,166 @@
+//! `bind`: addresses, certificates, and what is said of TLS.
+
+use std::fs;
+
+use super::parse::{Line, Section};
+use super::{Import, quoted};
+use crate::import::{Loss, without_covered};
+
+/// Ports that one `bind` may stand for.
+const MOST_PORTS: u16 = 100;
+
+/// What a section listens on.
+#[derive(Default)]
+pub(super) struct Binds {
+    /// Addresses where TLS is terminated.
+    pub(super) secure: Vec<String>,
+    /// And where it is not.
+    pub(super) plain: Vec<String>,
+    /// Lines about TLS.
+    pub(super) tls: Vec<String>,
+    /// What is agreed on by ALPN.
+    pub(super) alpn: Option<String>,
+}
+
+impl Import {
+    /// All lines `bind` of a section.
+    pub(super) fn binds(&mut self, section: &Section) -> Binds {
+        let mut binds = Binds::default();
+        for bind in section.all("bind") {
+            let found = bind.word(1).split(',').map(addresses);
+            let Some(found) = found.collect::<Option<Vec<_>>>() else {
+                let advice = "staunch listens on IP addresses, and on at most 100 ports of one \
+                              line; write them yourself";
+                self.tell(bind, Loss::Real, advice);
+                continue;
+            };
+            let found: Vec<_> = found.into_iter().flatten().collect();
+            self.seen(bind);
+            if bind.has("accept-proxy") {
+                self.accept_proxy(bind, &found);
+            }
+            match bind.has("ssl") {
+                true => {
+                    binds.secure.extend(found);
+                    binds.alpn = bind.after("alpn").map(str::to_owned).or(binds.alpn);
+                    self.bind_tls(bind, &mut binds.tls);
+                }
+                false => binds.plain.extend(found),
+            }
+        }
+        binds.tls.dedup();
+        without_covered(&mut binds.secure);
+        without_covered(&mut binds.plain);
+        binds
+    }
+
+    /// Who sends PROXY headers is said by address here, not by where they come in.
+    fn accept_proxy(&mut self, bind: &Line, addresses: &[String]) {
+        let address = |text: &String| text.parse::<std::net::SocketAddr>().ok();
+        let own: Option<Vec<_>> = (addresses.iter())
+            .map(|text| address(text).filter(|address| address.ip().is_loopback()))
+            .collect();
+        if let Some(own) = own {
+            let own = own.iter().map(|address| address.ip().to_string());
+            self.proxy_from.extend(own);
+            let advice = "connections from this machine need a PROXY header at all addresses here: \
+                          listen.proxy_protocol_from";
+            return self.tell(bind, Loss::Slight, advice);
+        }
+        self.proxy_from
+            .extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
+        match self.bare {
+            true => self.tell(
+                bind,
+                Loss::Real,
+                "all connections need a PROXY header now, at other addresses too: name the balancers \
+                 in listen.proxy_protocol_from",
+            ),
+            false => self.tell(
+                bind,
+                Loss::Slight,
+                "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from",
+            ),
+        }
+    }
+
+    /// What `bind` says of TLS.
+    fn bind_tls(&mut self, bind: &Line, tls: &mut Vec<String>) {
+        self.bind_options(bind);
+        for (at, word) in bind.words.iter().enumerate() {
+            let file = bind.word(at + 1);
+            match word.as_str() {
+                "crt" => self.certificate(file, &bind.place),
+                "crt-list" => self.certificate_list(bind, file),
+                _ => {}
+            }
+        }
+        if let Some(ca) = bind.after("ca-file") {
+            let mode = match bind.after("verify") {
+                Some("required") => "required",
+                Some("optional") => "optional",
+                _ => return,
+            };
+            let mut text = format!("mode = \"{mode}\", ca = {}", quoted(&self.absolute(ca)));
+            if let Some(crl) = bind.after("crl-file") {
+                text += &format!(", crl = {}", quoted(&self.absolute(crl)));
+            }
+            tls.push(format!(
+                "client_certificates = {{ {text} }}  # from {}",
+                bind.place
+            ));
+        }
+    }
+
+    fn certificate_list(&mut self, bind: &Line, file: &str) {
+        let path = self.absolute(file);
+        let Ok(text) = fs::read_to_string(&path) else {
+            let advice = format!("{path} cannot be read: add its certificates yourself");
+            return self.tell(bind, Loss::Real, advice);
+        };
+        for line in text.lines() {
+            let line = line.trim();
+            let Some(certificate) = line.split_whitespace().next() else {
+                continue;
+            };
+            if certificate.starts_with('#') {
+                continue;
+            }
+            self.certificate(certificate, &bind.place);
+            if line.contains('[') {
+                let advice = format!("{path}: options of one certificate are not carried over");
+                self.tell(bind, Loss::Slight, advice);
+            }
+        }
+    }
+}
+
+/// The addresses of a `bind`, which may have a range of ports.
+fn addresses(text: &str) -> Option<Vec<String>> {
+    let range = text.rsplit_once(':').and_then(|(host, ports)| {
+        let (from, to) = ports.split_once('-')?;
+        Some((host, from.parse::<u16>().ok()?, to.parse::<u16>().ok()?))
+    });
+    match range {
+        Some((host, from, to)) if from <= to && to - from < MOST_PORTS => (from..=to)
+            .map(|port| address(&format!("{host}:{port}")))
+            .collect(),
+        Some(_) => None,
+        None => address(text).map(|address| vec![address]),
+    }
+}
+
+/// An address to listen on, as staunch writes it.
+fn address(text: &str) -> Option<String> {
+    let text = text.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let host = match host {
+        "" | "*" | "0.0.0.0" => "0.0.0.0".to_owned(),
+        "::" | "[::]" => "[::]".to_owned(),
+        host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        host => host.to_owned(),
+    };
+    let address: std::net::SocketAddr = format!("{host}:{port}").parse().ok()?;
+    Some(address.to_string())
+}

@@ -1,0 +1,144 @@
+//! HAProxy's configuration, imported: accepted, told of where it has no equivalent, and served alike.
+
+use std::path::Path;
+
+use crate::support::{Ran, Staunch, run};
+
+/// Writes files into a folder, imports the first of them, and has the result checked.
+fn import(folder: &Path, files: &[(&str, &str)]) -> Ran {
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let main = folder.join(files[0].0);
+    let ran = run(Staunch::build()
+        .command()
+        .args(["import", "haproxy", main.to_str().unwrap()]));
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.output());
+    ran
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+/// A primary of PostgreSQL that answers by HTTP beside, an API of Kubernetes, a Redis, and names that
+/// are told apart in front of all.
+const STREAMS: &str = r"global
+    maxconn 900
+defaults pages
+    mode http
+    timeout connect 9s
+    timeout client 30s
+defaults
+    mode tcp
+    option tcplog
+    timeout connect 4s
+    timeout client 30m
+    timeout server 30m
+listen numbers from pages
+    bind :7000
+    stats enable
+listen primary
+    bind *:5000
+    option httpchk OPTIONS /primary
+    http-check expect status 200
+    default-server inter 3s fall 4 on-marked-down shutdown-sessions
+    server pg1 10.0.0.1:5432 maxconn 90 check port 8008
+    server pg2 10.0.0.2:5432 check port 8008
+    server pg3 10.0.0.3:5432 check weight 0
+listen redis
+    bind 127.0.0.1:6379 ssl crt redis.pem alpn redis
+    timeout tunnel 2h
+    balance leastconn
+    option tcp-check
+    tcp-check expect string role:master
+    server r1 10.0.0.1:6379 check
+frontend kube
+    bind :6443-6444
+    tcp-request connection reject if !{ src 10.0.0.0/8 }
+    tcp-request connection reject if { src -f banned.txt }
+    tcp-request connection reject if { src_conn_cur ge 40 }
+    default_backend masters
+backend masters
+    option httpchk GET /healthz
+    server m1 10.0.0.1:6443 check check-ssl verify none
+frontend names
+    bind :443
+    tcp-request inspect-delay 5s
+    tcp-request content accept if { req.ssl_hello_type 1 }
+    use_backend mail if { req_ssl_sni -i mail.example.com }
+    use_backend web if { req.ssl_sni -m end .example.org }
+    use_backend %[req.ssl_sni,lower,map(names.map)]
+    use_backend odd if { req.payload(0,3) -m str abc }
+    default_backend web
+backend mail
+    server m mail.internal:443 send-proxy-v2 frobnicate
+backend web
+    server w 127.0.0.1:8443 send-proxy
+backend odd
+    server o 10.0.0.4
+frontend inner from pages
+    bind 127.0.0.1:8443 ssl crt redis.pem accept-proxy
+    default_backend pages
+backend pages from pages
+    server p 10.0.0.5:80
+frontend closed
+    bind :9999
+    tcp-request content accept if { req.payload(0,3) -m str abc }
+    tcp-request content reject
+    default_backend web
+";
+
+#[test]
+fn connections_of_haproxy_are_streams_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("haproxy.cfg", STREAMS),
+        ("banned.txt", "# seen today\n10.9.9.9\n10.8.0.0/16\n"),
+        (
+            "names.map",
+            "shop.example.net mail\n.never.example.net web\n",
+        ),
+    ];
+    let ran = import(folder.path(), &files);
+    has(
+        &ran.stdout,
+        &[
+            "listen = [\"0.0.0.0:5000\"]\nupstream = \"primary\"\nidle = \"1800s\"\n",
+            "{ url = \"tcp://10.0.0.2:5432\" }",
+            "health = { fall = 4, interval = \"3s\", port = 8008, status = \"200\", path = \"/primary\" }",
+            "connections = 90",
+            "tls = true\nalpn = [\"redis\"]\nupstream = \"redis\"\nidle = \"7200s\"\n",
+            "balance = \"least-requests\"",
+            "listen = [\"0.0.0.0:6443\", \"0.0.0.0:6444\"]",
+            "allow = [\"10.0.0.0/8\"]\ndeny = [\"10.9.9.9\", \"10.8.0.0/16\"]",
+            "connections_per_client = 40",
+            "names = [\"mail.example.com\", \"shop.example.net\"]\nupstream = \"mail\"",
+            "names = [\"*.example.org\"]\nupstream = \"web\"",
+            "proxy_protocol = \"v2\"",
+            "timeouts = { connect = \"4s\" }",
+            "https = [\"127.0.0.1:8443\"]",
+            "proxy_protocol_from = [\"127.0.0.1\"]",
+            "upstream_connect = \"9s\"",
+        ],
+    );
+    for part in ["7000", "10.0.0.3", "9999", "never.example.net"] {
+        assert!(!ran.stdout.contains(part), "{part} is in\n{}", ran.stdout);
+    }
+    has(
+        &ran.stderr,
+        &[
+            "not imported: tcp-check expect string role:master",
+            "not imported: backend masters: was asked over TLS (check-ssl)",
+            "not imported: use_backend odd if { req.payload(0,3)",
+            "frobnicate: is not known here",
+            "weight 0: has no weight",
+            "not imported: frontend closed: is left out",
+            "on-marked-down: what is open goes on",
+        ],
+    );
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+}
