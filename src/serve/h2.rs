@@ -36,6 +36,10 @@ use websocket::Opening;
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What small DATA frames may cost that were not read yet, in `h2`'s measure: 256 less their length.
+/// A stream's window is full of messages of eight bytes before it is reached. Half of a connection's
+/// window, the library's own measure, ends gRPC and WebSockets that have much to say at once.
+const DATA_FRAME_BUDGET: usize = STREAM_WINDOW as usize / 8 * 256;
 /// What is held of one response for a client that reads slowly.
 const SEND_BUFFER: usize = 128 << 10;
 /// Streams that the client has reset and that still cost us something (CVE-2023-44487).
@@ -63,6 +67,7 @@ pub async fn serve<I: AsyncRead + AsyncWrite + Unpin>(
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.request_head).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(DATA_FRAME_BUDGET)
         .enable_connect_protocol()
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(Some(MAX_PROVOKED_RESETS))

@@ -183,6 +183,38 @@ fn a_large_request_arrives_whole() {
 }
 
 #[test]
+fn many_small_messages_at_once_are_no_flood() {
+    const COUNT: usize = 20_000;
+    let gate = Gate::new();
+    let origin = Origin::plan("origin")
+        .route("/", {
+            let gate = gate.clone();
+            move |exchange| {
+                // None of them is read before all were sent.
+                gate.pass();
+                let (body, _) = exchange.body()?;
+                exchange.respond(200, "", body.len().to_string().as_bytes())
+            }
+        })
+        .start();
+    let proxy = Staunch::serving(&origin).start();
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        let mut ready = client.send.clone().ready().await.unwrap();
+        let request = request(Method::POST, HOST, "/");
+        let (response, mut send) = ready.send_request(request, false).unwrap();
+        for number in 0..COUNT {
+            let end = number + 1 == COUNT;
+            send.send_data(Bytes::from_static(b"message."), end)
+                .unwrap();
+        }
+        gate.open();
+        let response = read(response.await.unwrap()).await.unwrap();
+        assert_eq!(response.body, (8 * COUNT).to_string());
+    });
+}
+
+#[test]
 fn the_head_is_limited() {
     let origin = Origin::echo();
     let proxy = Staunch::serving(&origin)

@@ -31,6 +31,10 @@ use crate::wire::{Body, ReadError, buffer};
 const STREAM_WINDOW: u32 = 256 << 10;
 /// And on one connection.
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What small DATA frames may cost that were not read yet, in `h2`'s measure: 256 less their length.
+/// Messages of eight bytes fill two streams' windows before: one client that reads slowly must not
+/// end the connection for all others.
+const DATA_FRAME_BUDGET: usize = 2 * STREAM_WINDOW as usize / 8 * 256;
 /// Bytes of a response's head that are let in.
 const MAX_HEAD: u32 = 128 << 10;
 /// Bytes of one stream that wait to be written.
@@ -138,6 +142,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(DATA_FRAME_BUDGET)
         .handshake(io)
         .await
 }
