@@ -74,10 +74,14 @@ pub enum Error {
 pub struct Level(EnvFilter);
 
 impl Level {
-    /// Reads filter directives.
+    /// Reads filter directives. A level alone is that of staunch: `h2` has a line for each frame.
     pub fn parse(directives: &str) -> Result<Self, Error> {
+        let own = match directives {
+            "debug" | "trace" => &format!("info,staunch={directives}"),
+            _ => directives,
+        };
         EnvFilter::builder()
-            .parse(directives)
+            .parse(own)
             .map(Self)
             .map_err(|source| Error::Level {
                 level: directives.into(),
@@ -244,6 +248,15 @@ mod tests {
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
+    }
+
+    #[test]
+    fn a_level_alone_is_our_own() {
+        let applied = |text| Level::parse(text).unwrap().0.to_string();
+        assert_eq!(applied("debug"), "staunch=debug,info");
+        assert_eq!(applied("trace"), "staunch=trace,info");
+        assert_eq!(applied("warn"), "warn");
+        assert_eq!(applied("h2=debug"), "h2=debug");
     }
 
     fn logged(format: Format, log: impl FnOnce(&reload::Handle<EnvFilter, Registry>)) -> String {

@@ -492,8 +492,8 @@ fn log(t: &mut Table<'_>) -> Log {
             .or(
                 "level",
                 LogLevel(default::LOG_LEVEL.into()),
-                "Least level written: error, warn, info, debug or trace; or for parts of the \
-                 program, as in `\"info,staunch::cert=debug\"`.",
+                "Least level written: error, warn, info, debug or trace, below info of staunch only; \
+                 or for parts of the program, as in `\"info,staunch::cert=debug\"`.",
             )
             .0,
         format: t.or_described(
