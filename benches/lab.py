@@ -111,6 +111,9 @@ admin = "127.0.0.1:{s.admin}"
 threads = 1
 [log]
 access = {{ to = "off" }}
+[tls]
+versions = ["1.3"]
+cipher_suites = ["{SUITE}"]
 [[site]]
 names = ["localhost"]
 upstream = "http://{s.origin}"
