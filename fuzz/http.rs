@@ -99,50 +99,45 @@ fn decode(bytes: &[u8], piece: usize) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Reads the bytes as a request of HTTP/2, as `h2` hands it over: `name: value` in each line, the
-/// pseudo-header fields first. What is taken becomes one request of HTTP/1.1, and that one.
+/// Reads the bytes as a request of HTTP/2: `name: value` in each line, the pseudo-header fields
+/// first. What is taken becomes one request of HTTP/1.1, and that one.
 fn downgrade(bytes: &[u8]) {
     let ended = bytes.first().is_some_and(|byte| byte & 1 == 1);
-    if let Some(parts) = request_of_http2(bytes.get(1..).unwrap_or_default())
-        && let Ok(head) = staunch::serve::h2::import(&parts, ended, 100)
-    {
-        means_the_same(head);
+    if let Some(block) = block_of(bytes.get(1..).unwrap_or_default()) {
+        request_of_http2(&block, ended);
     }
 }
 
-fn request_of_http2(bytes: &[u8]) -> Option<http::request::Parts> {
-    let mut request = http::Request::new(());
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(http::uri::Scheme::HTTPS);
+/// Reads the bytes as a block of fields, however they are coded.
+fn hpack_block(bytes: &[u8]) {
+    request_of_http2(bytes, true);
+    request_of_http2(bytes, false);
+}
+
+fn request_of_http2(block: &[u8], ended: bool) {
+    use staunch::http::hpack::Decoder;
+    use staunch::serve::h2::request::{Bounds, read};
+
+    let bounds = Bounds { size: 64 << 10, fields: 100 };
+    if let Ok(Ok(head)) = read(&mut Decoder::default(), block, ended, bounds)
+        && head.method != staunch::http::Method::Connect
+    {
+        means_the_same(head); // a plain CONNECT is refused later
+    }
+}
+
+/// Each line as a field, not coded.
+fn block_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut block = b"\x87".to_vec(); // :scheme: https
     for line in bytes.split(|&byte| byte == b'\n') {
         let colon = line.iter().skip(1).position(|&byte| byte == b':')? + 1;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        match name {
-            b":method" => *request.method_mut() = http::Method::from_bytes(value).ok()?,
-            b":path" => uri.path_and_query = Some(value.try_into().ok()?),
-            b":authority" => uri.authority = Some(value.try_into().ok()?),
-            b":protocol" => {
-                let protocol = h2::ext::Protocol::from(std::str::from_utf8(value).ok()?);
-                request.extensions_mut().insert(protocol);
-            }
-            // `h2` refuses these (RFC 9113, section 8.2.2).
-            b"connection" | b"transfer-encoding" | b"upgrade" | b"keep-alive"
-            | b"proxy-connection" => return None,
-            b"te" if value != b"trailers" => return None,
-            _ => {
-                let name = http::HeaderName::from_lowercase(name).ok()?;
-                let value = http::HeaderValue::from_bytes(value).ok()?;
-                request.headers_mut().append(name, value);
-            }
+        block.push(0);
+        for text in [&line[..colon], &line[colon + 1..]] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127)?);
+            block.extend_from_slice(text);
         }
     }
-    let is_connect = request.method() == http::Method::CONNECT;
-    let protocol = request.extensions().get::<h2::ext::Protocol>();
-    if protocol.is_some() != is_connect {
-        return None; // an extended CONNECT, or none; a plain one is refused later
-    }
-    *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
-    Some(request.into_parts().0)
+    Some(block)
 }
 
 /// Reads the bytes as the beginning of a connection that begins with a PROXY header. What is a

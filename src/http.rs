@@ -7,8 +7,10 @@
 
 pub mod encode;
 pub mod field;
+pub mod frame;
 pub mod framing;
 pub mod host;
+pub mod hpack;
 pub mod parse;
 
 use crate::http::field::{Fields, Span};

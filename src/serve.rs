@@ -2,13 +2,10 @@
 //! HTTP/1.1 or HTTP/2 by what was agreed on.
 
 pub mod doors;
-mod frames;
-mod gather;
 pub mod h1;
 pub mod h2;
 mod handshake;
 mod linger;
-mod meter;
 mod pace;
 mod starttls;
 pub mod stream;

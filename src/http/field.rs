@@ -171,6 +171,14 @@ impl Fields {
         self.entries.push(Entry { id, name, value });
     }
 
+    /// Adds a field whose name was recognised before.
+    pub fn push_known(&mut self, id: Id, name: &[u8], value: &[u8]) {
+        debug_assert_eq!(id, Id::of(name));
+        let name = self.store(name);
+        let value = self.store(value);
+        self.entries.push(Entry { id, name, value });
+    }
+
     /// Adds a field whose name and value lie in bytes that were stored before.
     pub(in crate::http) fn push_stored(&mut self, name: Span, value: Span) -> Id {
         let id = Id::of(self.slice(name));

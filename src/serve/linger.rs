@@ -1,14 +1,11 @@
 //! Closing a connection in order.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::Framing;
 use crate::wire::{Body, Deadline, Reader};
@@ -50,66 +47,4 @@ pub async fn close<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, send: Duration
         }
     })
     .await;
-}
-
-/// A stream that outlives who it was given to, so that it can be closed in order afterwards. Of one
-/// thread, and never borrowed across a wait.
-#[derive(Debug)]
-pub struct Shared<I>(Rc<RefCell<I>>);
-
-impl<I> Shared<I> {
-    /// Shares a stream.
-    pub fn new(io: I) -> Self {
-        Self(Rc::new(RefCell::new(io)))
-    }
-
-    /// Another end of the same stream.
-    pub fn other(&self) -> Self {
-        Self(Rc::clone(&self.0))
-    }
-
-    /// Does something with the stream itself.
-    pub fn with<T>(&self, act: impl FnOnce(&mut I) -> T) -> T {
-        act(&mut self.0.borrow_mut())
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Shared<I> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Shared<I> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
 }

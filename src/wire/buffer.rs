@@ -25,7 +25,11 @@ const LARGE: usize = SHIFT + (64 << 10);
 /// Pieces of memory that a thread keeps in stock, of each size.
 const STOCK: usize = 64;
 
+/// The largest memory of a [`Store`] that is kept.
+const STORED: usize = 128 << 10;
+
 thread_local! {
+    static STORES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static SMALL_STOCK: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
     static LARGE_STOCK: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
@@ -63,6 +67,81 @@ pub fn copy(data: &[u8]) -> Bytes {
     let mut copy = Bytes::from(memory);
     copy.advance(SHIFT);
     copy
+}
+
+/// Bytes that are gathered, and taken from the front.
+#[derive(Debug, Default)]
+pub struct Store {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Store {
+    /// What is there.
+    pub fn data(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+
+    /// Whether there is nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.memory.len()
+    }
+
+    /// How much there is, in bytes.
+    pub const fn len(&self) -> usize {
+        self.memory.len() - self.start
+    }
+
+    /// The memory, to append to.
+    pub fn end(&mut self) -> &mut Vec<u8> {
+        if self.memory.is_empty() {
+            if self.memory.capacity() == 0 {
+                self.memory = STORES.with_borrow_mut(Vec::pop).unwrap_or_default();
+            }
+            self.memory.resize(SHIFT, 0);
+            self.start = SHIFT;
+        }
+        &mut self.memory
+    }
+
+    /// The byte so far behind the first.
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut u8> {
+        self.memory.get_mut(self.start + at)
+    }
+
+    /// Drops bytes from the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.memory.len());
+        if self.is_empty() {
+            self.memory.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Gives the memory back where there is nothing in it.
+    pub fn release(&mut self) {
+        let capacity = self.memory.capacity();
+        if !self.is_empty() || capacity == 0 {
+            return;
+        }
+        let memory = std::mem::take(&mut self.memory);
+        if capacity <= STORED {
+            STORES.with_borrow_mut(|stock| {
+                if stock.len() < STOCK {
+                    stock.push(memory);
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let left = self.len();
+        self.consume(left);
+        self.release();
+    }
 }
 
 /// See the module.

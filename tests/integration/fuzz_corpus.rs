@@ -83,6 +83,11 @@ fn requests_of_http_2_hold_in_http_1_1() {
 }
 
 #[test]
+fn blocks_of_fields_hold() {
+    corpus("hpack_block", hpack_block);
+}
+
+#[test]
 fn proxy_headers_hold() {
     corpus("proxy_header", proxy_header);
 }
