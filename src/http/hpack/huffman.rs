@@ -154,7 +154,7 @@ pub(super) mod tests {
             let code = CODES.first[length] as usize + place;
             bits += &format!("{code:0length$b}");
         }
-        while bits.len() % 8 > 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let bytes = bits.as_bytes().chunks(8);

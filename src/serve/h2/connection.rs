@@ -4,20 +4,25 @@
 //! It does no I/O and waits for nothing. All of it belongs to one task, so that neither a lock nor a
 //! channel is needed.
 
+mod frames;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use super::budget::Budget;
 use super::output::{FULL, Output};
 use super::request::{self, Bounds};
-use super::streams::{Past, Reset, Slot, Stream, Streams};
+use super::streams::{Reset, Slot, Stream, Streams};
 use crate::http::field::{Fields, Id};
 use crate::http::frame::{
-    ErrorCode, HEAD, Head, MAX_PAYLOAD, PREFACE, WINDOW, flag, kind, setting, unpadded,
+    ErrorCode, HEAD, Head, MAX_PAYLOAD, PREFACE, WINDOW, flag, kind, setting,
 };
 use crate::http::hpack::{Decoder, Encoder};
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::proxy::error::Refusal;
+use frames::RESET;
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
 /// hold (RFC 9113, section 5.2).
@@ -28,10 +33,6 @@ const CONNECTION_WINDOW: i32 = 1 << 20;
 const MAX_RESETS: usize = 32;
 /// Streams of a connection that the client's mistakes have made us reset (CVE-2025-8671).
 const MAX_PROVOKED_RESETS: usize = 128;
-/// Bytes of a block of fields beyond those that a message may have: what coding can add.
-const BLOCK_SLACK: usize = 16 << 10;
-/// What a reset costs, in tokens: there was a request, which may have gone to an upstream.
-const RESET: u32 = 8;
 /// The last number that a stream can have.
 const LAST: u32 = 0x7fff_ffff;
 /// Says which of our pings is answered.
@@ -122,7 +123,6 @@ pub struct Connection {
     send_window: i32,
     /// The window that its streams begin with.
     initial_window: i32,
-    max_payload: usize,
     /// Streams that have something to send, and for which there was no room.
     queue: VecDeque<Slot>,
     provoked: usize,
@@ -164,7 +164,6 @@ impl Connection {
             unreleased: 0,
             send_window: WINDOW,
             initial_window: WINDOW,
-            max_payload: MAX_PAYLOAD,
             queue: VecDeque::new(),
             provoked: 0,
             going: Going::No,
@@ -249,131 +248,6 @@ impl Connection {
         }
     }
 
-    /// RFC 9113, section 6.1.
-    fn data(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        let data = unpadded(head, payload).filter(|_| head.stream != 0);
-        let data = data.ok_or(ErrorCode::PROTOCOL_ERROR)?;
-        // An empty frame may end a stream.
-        if data.is_empty() && !head.has(flag::END_STREAM) {
-            self.spend(1)?;
-        }
-        self.budget.transferred(head.length);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // 24 bits
-        let (all, padding) = (head.length as i32, (head.length - data.len()) as u32);
-        self.receive_window -= all;
-        if self.receive_window < 0 {
-            return Err(ErrorCode::FLOW_CONTROL_ERROR.into());
-        }
-        let Some(slot) = self.streams.find(head.stream) else {
-            self.release_connection(all.unsigned_abs());
-            return match self.streams.past(head.stream) {
-                Past::Idle | Past::Skipped => Err(ErrorCode::PROTOCOL_ERROR.into()),
-                Past::Closed => Err(ErrorCode::STREAM_CLOSED.into()),
-                Past::Forgotten => Ok(()),
-            };
-        };
-        let stream = self.streams.get(slot);
-        let wrong = match stream.reset {
-            Some(Reset::Remote) => return Err(ErrorCode::STREAM_CLOSED.into()),
-            Some(Reset::Local(_)) => {
-                self.release_connection(all.unsigned_abs());
-                return Ok(());
-            }
-            None if stream.remote_ended => Some(ErrorCode::STREAM_CLOSED),
-            None => {
-                stream.receive_window -= all;
-                let announced = &mut stream.announced;
-                let short = announced.is_some_and(|left| left < data.len() as u64);
-                *announced = announced.map(|left| left.saturating_sub(data.len() as u64));
-                let ended = head.has(flag::END_STREAM);
-                if stream.receive_window < 0 {
-                    Some(ErrorCode::FLOW_CONTROL_ERROR)
-                } else if short || ended && announced.is_some_and(|left| left > 0) {
-                    Some(ErrorCode::PROTOCOL_ERROR) // RFC 9113, section 8.1.1
-                } else {
-                    stream.remote_ended = ended;
-                    None
-                }
-            }
-        };
-        if let Some(code) = wrong {
-            self.release_connection(all.unsigned_abs());
-            return self.fault(slot, code);
-        }
-        if !data.is_empty() {
-            stream.body.end().extend_from_slice(data);
-        }
-        stream.wake();
-        if padding > 0 {
-            self.release(slot, padding);
-        }
-        Ok(())
-    }
-
-    /// RFC 9113, section 6.2.
-    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<Option<Opened>, Fault> {
-        let mut fragment = unpadded(head, payload).ok_or(ErrorCode::PROTOCOL_ERROR)?;
-        if head.has(flag::PRIORITY) {
-            let (priority, rest) = fragment
-                .split_first_chunk::<5>()
-                .ok_or(ErrorCode::PROTOCOL_ERROR)?;
-            independent(head.stream, priority)?;
-            fragment = rest;
-        }
-        let id = head.stream;
-        let purpose = match self.streams.find(id) {
-            Some(slot) => {
-                let stream = self.streams.get(slot);
-                match stream.reset {
-                    Some(Reset::Local(_)) => Purpose::Nothing,
-                    Some(Reset::Remote) => return Err(ErrorCode::STREAM_CLOSED.into()),
-                    None if stream.remote_ended => {
-                        self.fault(slot, ErrorCode::STREAM_CLOSED)?;
-                        Purpose::Nothing
-                    }
-                    None => Purpose::Trailers(slot),
-                }
-            }
-            None => match self.streams.past(id) {
-                // RFC 9113, section 5.1.1.
-                Past::Idle if id % 2 == 1 => {
-                    self.streams.begin(id);
-                    Purpose::Request
-                }
-                Past::Idle | Past::Skipped => return Err(ErrorCode::PROTOCOL_ERROR.into()),
-                Past::Closed => return Err(ErrorCode::STREAM_CLOSED.into()),
-                Past::Forgotten => Purpose::Nothing,
-            },
-        };
-        if head.has(flag::END_HEADERS) {
-            return self.block(id, head.has(flag::END_STREAM), purpose, fragment);
-        }
-        self.block = Some(Block {
-            stream: id,
-            ended: head.has(flag::END_STREAM),
-            purpose,
-            bytes: fragment.to_vec(),
-        });
-        Ok(None)
-    }
-
-    /// RFC 9113, section 6.10.
-    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<Option<Opened>, Fault> {
-        self.spend(1)?;
-        let Some(mut block) = self.block.take() else {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        };
-        if block.bytes.len() + payload.len() > self.bounds.size + BLOCK_SLACK {
-            return Err(Fault::Frames);
-        }
-        block.bytes.extend_from_slice(payload);
-        if head.has(flag::END_HEADERS) {
-            return self.block(block.stream, block.ended, block.purpose, &block.bytes);
-        }
-        self.block = Some(block);
-        Ok(None)
-    }
-
     /// A block of fields is whole.
     fn block(
         &mut self,
@@ -443,161 +317,6 @@ impl Connection {
             ..Stream::default()
         });
         Ok(Some((slot, head)))
-    }
-
-    /// RFC 9113, section 6.3.
-    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(1)?;
-        if head.stream == 0 {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        }
-        let priority = payload
-            .try_into()
-            .map_err(|_| ErrorCode::FRAME_SIZE_ERROR)?;
-        independent(head.stream, priority)
-    }
-
-    /// RFC 9113, section 6.4.
-    fn reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(RESET)?;
-        if payload.len() != 4 {
-            return Err(ErrorCode::FRAME_SIZE_ERROR.into());
-        }
-        if head.stream == 0 {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        }
-        match self.streams.find(head.stream) {
-            Some(slot) => self.streams.reset(slot),
-            None if self.streams.past(head.stream) == Past::Idle => {
-                return Err(ErrorCode::PROTOCOL_ERROR.into());
-            }
-            None => {}
-        }
-        match self.streams.dying() > MAX_RESETS {
-            true => Err(Fault::Resets),
-            false => Ok(()),
-        }
-    }
-
-    /// RFC 9113, section 6.5.
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(1)?;
-        if head.stream != 0 {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        }
-        let (settings, rest) = payload.as_chunks::<6>();
-        if !rest.is_empty() || head.has(flag::ACK) && !payload.is_empty() {
-            return Err(ErrorCode::FRAME_SIZE_ERROR.into());
-        }
-        if head.has(flag::ACK) {
-            return Ok(());
-        }
-        for &[a, b, c, d, e, f] in settings {
-            self.set(u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))?;
-        }
-        self.settled = true;
-        self.output.frame(kind::SETTINGS, flag::ACK, 0, &[]);
-        Ok(())
-    }
-
-    fn set(&mut self, name: u16, value: u32) -> Result<(), ErrorCode> {
-        match name {
-            setting::HEADER_TABLE_SIZE => self.encoder.limit(value as usize),
-            setting::ENABLE_PUSH
-            | setting::ENABLE_CONNECT_PROTOCOL
-            | setting::NO_RFC7540_PRIORITIES
-                if value > 1 =>
-            {
-                return Err(ErrorCode::PROTOCOL_ERROR);
-            }
-            setting::INITIAL_WINDOW_SIZE => {
-                let window = i32::try_from(value).map_err(|_| ErrorCode::FLOW_CONTROL_ERROR)?;
-                let change = window - self.initial_window;
-                self.initial_window = window;
-                for stream in self.streams.iter_mut() {
-                    let window = stream.send_window.checked_add(change);
-                    stream.send_window = window.ok_or(ErrorCode::FLOW_CONTROL_ERROR)?;
-                    stream.wake();
-                }
-            }
-            setting::MAX_FRAME_SIZE => {
-                if !(MAX_PAYLOAD..1 << 24).contains(&(value as usize)) {
-                    return Err(ErrorCode::PROTOCOL_ERROR);
-                }
-                // Longer ones would be no gain: a record of TLS is no longer.
-                self.max_payload = MAX_PAYLOAD;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// RFC 9113, section 6.7.
-    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(1)?;
-        if head.stream != 0 {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        }
-        if payload.len() != 8 {
-            return Err(ErrorCode::FRAME_SIZE_ERROR.into());
-        }
-        if !head.has(flag::ACK) {
-            self.output.frame(kind::PING, flag::ACK, 0, payload);
-        } else if payload == FAREWELL && self.going == Going::Announced {
-            // What the client had sent before it knew has come by now.
-            let last = self.streams.last();
-            self.going = Going::Since(last);
-            self.say_goaway(last, ErrorCode::NO_ERROR);
-        }
-        Ok(())
-    }
-
-    /// RFC 9113, section 6.8.
-    fn goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(1)?;
-        if head.stream != 0 {
-            return Err(ErrorCode::PROTOCOL_ERROR.into());
-        }
-        if payload.len() < 8 {
-            return Err(ErrorCode::FRAME_SIZE_ERROR.into());
-        }
-        self.leaving = true;
-        Ok(())
-    }
-
-    /// RFC 9113, section 6.9.
-    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
-        self.spend(1)?;
-        let bytes = payload
-            .try_into()
-            .map_err(|_| ErrorCode::FRAME_SIZE_ERROR)?;
-        let more = i32::from_be_bytes(bytes) & i32::MAX;
-        if head.stream == 0 {
-            if more == 0 {
-                return Err(ErrorCode::PROTOCOL_ERROR.into());
-            }
-            let window = self.send_window.checked_add(more);
-            self.send_window = window.ok_or(ErrorCode::FLOW_CONTROL_ERROR)?;
-            return Ok(());
-        }
-        let Some(slot) = self.streams.find(head.stream) else {
-            return match self.streams.past(head.stream) {
-                Past::Idle => Err(ErrorCode::PROTOCOL_ERROR.into()),
-                _ => Ok(()),
-            };
-        };
-        if more == 0 {
-            return self.fault(slot, ErrorCode::PROTOCOL_ERROR);
-        }
-        let stream = self.streams.get(slot);
-        match stream.send_window.checked_add(more) {
-            Some(window) => {
-                stream.send_window = window;
-                stream.wake();
-                Ok(())
-            }
-            None => self.fault(slot, ErrorCode::FLOW_CONTROL_ERROR),
-        }
     }
 
     /// The client has made a mistake on one stream.
@@ -732,8 +451,8 @@ impl Connection {
             }
         }
         let length = out.len() - begin;
-        if length > self.max_payload {
-            return split(out, begin, id, flags, self.max_payload);
+        if length > MAX_PAYLOAD {
+            return split(out, begin, id, flags);
         }
         let [_, a, b, c] = u32::try_from(length).unwrap_or_default().to_be_bytes();
         out[begin - HEAD..begin - HEAD + 3].copy_from_slice(&[a, b, c]);
@@ -760,7 +479,7 @@ impl Connection {
             return Poll::Pending;
         }
         stream.granted = false;
-        let most = own.min(connection).min(room - HEAD).min(self.max_payload);
+        let most = own.min(connection).min(room - HEAD).min(MAX_PAYLOAD);
         let data = &data[..data.len().min(most)];
         #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // a frame's length
         let count = data.len() as i32;
@@ -823,21 +542,13 @@ impl Connection {
     }
 }
 
-/// A stream does not depend on itself (RFC 7540, section 5.3.1).
-fn independent(stream: u32, &[a, b, c, d, _]: &[u8; 5]) -> Result<(), Fault> {
-    match u32::from_be_bytes([a & 0x7f, b, c, d]) == stream {
-        true => Err(ErrorCode::PROTOCOL_ERROR.into()),
-        false => Ok(()),
-    }
-}
-
 /// Makes several frames of a block that is too long for one. It begins at `begin`, behind the head
 /// of the first.
-fn split(out: &mut Vec<u8>, begin: usize, id: u32, flags: u8, max: usize) {
+fn split(out: &mut Vec<u8>, begin: usize, id: u32, flags: u8) {
     let block = out.split_off(begin);
     out.truncate(begin - HEAD);
-    let count = block.len().div_ceil(max);
-    for (at, piece) in block.chunks(max).enumerate() {
+    let count = block.len().div_ceil(MAX_PAYLOAD);
+    for (at, piece) in block.chunks(MAX_PAYLOAD).enumerate() {
         let (kind, flags) = match at {
             0 => (kind::HEADERS, flags),
             _ => (kind::CONTINUATION, 0),

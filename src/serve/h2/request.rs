@@ -237,9 +237,7 @@ impl Reading {
         }
         self.authority()?;
         if !self.cookies.is_empty() {
-            self.head
-                .fields
-                .push_known(Id::Cookie, b"cookie", &self.cookies);
+            self.head.fields.push(b"Cookie", &self.cookies);
         }
         if protocol.is_some() {
             return self.websocket();
