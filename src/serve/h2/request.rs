@@ -257,18 +257,17 @@ impl Reading {
 
     /// `:authority`, or `host` where there is none; both must say the same (RFC 9113, section 8.3.1).
     fn authority(&mut self) -> Result<(), Refusal> {
-        let Some(host) = &self.host else {
-            return match self.seen.authority {
-                true => Ok(()),
-                false => Err(Refusal::Host),
-            };
-        };
-        if !self.seen.authority {
-            self.head.authority = self.head.fields.store(host);
-        } else if !self.head.authority().eq_ignore_ascii_case(host) {
-            return Err(HeadError::Malformed(":authority and host differ").into());
+        if let Some(host) = &self.host {
+            if !self.seen.authority {
+                self.head.authority = self.head.fields.store(host);
+            } else if !self.head.authority().eq_ignore_ascii_case(host) {
+                return Err(HeadError::Malformed(":authority and host differ").into());
+            }
         }
-        Ok(())
+        match self.head.authority().is_empty() {
+            true => Err(Refusal::Host),
+            false => Ok(()),
+        }
     }
 
     /// RFC 8441, section 5: what asks for a WebSocket here is a GET elsewhere.
@@ -325,4 +324,158 @@ pub fn trailers(
         true => Err(()),
         false => Ok((!fields.is_empty()).then(|| Box::new(fields))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        size: 4000,
+        fields: 10,
+    };
+
+    fn request(fields: &[(&str, &str)], ended: bool) -> Result<RequestHead, Refusal> {
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend_from_slice(text.as_bytes());
+            }
+        }
+        read(&mut Decoder::default(), &block, ended, BOUNDS).unwrap()
+    }
+
+    const GET: [(&str, &str); 4] = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/a?b"),
+        (":authority", "a.test"),
+    ];
+
+    #[test]
+    fn a_request_is_read() {
+        let more = [
+            ("cookie", "a=b"),
+            ("x-a", "1"),
+            ("cookie", "c=d"),
+            ("te", "trailers"),
+        ];
+        let head = request(&[&GET[..], &more].concat(), true).unwrap();
+        assert_eq!((head.method, head.framing), (Method::Get, Framing::None));
+        assert_eq!(
+            (head.target(), head.authority()),
+            (&b"/a?b"[..], &b"a.test"[..])
+        );
+        assert!(head.accepts_trailers);
+        let fields: Vec<_> = head
+            .fields
+            .iter()
+            .map(|(_, name, value)| (name, value))
+            .collect();
+        let expected: [(&[u8], &[u8]); 3] = [
+            (b"x-a", b"1"),
+            (b"te", b"trailers"),
+            (b"Cookie", b"a=b; c=d"),
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn the_body_is_as_long_as_it_says() {
+        let length = |text, ended| {
+            let fields = [&GET[..], &[("content-length", text)]].concat();
+            request(&fields, ended).map(|head| head.framing).ok()
+        };
+        assert_eq!(length("5", false), Some(Framing::Length(5)));
+        assert_eq!(length("0", false), Some(Framing::None));
+        assert_eq!(length("0", true), Some(Framing::None));
+        for wrong in ["+5", "", "5,5", "0x5", "99999999999999999999"] {
+            assert_eq!(length(wrong, false), None, "{wrong}");
+        }
+        assert_eq!(length("5", true), None);
+        assert_eq!(request(&GET, false).unwrap().framing, Framing::Chunked);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let with = |more: &[(&'static str, &'static str)]| [&GET[..], more].concat();
+        let changed = |name, value| {
+            let mut fields = GET;
+            for field in &mut fields {
+                if field.0 == name {
+                    field.1 = value;
+                }
+            }
+            fields.to_vec()
+        };
+        for fields in [
+            GET[1..].to_vec(),
+            GET[..3].to_vec(),
+            vec![GET[0], GET[1], GET[3]],
+            vec![GET[0], GET[2], GET[3]],
+            with(&[(":path", "/")]),
+            with(&[(":status", "200")]),
+            with(&[("x", "1"), (":path", "/")]),
+            with(&[(":protocol", "websocket")]),
+            with(&[("connection", "close")]),
+            with(&[("transfer-encoding", "chunked")]),
+            with(&[("te", "gzip")]),
+            with(&[("X-A", "1")]),
+            with(&[("x a", "1")]),
+            with(&[("x\"a", "1")]),
+            with(&[("", "1")]),
+            with(&[("x", " 1")]),
+            with(&[("x", "1\t")]),
+            with(&[("x", "1\r\nhost: b.test")]),
+            with(&[("x", "\0")]),
+            with(&[("host", "b.test")]),
+            with(&[("host", "a.test"), ("host", "a.test")]),
+            with(&[("content-length", "1"), ("content-length", "1")]),
+            changed(":path", ""),
+            changed(":path", "a"),
+            changed(":path", "*"),
+            changed(":path", "?a"),
+            changed(":path", "/a b"),
+            changed(":path", "/a#b"),
+            changed(":path", "/ HTTP/1.1\r\nX: y"),
+            changed(":authority", ""),
+            changed(":scheme", "ftp"),
+            changed(":method", "GE T"),
+            changed(":method", ""),
+            changed(":method", "CONNECT"),
+            with(&[("x", "1"); 11]),
+        ] {
+            assert!(request(&fields, false).is_err(), "{fields:?}");
+        }
+        let options = changed(":method", "OPTIONS");
+        let options = options.into_iter().filter(|field| field.0 != ":path");
+        let asterisk: Vec<_> = options.chain([(":path", "*")]).collect();
+        assert!(request(&asterisk, true).is_ok());
+    }
+
+    #[test]
+    fn host_stands_in_for_the_authority() {
+        let fields = [&GET[..3], &[("host", "a.test")]].concat();
+        assert_eq!(request(&fields, true).unwrap().authority(), b"a.test");
+        let fields = [&GET[..], &[("host", "A.test")]].concat();
+        assert_eq!(request(&fields, true).unwrap().authority(), b"a.test");
+    }
+
+    #[test]
+    fn a_websocket_is_an_upgrade_elsewhere() {
+        let ask = |protocol, more: &[(&'static str, &'static str)]| {
+            let connect = [(":method", "CONNECT"), (":protocol", protocol)];
+            request(&[&connect[..], &GET[1..], more].concat(), false)
+        };
+        let head = ask("websocket", &[]).unwrap();
+        assert_eq!(
+            (head.method, head.method_text()),
+            (Method::Get, &b"GET"[..])
+        );
+        assert!(head.upgrade && head.fields.get(Id::Upgrade) == Some(b"websocket"));
+        assert_eq!(ask("x", &[]).err(), Some(Refusal::Protocol));
+        assert!(ask("websocket", &[("content-length", "0")]).is_err());
+    }
 }

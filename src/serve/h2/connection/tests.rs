@@ -256,11 +256,7 @@ fn what_breaks_a_rule_ends_the_connection() {
         (vec![settings(&[(5, 16_383)])], ErrorCode::PROTOCOL_ERROR),
         (vec![settings(&[(5, 1 << 24)])], ErrorCode::PROTOCOL_ERROR),
         (
-            vec![
-                opened,
-                window(1, 9),
-                settings(&[(4, u32::MAX >> 1)]),
-            ],
+            vec![opened, window(1, 9), settings(&[(4, u32::MAX >> 1)])],
             ErrorCode::FLOW_CONTROL_ERROR,
         ),
         (
