@@ -7,7 +7,7 @@ use super::diagnostic::{Complaint, Diagnostic, Report};
 use super::load::{absolute, parse_in};
 use super::section::Environment;
 use super::{
-    Action, CertificateSource, Config, Listen, Location, Matcher, Route, Rules, Site, SiteName,
+    Action, CertificateSource, Conditions, Config, Listen, Location, Matcher, Route, Rules, Site, SiteName,
     address, check,
 };
 
@@ -64,6 +64,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             routes: vec![Route {
                 matcher: Matcher::Prefix("/".into()),
                 last: false,
+                conditions: Conditions::default(),
                 action: Action::Forward {
                     upstream,
                     rewrite: None,
