@@ -13,8 +13,8 @@ use super::quota::{Quota, Quotas};
 use super::rules::material::Material;
 use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
-    self, Compression, CompressionRules, Conditions, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts,
-    SiteName, SiteTls, Template, Timeouts, Variable,
+    self, Compression, CompressionRules, Conditions, Config, Limits, Matcher, Pattern, Rewrite,
+    RouteTimeouts, SiteName, SiteTls, Template, Timeouts, Variable,
 };
 use crate::http::RequestHead;
 use crate::upstream::{Upstream, Upstreams};
@@ -398,8 +398,8 @@ impl Site {
             return Some(of(route, own));
         }
         let mut prefixes = self.prefixes.iter();
-        let prefix = prefixes
-            .find(|prefix| config::is_below(&prefix.path, path) && takes(&&prefix.route));
+        let prefix =
+            prefixes.find(|prefix| config::is_below(&prefix.path, path) && takes(&&prefix.route));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
                 if let Some(groups) = expression.find(path)
@@ -532,8 +532,9 @@ fn deadlines(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
+    use super::*;
     use crate::clock::Clock;
     use crate::config;
     use crate::http::parse;
@@ -578,7 +579,11 @@ mod tests {
 
     /// Which body a site answers with.
     fn body(table: &Table, target: &str) -> Result<String, Refusal> {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        asked(table, target, "")
+    }
+
+    fn asked(table: &Table, target: &str, fields: &str) -> Result<String, Refusal> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
         let head = parse::request(head.as_bytes(), 100).unwrap();
         let peer = peer();
         let client = peer.client.ip();
@@ -632,5 +637,111 @@ mod tests {
             assert_eq!(body(&table, target).unwrap(), expected, "{target}");
         }
         assert_eq!(body(&table, "/../x"), Err(Refusal::Path));
+    }
+
+    /// One route of a model, and what is asked of it.
+    #[derive(Clone, Debug)]
+    struct Line {
+        matcher: &'static str,
+        when: Option<&'static str>,
+        unless: Option<&'static str>,
+        last: bool,
+    }
+
+    impl Line {
+        fn text(&self, index: usize) -> String {
+            let condition = |key: &str, name: Option<&str>| match name {
+                Some(name) => format!("{key} = {{ '{{header:{name}}}' = '.' }}\n"),
+                None => String::new(),
+            };
+            let last = if self.last { "final = true\n" } else { "" };
+            format!(
+                "[[site.route]]\n{}\n{}{}{last}respond = 200\nbody = '{index}'\n",
+                self.matcher,
+                condition("when", self.when),
+                condition("unless", self.unless),
+            )
+        }
+
+        /// Which kind it is, and how long its path is, where it is for this request.
+        fn rank(&self, path: &str, fields: &str) -> Option<(u8, usize)> {
+            let has = |name: &str| fields.contains(&format!("{name}: "));
+            if self.when.is_some_and(|name| !has(name)) || self.unless.is_some_and(has) {
+                return None;
+            }
+            let text = self.matcher.split('\'').nth(1).unwrap_or_default();
+            match self.matcher.split(' ').next()? {
+                "path" => is_below(text, path).then_some((1, text.len())),
+                "exact" => (text == path).then_some((3, 0)),
+                "regex" => path.contains(text).then_some((2, 0)),
+                _ => Some((4, 0)),
+            }
+        }
+    }
+
+    fn is_below(prefix: &str, path: &str) -> bool {
+        path == prefix
+            || path.starts_with(prefix)
+                && (prefix.ends_with('/') || path[prefix.len()..].starts_with('/'))
+    }
+
+    /// Of those that are for a request, the one of the highest rank, the first of several.
+    fn expected(lines: &[Line], path: &str, fields: &str) -> Option<usize> {
+        let mut best: Option<((u8, usize), usize)> = None;
+        let ranks = || {
+            (lines.iter().enumerate()).filter_map(|(at, line)| Some((line.rank(path, fields)?, at)))
+        };
+        for (rank, at) in ranks().filter(|(rank, _)| rank.0 == 1) {
+            if best.is_none_or(|(before, _)| rank > before) {
+                best = Some((rank, at));
+            }
+        }
+        let last = best.is_some_and(|(_, at)| lines[at].last);
+        for (rank, at) in ranks().filter(|(rank, _)| rank.0 > if last { 2 } else { 1 }) {
+            if best.is_none_or(|(before, _)| rank > before) {
+                best = Some((rank, at));
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+
+    fn line() -> impl Strategy<Value = Line> {
+        let matcher = prop::sample::select(vec![
+            "",
+            "path = '/'",
+            "path = '/a'",
+            "path = '/a/'",
+            "path = '/a/b'",
+            "exact = '/a/b'",
+            "exact = '/'",
+            "regex = 'b'",
+            "regex = '/a'",
+        ]);
+        let name = || prop::option::of(prop::sample::select(vec!["X-One", "X-Two"]));
+        (matcher, name(), name(), any::<bool>()).prop_map(|(matcher, when, unless, last)| Line {
+            when: when.or_else(|| (matcher.is_empty() && unless.is_none()).then_some("X-One")),
+            matcher,
+            unless,
+            last: last && matcher.starts_with("path"),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_routes_is_the_one_of_the_rule(mut lines in prop::collection::vec(line(), 1..9)) {
+            let mut plain = std::collections::HashSet::new();
+            lines.retain(|line| {
+                line.when.is_some() || line.unless.is_some() || plain.insert(line.matcher)
+            });
+            let routes: String = lines.iter().enumerate().map(|(at, line)| line.text(at)).collect();
+            let table = build(&config(&format!("[[site]]\nnames = ['a.test']\n{routes}")));
+            for path in ["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/c"] {
+                for fields in ["", "X-One: 1\r\n", "X-Two: 1\r\n", "X-One: 1\r\nX-Two: 1\r\n"] {
+                    let expected = expected(&lines, path, fields);
+                    let expected = expected.ok_or(Refusal::NoRoute).map(|at| at.to_string());
+                    prop_assert_eq!(asked(&table, path, fields), expected, "{} {}\n{}", path, fields, routes);
+                }
+            }
+        }
     }
 }

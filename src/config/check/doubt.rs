@@ -7,7 +7,9 @@ use super::RawSite;
 use crate::config::diagnostic::{Diagnostic, Span, quoted};
 use crate::config::read::{At, Context};
 use crate::config::rules::{RawAction, RawRoute};
-use crate::config::{Conditions, Matcher, Pattern, Rewrite, Rules, Setting, Template, Variable, is_below};
+use crate::config::{
+    Conditions, Matcher, Pattern, Rewrite, Rules, Setting, Template, Variable, is_below,
+};
 
 /// Looks at each site.
 pub(super) fn sites(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<'_>) {
@@ -74,7 +76,9 @@ fn shadowed(site: &RawSite, cx: &Context<'_>) {
         // Without conditions, or with the same ones.
         let all = format!("{:?}", Conditions::default());
         let key = |conditions: &str| format!("{:?} {conditions}", route.matcher.value);
-        let before = [key(&all), key(&own)].into_iter().find_map(|key| taken.get(&key));
+        let before = [key(&all), key(&own)]
+            .into_iter()
+            .find_map(|key| taken.get(&key));
         match before {
             Some(first) if !route.conditions.is_empty() => {
                 let line = cx.line(&first.matcher.span);
@@ -112,9 +116,8 @@ fn unreachable(site: &RawSite, cx: &Context<'_>) {
         }
         return;
     }
-    let takes_all = |(pattern, route): &(&Pattern, &RawRoute)| {
-        is_plain(route) && pattern.takes_all()
-    };
+    let takes_all =
+        |(pattern, route): &(&Pattern, &RawRoute)| is_plain(route) && pattern.takes_all();
     let Some(first) = expressions.iter().position(takes_all) else {
         return;
     };

@@ -111,7 +111,7 @@ fn tests(t: &Table<'_>, key: &'static str, given: Option<Tests>) -> Vec<Conditio
         empty(t, key, "{ \"{method}\" = '^POST$' }");
     }
     let mut all = Vec::new();
-    for (value, patterns) in given {
+    for Test { value, patterns } in given {
         let Some(template) = subject(t, key, &value) else {
             continue;
         };
@@ -188,8 +188,8 @@ fn doubt(t: &Table<'_>, key: &str, value: &Template, pattern: &Pattern, span: &S
         _ => None,
     };
     let of_values = || {
-        let mut found = (only.and_then(values)?.iter())
-            .map(|value| pattern.regex().is_match(value.as_bytes()));
+        let mut found =
+            (only.and_then(values)?.iter()).map(|value| pattern.regex().is_match(value.as_bytes()));
         let first = found.next()?;
         found.all(|other| other == first).then_some(first)
     };
@@ -211,7 +211,12 @@ fn doubt(t: &Table<'_>, key: &str, value: &Template, pattern: &Pattern, span: &S
 }
 
 /// Values and what is looked for in them.
-struct Tests(Vec<(At<Arc<str>>, Vec<At<Pattern>>)>);
+struct Tests(Vec<Test>);
+
+struct Test {
+    value: At<Arc<str>>,
+    patterns: Vec<At<Pattern>>,
+}
 
 impl FromToml for Tests {
     const FORM: &'static str =
@@ -219,13 +224,16 @@ impl FromToml for Tests {
 
     fn from_toml(value: Value<'_>) -> Option<Self> {
         let entries = value.entries(Self::FORM)?;
-        let all = entries.map(|(subject, node)| {
+        let all = entries.map(|(name, node)| {
             let value = value.with(node);
             let patterns = match node.get_ref() {
                 DeValue::Array(_) => Vec::from_toml(value).unwrap_or_default(),
                 _ => Vec::from_iter(At::from_toml(value)),
             };
-            (subject, patterns)
+            Test {
+                value: name,
+                patterns,
+            }
         });
         Some(Self(all.collect()))
     }
@@ -256,22 +264,40 @@ mod tests {
             ("when = { '{method}' = '(' }", "unclosed group"),
             ("when = { '{method}' = ['a', '('] }", "unclosed group"),
             ("when = { '{method}' = 1 }", "expected a regular expression"),
-            ("when = 'a'", "expected a table of variables and expressions"),
+            (
+                "when = 'a'",
+                "expected a table of variables and expressions",
+            ),
             ("when = {}", "nothing in it"),
             ("clients = []", "nothing in it"),
             ("clients = ['10.0.0']", "clients"),
-            ("when = { '{request_id}' = 'a' }", "gets its ids from its route"),
-            ("path = '/'\nwhen = { '{rest}' = 'a' }", "write `{path}` or `{uri}`"),
-            ("when = { '{host}' = 'a' }\nfinal = true", "goes only with `path`"),
+            (
+                "when = { '{request_id}' = 'a' }",
+                "gets its ids from its route",
+            ),
+            (
+                "path = '/'\nwhen = { '{rest}' = 'a' }",
+                "write `{path}` or `{uri}`",
+            ),
+            (
+                "when = { '{host}' = 'a' }\nfinal = true",
+                "goes only with `path`",
+            ),
             (
                 "when = { '{host}' = 'a' }\nreplace_prefix = '/'",
                 "goes only with `path`",
             ),
-            ("wen = { '{host}' = 'a' }\npath = '/'", "did you mean `when`?"),
+            (
+                "wen = { '{host}' = 'a' }\npath = '/'",
+                "did you mean `when`?",
+            ),
             ("respond = 403", "or `when`"),
         ] {
             let said = read(lines);
-            assert!(said.contains("error:") && said.contains(words), "{lines}\n{said}");
+            assert!(
+                said.contains("error:") && said.contains(words),
+                "{lines}\n{said}"
+            );
         }
     }
 
@@ -280,17 +306,32 @@ mod tests {
         for (lines, words) in [
             ("when = { '{method}' = '' }", "it says nothing"),
             ("when = { '{method}' = ['^G', '.*'] }", "it says nothing"),
-            ("unless = { '{header:X}' = '^' }", "nothing reaches this route"),
-            ("when = { '{header:X}' = '[a&&b]' }", "nothing reaches this route"),
+            (
+                "unless = { '{header:X}' = '^' }",
+                "nothing reaches this route",
+            ),
+            (
+                "when = { '{header:X}' = '[a&&b]' }",
+                "nothing reaches this route",
+            ),
             ("unless = { '{header:X}' = 'a^b' }", "it says nothing"),
-            ("when = { '{scheme}' = 'HTTPS' }", "nothing reaches this route"),
+            (
+                "when = { '{scheme}' = 'HTTPS' }",
+                "nothing reaches this route",
+            ),
             ("when = { '{scheme}' = '^https?$' }", "it says nothing"),
-            ("when = { '{protocol}' = '^HTTP/2$' }", "nothing reaches this route"),
+            (
+                "when = { '{protocol}' = '^HTTP/2$' }",
+                "nothing reaches this route",
+            ),
             ("when = { '{host}' = '^WWW[.]' }", "in lower case"),
             ("when = { '{ja4}' = '^t13' }", "write `ja4 = true`"),
         ] {
             let said = read(&format!("{lines}\nrespond = 403"));
-            assert!(said.contains("warning:") && said.contains(words), "{lines}\n{said}");
+            assert!(
+                said.contains("warning:") && said.contains(words),
+                "{lines}\n{said}"
+            );
         }
         for lines in [
             "when = { '{header:X}' = '^$' }",

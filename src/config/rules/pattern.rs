@@ -84,7 +84,8 @@ impl Pattern {
             }
         }
         // Every path has one slash, at its beginning.
-        let slash = |part: &&&Hir| matches!(part.kind(), HirKind::Literal(text) if *text.0 == *b"/");
+        let slash =
+            |part: &&&Hir| matches!(part.kind(), HirKind::Literal(text) if *text.0 == *b"/");
         let slashes = parts.iter().filter(slash).count();
         let rest = parts.iter().filter(|part| is_anything(part.kind())).count();
         slashes <= 1 && slashes + rest == parts.len()
