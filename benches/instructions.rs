@@ -18,7 +18,9 @@ use staunch::http::{Framing, Method, encode, parse};
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
 use staunch::proxy::rules::material::Material;
+use staunch::proxy::{Asked, Peer};
 use staunch::upstream::Upstreams;
+use staunch::upstream::pool::ClientId;
 use staunch::wire::{Body, Message, Reader, Writer};
 
 #[global_allocator]
@@ -129,6 +131,23 @@ fn response(times: u32) {
     }
 }
 
+/// Who asks.
+fn peer() -> Peer {
+    Peer {
+        id: ClientId::default(),
+        client: ([192, 0, 2, 1], 40_000).into(),
+        destination: None,
+        scheme: "https",
+        sni: None,
+        alpn: None,
+        tls_version: Some("1.3"),
+        session: None,
+        ja4: None,
+        policy: None,
+        identity: None,
+    }
+}
+
 /// Site and upstream for a request, among many.
 fn route(times: u32) {
     let text: String = (0..100)
@@ -151,9 +170,15 @@ fn route(times: u32) {
     let table = Table::build(&config, &upstreams, &Material::default());
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = parse::request(head, 100).expect("a head");
+    let peer = peer();
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        let _ = black_box(table.site(site).route(black_box(&head)).is_ok());
+        let asked = Asked {
+            head: black_box(&head),
+            peer: &peer,
+            client: peer.client.ip(),
+        };
+        let _ = black_box(table.site(site).route(asked).is_ok());
     }
 }

@@ -7,6 +7,7 @@
 
 mod client;
 mod compress;
+mod condition;
 pub mod error;
 pub mod exchange;
 mod forward;
@@ -49,6 +50,7 @@ use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
 use crate::wire::Body;
 use compress::{Compressed, Wish};
+pub use condition::Asked;
 use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
@@ -519,7 +521,8 @@ fn route<'w>(
     let site = world.table().site(index);
     account.rules = site.rules.as_deref();
     identity::admit(peer, site)?;
-    let found = match site.route(head) {
+    let client = account.client;
+    let found = match site.route(Asked { head, peer, client }) {
         Ok((route, marks)) => {
             account.rules = route.rules.as_deref();
             account.marks = marks;

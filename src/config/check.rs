@@ -165,6 +165,7 @@ fn finish_site(
             Some(Route {
                 matcher: route.matcher.value,
                 last: route.last,
+                conditions: route.conditions,
                 action: finish_action(action?, route.rewrite, upstreams),
                 rules: route.rules.over(&rules),
             })
@@ -184,6 +185,7 @@ fn finish_site(
 /// What goes before others is larger. Expressions stay in the order of the file.
 fn order(matcher: &Matcher) -> (u8, usize) {
     match matcher {
+        Matcher::Any => (3, 0),
         Matcher::Exact(_) => (2, 0),
         Matcher::Regex(_) => (1, 0),
         Matcher::Prefix(path) => (0, path.len()),
@@ -359,9 +361,11 @@ fn names(sites: &[RawSite], cx: &Context<'_>) {
 fn routes(sites: &[RawSite], cx: &Context<'_>) {
     for site in sites {
         let mut firsts = Firsts::new();
-        for RawRoute { matcher, .. } in &site.routes {
+        // Those with conditions may be there beside others.
+        let plain = (site.routes.iter()).filter(|route| route.conditions.is_empty());
+        for RawRoute { matcher, .. } in plain {
             let (kind, what) = match &matcher.value {
-                Matcher::Exact(_) => (0, "path"),
+                Matcher::Any | Matcher::Exact(_) => (0, "path"),
                 Matcher::Regex(_) => (1, "expression"),
                 Matcher::Prefix(_) => (2, "path"),
             };

@@ -7,8 +7,8 @@ use super::diagnostic::{Complaint, Diagnostic, Report};
 use super::load::{absolute, parse_in};
 use super::section::Environment;
 use super::{
-    Action, CertificateSource, Config, Listen, Location, Matcher, Route, Rules, Site, SiteName,
-    address, check,
+    Action, CertificateSource, Conditions, Config, Listen, Location, Matcher, Route, Rules, Site,
+    SiteName, address, check,
 };
 
 /// What `staunch run` can be told without a configuration file.
@@ -64,6 +64,7 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             routes: vec![Route {
                 matcher: Matcher::Prefix("/".into()),
                 last: false,
+                conditions: Conditions::default(),
                 action: Action::Forward {
                     upstream,
                     rewrite: None,

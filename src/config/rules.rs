@@ -6,6 +6,7 @@
 //! nobody has to look further.
 
 mod action;
+mod condition;
 mod owned;
 mod pattern;
 mod read;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
+pub use condition::{Condition, Conditions};
 use ipnet::IpNet;
 pub use pattern::Pattern;
 pub(super) use read::{TraceWord, defaults};
@@ -221,6 +223,8 @@ pub struct Route {
     pub matcher: Matcher,
     /// Where its path is the longest prefix, no expression is tried.
     pub last: bool,
+    /// What it asks of requests, beside their paths.
+    pub conditions: Conditions,
     /// What is done.
     pub action: Action,
     /// The rules that hold here, those of the site and the defaults among them.
@@ -230,6 +234,8 @@ pub struct Route {
 /// Which paths a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Matcher {
+    /// All of them: its conditions decide.
+    Any,
     /// This one.
     Exact(Arc<str>),
     /// Those that an expression matches.
@@ -249,6 +255,7 @@ pub fn is_below(prefix: &[u8], path: &[u8]) -> bool {
 impl std::fmt::Display for Matcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Any => f.write_str("*"),
             Self::Exact(path) | Self::Prefix(path) => f.write_str(path),
             Self::Regex(pattern) => f.write_str(pattern.as_str()),
         }

@@ -145,7 +145,7 @@ fn segments(path: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Percent-decodes. What is not well encoded stays as it is.
-fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'%', text).is_none() {
         return Cow::Borrowed(text);
     }

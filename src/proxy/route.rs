@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::condition::Asked;
 use super::error::Refusal;
 use super::limit::Bucket;
 use super::path;
@@ -12,8 +13,8 @@ use super::quota::{Quota, Quotas};
 use super::rules::material::Material;
 use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
-    self, Compression, CompressionRules, Config, Limits, Matcher, Pattern, Rewrite, RouteTimeouts,
-    SiteName, SiteTls, Template, Timeouts, Variable,
+    self, Compression, CompressionRules, Conditions, Config, Limits, Matcher, Pattern, Rewrite,
+    RouteTimeouts, SiteName, SiteTls, Template, Timeouts, Variable,
 };
 use crate::http::RequestHead;
 use crate::upstream::{Upstream, Upstreams};
@@ -40,11 +41,15 @@ pub struct Site {
     pub rate: Option<Bucket>,
     /// The rules that hold where no route does.
     pub rules: Option<Arc<Rules>>,
-    /// Routes for one path, by that.
-    exact: HashMap<Box<[u8]>, Route>,
+    /// All its requests take its one route, which is for `/` and asks for nothing.
+    is_single: bool,
+    /// Routes for any path, in their order.
+    any: Vec<Route>,
+    /// Routes for one path, by that; several in their order.
+    exact: HashMap<Box<[u8]>, Vec<Route>>,
     /// Routes with an expression, in their order.
     patterns: Vec<(Expression, Route)>,
-    /// The longest first.
+    /// The longest first; those of one path in their order.
     prefixes: Vec<Prefix>,
 }
 
@@ -57,6 +62,8 @@ pub struct Route {
     pub rules: Option<Arc<Rules>>,
     /// Bytes that a request's body may have.
     pub request_body: Option<u64>,
+    /// What it asks of requests, beside their paths.
+    conditions: Option<Box<Conditions>>,
     /// Something in it needs to know what follows its path.
     uses_rest: bool,
 }
@@ -298,6 +305,8 @@ impl Site {
             tls: Arc::clone(&site.tls),
             rate: site.rate.map(Bucket::new),
             rules: rules.clone(),
+            is_single: false,
+            any: Vec::new(),
             exact: HashMap::new(),
             patterns: Vec::new(),
             prefixes: Vec::new(),
@@ -315,9 +324,8 @@ impl Site {
                     .into_boxed_slice()
             };
             match &route.matcher {
-                Matcher::Exact(path) => {
-                    built.exact.insert(normal(path), ready);
-                }
+                Matcher::Any => built.any.push(ready),
+                Matcher::Exact(path) => built.exact.entry(normal(path)).or_default().push(ready),
                 Matcher::Regex(pattern) => {
                     built.patterns.push((Expression::new(pattern), ready));
                 }
@@ -331,26 +339,29 @@ impl Site {
         built
             .prefixes
             .sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+        built.is_single = built.any.is_empty()
+            && built.exact.is_empty()
+            && built.patterns.is_empty()
+            && matches!(&built.prefixes[..], [only] if *only.path == *b"/" && only.route.conditions.is_none());
         built
     }
 
     /// The route for a request, and what it found in the path. The path is compared as an upstream
     /// would read it, so that a route cannot be walked around by `/a/../b` or `%61`.
-    pub fn route(&self, head: &RequestHead) -> Result<(&Route, Option<Box<Marks>>), Refusal> {
+    pub fn route(&self, asked: Asked<'_>) -> Result<(&Route, Option<Box<Marks>>), Refusal> {
+        let head = asked.head;
         // Most sites have one route, and most paths are plain.
-        if let [only] = &self.prefixes[..]
-            && *only.path == *b"/"
-            && self.exact.is_empty()
-            && self.patterns.is_empty()
+        if self.is_single
+            && let [only, ..] = &self.prefixes[..]
         {
             return only.route.with_rest(head, b"/");
         }
         let path = normalise(head.path()).ok_or(Refusal::Path)?;
-        let found = self.find(&path);
+        let found = self.find(&path, asked);
         // To another upstream it may be another path: then no route is surely the right one.
         for reading in path::other_readings(head.path()) {
             let other = normalise(&reading).ok_or(Refusal::Path)?;
-            let same = match (&found, self.find(&other)) {
+            let same = match (&found, self.find(&other, asked)) {
                 (Some(one), Some(other)) => std::ptr::eq(one.route, other.route),
                 (None, None) => true,
                 _ => false,
@@ -370,21 +381,30 @@ impl Site {
         Ok((route, Some(Box::new(Marks::of_groups(groups)))))
     }
 
-    /// The route for a path that is normal.
-    fn find(&self, path: &[u8]) -> Option<Found<'_>> {
+    /// The route for a path that is normal: the first of those for it whose conditions hold.
+    fn find(&self, path: &[u8], asked: Asked<'_>) -> Option<Found<'_>> {
         let of = |route, path| Found {
             route,
             path,
             groups: Vec::new(),
         };
-        if let Some((path, route)) = self.exact.get_key_value(path) {
-            return Some(of(route, path));
+        let takes = |route: &&Route| route.takes(path, asked);
+        if let Some(route) = self.any.iter().find(takes) {
+            return Some(of(route, b"/"));
+        }
+        if let Some((own, routes)) = self.exact.get_key_value(path)
+            && let Some(route) = routes.iter().find(takes)
+        {
+            return Some(of(route, own));
         }
         let mut prefixes = self.prefixes.iter();
-        let prefix = prefixes.find(|prefix| config::is_below(&prefix.path, path));
+        let prefix =
+            prefixes.find(|prefix| config::is_below(&prefix.path, path) && takes(&&prefix.route));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
-                if let Some(groups) = expression.find(path) {
+                if let Some(groups) = expression.find(path)
+                    && takes(&route)
+                {
                     return Some(Found {
                         groups,
                         ..of(route, b"")
@@ -399,7 +419,8 @@ impl Site {
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         let patterns = self.patterns.iter().map(|(_, route)| route);
         let prefixes = self.prefixes.iter().map(|prefix| &prefix.route);
-        self.exact.values().chain(patterns).chain(prefixes)
+        let exact = self.exact.values().flatten();
+        self.any.iter().chain(exact).chain(patterns).chain(prefixes)
     }
 }
 
@@ -447,12 +468,23 @@ impl Route {
             None => shared.limits.request_body,
             Some(setting) => setting.on().copied(),
         };
+        let conditions = &route.conditions;
         Some(Self {
+            conditions: (!conditions.is_empty()).then(|| Box::new(conditions.clone())),
             uses_rest: uses_rest || uses(&Variable::Rest, route.rules.templates().chain(value)),
             action,
             rules,
             request_body,
         })
+    }
+
+    /// Whether its conditions hold, where it has any.
+    #[inline]
+    fn takes(&self, path: &[u8], asked: Asked<'_>) -> bool {
+        match &self.conditions {
+            None => true,
+            Some(conditions) => asked.meets(conditions, path),
+        }
     }
 
     /// Itself, and what follows its path, where something needs that.
@@ -500,11 +532,13 @@ fn deadlines(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
+    use super::*;
     use crate::clock::Clock;
     use crate::config;
     use crate::http::parse;
+    use crate::proxy::rules::testing::peer;
 
     fn config(text: &str) -> Config {
         config::parse(text, std::path::Path::new("/s.toml")).unwrap()
@@ -545,9 +579,19 @@ mod tests {
 
     /// Which body a site answers with.
     fn body(table: &Table, target: &str) -> Result<String, Refusal> {
-        let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        asked(table, target, "")
+    }
+
+    fn asked(table: &Table, target: &str, fields: &str) -> Result<String, Refusal> {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
         let head = parse::request(head.as_bytes(), 100).unwrap();
-        let (route, _) = table.sites()[0].route(&head)?;
+        let peer = peer();
+        let client = peer.client.ip();
+        let (route, _) = table.sites()[0].route(Asked {
+            head: &head,
+            peer: &peer,
+            client,
+        })?;
         match &route.action {
             Action::Respond(respond) => Ok(respond.body.as_deref().unwrap_or_default().to_owned()),
             other => panic!("{other:?}"),
@@ -593,5 +637,111 @@ mod tests {
             assert_eq!(body(&table, target).unwrap(), expected, "{target}");
         }
         assert_eq!(body(&table, "/../x"), Err(Refusal::Path));
+    }
+
+    /// One route of a model, and what is asked of it.
+    #[derive(Clone, Debug)]
+    struct Line {
+        matcher: &'static str,
+        when: Option<&'static str>,
+        unless: Option<&'static str>,
+        last: bool,
+    }
+
+    impl Line {
+        fn text(&self, index: usize) -> String {
+            let condition = |key: &str, name: Option<&str>| match name {
+                Some(name) => format!("{key} = {{ '{{header:{name}}}' = '.' }}\n"),
+                None => String::new(),
+            };
+            let last = if self.last { "final = true\n" } else { "" };
+            format!(
+                "[[site.route]]\n{}\n{}{}{last}respond = 200\nbody = '{index}'\n",
+                self.matcher,
+                condition("when", self.when),
+                condition("unless", self.unless),
+            )
+        }
+
+        /// Which kind it is, and how long its path is, where it is for this request.
+        fn rank(&self, path: &str, fields: &str) -> Option<(u8, usize)> {
+            let has = |name: &str| fields.contains(&format!("{name}: "));
+            if self.when.is_some_and(|name| !has(name)) || self.unless.is_some_and(has) {
+                return None;
+            }
+            let text = self.matcher.split('\'').nth(1).unwrap_or_default();
+            match self.matcher.split(' ').next()? {
+                "path" => is_below(text, path).then_some((1, text.len())),
+                "exact" => (text == path).then_some((3, 0)),
+                "regex" => path.contains(text).then_some((2, 0)),
+                _ => Some((4, 0)),
+            }
+        }
+    }
+
+    fn is_below(prefix: &str, path: &str) -> bool {
+        path == prefix
+            || path.starts_with(prefix)
+                && (prefix.ends_with('/') || path[prefix.len()..].starts_with('/'))
+    }
+
+    /// Of those that are for a request, the one of the highest rank, the first of several.
+    fn expected(lines: &[Line], path: &str, fields: &str) -> Option<usize> {
+        let mut best: Option<((u8, usize), usize)> = None;
+        let ranks = || {
+            (lines.iter().enumerate()).filter_map(|(at, line)| Some((line.rank(path, fields)?, at)))
+        };
+        for (rank, at) in ranks().filter(|(rank, _)| rank.0 == 1) {
+            if best.is_none_or(|(before, _)| rank > before) {
+                best = Some((rank, at));
+            }
+        }
+        let last = best.is_some_and(|(_, at)| lines[at].last);
+        for (rank, at) in ranks().filter(|(rank, _)| rank.0 > if last { 2 } else { 1 }) {
+            if best.is_none_or(|(before, _)| rank > before) {
+                best = Some((rank, at));
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+
+    fn line() -> impl Strategy<Value = Line> {
+        let matcher = prop::sample::select(vec![
+            "",
+            "path = '/'",
+            "path = '/a'",
+            "path = '/a/'",
+            "path = '/a/b'",
+            "exact = '/a/b'",
+            "exact = '/'",
+            "regex = 'b'",
+            "regex = '/a'",
+        ]);
+        let name = || prop::option::of(prop::sample::select(vec!["X-One", "X-Two"]));
+        (matcher, name(), name(), any::<bool>()).prop_map(|(matcher, when, unless, last)| Line {
+            when: when.or_else(|| (matcher.is_empty() && unless.is_none()).then_some("X-One")),
+            matcher,
+            unless,
+            last: last && matcher.starts_with("path"),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_routes_is_the_one_of_the_rule(mut lines in prop::collection::vec(line(), 1..9)) {
+            let mut plain = std::collections::HashSet::new();
+            lines.retain(|line| {
+                line.when.is_some() || line.unless.is_some() || plain.insert(line.matcher)
+            });
+            let routes: String = lines.iter().enumerate().map(|(at, line)| line.text(at)).collect();
+            let table = build(&config(&format!("[[site]]\nnames = ['a.test']\n{routes}")));
+            for path in ["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/c"] {
+                for fields in ["", "X-One: 1\r\n", "X-Two: 1\r\n", "X-One: 1\r\nX-Two: 1\r\n"] {
+                    let expected = expected(&lines, path, fields);
+                    let expected = expected.ok_or(Refusal::NoRoute).map(|at| at.to_string());
+                    prop_assert_eq!(asked(&table, path, fields), expected, "{} {}\n{}", path, fields, routes);
+                }
+            }
+        }
     }
 }

@@ -8,6 +8,9 @@ pub mod material;
 mod target;
 mod value;
 
+#[cfg(test)]
+pub(super) use value::tests as testing;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ mod alerts;
 mod bodies;
 mod certbot;
 mod compression;
+mod conditions;
 mod corpus;
 mod deadlines;
 mod demo;

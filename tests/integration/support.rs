@@ -18,7 +18,7 @@ mod wait;
 pub use ca::{KeyKind, Leaf, TestCa};
 pub use client::{Connection, Tls, is_timeout};
 pub use disk::{Placed, Way};
-pub use h2::{H2, block_on};
+pub use h2::{H2, block_on, request};
 pub use http::{Response, json};
 pub use metrics::Metrics;
 pub use nginx::Nginx;

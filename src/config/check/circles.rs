@@ -111,7 +111,7 @@ impl<'s> Map<'s> {
             Matcher::Exact(path) => Some(path.to_string()),
             Matcher::Prefix(path) if path.ends_with('/') => Some(format!("{path}{SOMETHING}")),
             Matcher::Prefix(path) => Some(format!("{path}/{SOMETHING}")),
-            Matcher::Regex(_) => None,
+            Matcher::Any | Matcher::Regex(_) => None,
         };
         let (mut asked, mut from) = (Asked { host, path }, route);
         let (mut at, mut sent) = (site, None);
@@ -131,8 +131,9 @@ impl<'s> Map<'s> {
             sent.get_or_insert_with(|| next.to_string());
             let there = self.find(&next.host)?;
             from = match &next.path {
-                Some(path) => there.find(path)?,
-                None if std::ptr::eq(there, at) => from,
+                Some(path) => there.find(path, Some(route))?,
+                // What holds for a client holds again; what it asks for may differ.
+                None if std::ptr::eq(there, at) && from.conditions.are_of_client() => from,
                 None => return None,
             };
             (asked, at) = (next, there);
@@ -194,6 +195,7 @@ impl Asked {
                     Matcher::Prefix(prefix) | Matcher::Exact(prefix) => {
                         url.push_str(path.strip_prefix(&**prefix).unwrap_or_default());
                     }
+                    Matcher::Any => url.push_str(path.strip_prefix('/').unwrap_or_default()),
                     Matcher::Regex(_) => url.push(UNKNOWN),
                 },
                 Piece::Variable(_) => url.push(UNKNOWN),

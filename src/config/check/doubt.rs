@@ -1,16 +1,21 @@
 //! What can be used and is hardly meant: routes that nothing reaches, clients that are kept out of
 //! less than it seems, variables that stay empty, terms of a compression that there is none of.
 
+use std::collections::HashMap;
+
 use super::RawSite;
 use crate::config::diagnostic::{Diagnostic, Span, quoted};
 use crate::config::read::{At, Context};
 use crate::config::rules::{RawAction, RawRoute};
-use crate::config::{Matcher, Rewrite, Rules, Setting, Template, Variable, is_below};
+use crate::config::{
+    Conditions, Matcher, Pattern, Rewrite, Rules, Setting, Template, Variable, is_below,
+};
 
 /// Looks at each site.
 pub(super) fn sites(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<'_>) {
     for site in sites {
         expressions(site, cx);
+        shadowed(site, cx);
         unreachable(site, cx);
         if ![defaults, &site.rules].into_iter().any(keeps_out) {
             uncovered(site, cx);
@@ -21,27 +26,30 @@ pub(super) fn sites(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context
 }
 
 impl RawSite {
-    /// The route for a path that is plain.
-    pub(super) fn find(&self, path: &str) -> Option<&RawRoute> {
-        let routes = || self.routes.iter();
-        let exact = |route: &&RawRoute| matches!(&route.matcher.value, Matcher::Exact(exact) if **exact == *path);
-        let regex = |route: &&RawRoute| match &route.matcher.value {
-            Matcher::Regex(pattern) => pattern.regex().is_match(path.as_bytes()),
-            Matcher::Exact(_) | Matcher::Prefix(_) => false,
+    /// The route for a path that is plain, for any client; `None` where conditions may decide. Those
+    /// of `met` are known to hold, where they ask only for what a client is.
+    pub(super) fn find(&self, path: &str, met: Option<&RawRoute>) -> Option<&RawRoute> {
+        let is_met = |route: &RawRoute| {
+            route.conditions.is_empty()
+                || met.is_some_and(|met| std::ptr::eq(met, route))
+                    && route.conditions.are_of_client()
         };
-        let prefixes = routes().filter_map(|route| match &route.matcher.value {
-            Matcher::Prefix(prefix) => Some((prefix, route)),
-            Matcher::Exact(_) | Matcher::Regex(_) => None,
-        });
-        let (_, prefix) = prefixes
-            .filter(|(prefix, _)| is_below(prefix.as_bytes(), path.as_bytes()))
-            .max_by_key(|(prefix, _)| prefix.len())
-            .unzip();
-        let last = prefix.is_some_and(|route: &RawRoute| route.last);
-        let found = routes().find(exact);
-        found
-            .or_else(|| routes().find(regex).filter(|_| !last))
-            .or(prefix)
+        let is_for = |route: &&RawRoute| match &route.matcher.value {
+            Matcher::Any => true,
+            Matcher::Exact(exact) => **exact == *path,
+            Matcher::Regex(pattern) => pattern.regex().is_match(path.as_bytes()),
+            Matcher::Prefix(prefix) => is_below(prefix.as_bytes(), path.as_bytes()),
+        };
+        let mut all: Vec<_> = self.routes.iter().filter(is_for).collect();
+        all.sort_by_key(|route| std::cmp::Reverse(super::order(&route.matcher.value)));
+        let is_prefix = |route: &&&RawRoute| matches!(route.matcher.value, Matcher::Prefix(_));
+        let is_regex = |route: &RawRoute| matches!(route.matcher.value, Matcher::Regex(_));
+        let longest = all.iter().find(is_prefix);
+        let last = longest.is_some_and(|route| route.last && is_met(route));
+        let unsure = longest.is_some_and(|route| !is_met(route))
+            && all.iter().filter(is_prefix).any(|route| route.last);
+        let first = (all.into_iter()).find(|route| !(last && is_regex(route)))?;
+        (is_met(first) && !(unsure && is_regex(first))).then_some(first)
     }
 }
 
@@ -60,18 +68,47 @@ fn expressions(site: &RawSite, cx: &Context<'_>) {
     }
 }
 
+/// Routes with conditions, behind one that has the same paths and takes all that they would.
+fn shadowed(site: &RawSite, cx: &Context<'_>) {
+    let mut taken: HashMap<String, &RawRoute> = HashMap::new();
+    for route in &site.routes {
+        let own = format!("{:?}", route.conditions);
+        // Without conditions, or with the same ones.
+        let all = format!("{:?}", Conditions::default());
+        let key = |conditions: &str| format!("{:?} {conditions}", route.matcher.value);
+        let before = [key(&all), key(&own)]
+            .into_iter()
+            .find_map(|key| taken.get(&key));
+        match before {
+            Some(first) if !route.conditions.is_empty() => {
+                let line = cx.line(&first.matcher.span);
+                let help = match first.conditions.is_empty() {
+                    true => format!(
+                        "the one on line {line} has no conditions and takes the same paths; write this \
+                         one before it"
+                    ),
+                    false => format!("the one on line {line} has the same paths and conditions"),
+                };
+                warn(cx, &route.matcher, "a route that nothing reaches", &help);
+            }
+            _ => drop(taken.entry(key(&own)).or_insert(route)),
+        }
+    }
+}
+
 /// Routes whose paths all go to others.
 fn unreachable(site: &RawSite, cx: &Context<'_>) {
     let (mut expressions, mut prefixes) = (Vec::new(), Vec::new());
     for route in &site.routes {
         match &route.matcher.value {
-            Matcher::Exact(_) => {}
+            Matcher::Any | Matcher::Exact(_) => {}
             Matcher::Regex(pattern) => expressions.push((pattern, route)),
             Matcher::Prefix(path) => prefixes.push((path, route)),
         }
     }
     let nothing = "a route that nothing reaches";
-    let all = prefixes.iter().any(|(path, _)| ***path == *"/");
+    let is_plain = |route: &RawRoute| route.conditions.is_empty();
+    let all = (prefixes.iter()).any(|(path, route)| ***path == *"/" && is_plain(route));
     if all && prefixes.iter().all(|(_, route)| route.last) {
         for (_, route) in expressions {
             let help = "every path has a `path` with `final = true`; take that out";
@@ -79,7 +116,9 @@ fn unreachable(site: &RawSite, cx: &Context<'_>) {
         }
         return;
     }
-    let Some(first) = (expressions.iter()).position(|(pattern, _)| pattern.takes_all()) else {
+    let takes_all =
+        |(pattern, route): &(&Pattern, &RawRoute)| is_plain(route) && pattern.takes_all();
+    let Some(first) = expressions.iter().position(takes_all) else {
         return;
     };
     let line = cx.line(&expressions[first].1.matcher.span);
@@ -113,7 +152,7 @@ fn uncovered(site: &RawSite, cx: &Context<'_>) {
             && let Some(bare) = path.strip_suffix('/').filter(|bare| !bare.is_empty())
             && keeps_out(rules)
             && site
-                .find(bare)
+                .find(bare, None)
                 .is_some_and(|other| !keeps_out(&other.rules))
         {
             let message = format!("all are let in to {}, which is not below it", quoted(bare));
@@ -147,6 +186,7 @@ fn empty_variables(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<
                 Some(Rewrite::Prefix(_)) | None => None,
             };
             let templates = route.rules.templates().chain(location).chain(rewrite);
+            let templates = templates.chain(route.conditions.templates());
             report_empty(Some(&route.matcher.span), templates, (ja4, id), cx);
         }
     }

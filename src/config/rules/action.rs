@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::condition::{self, Conditions, conditions};
 use super::read::{Place, rules};
 use super::template::Scope;
 use super::{Matcher, Pattern, Piece, Rewrite, Rules, Template, Variable};
@@ -18,6 +19,7 @@ const ACTIONS: [&str; 3] = ["upstream", "redirect", "respond"];
 pub(in crate::config) struct RawRoute {
     pub(in crate::config) matcher: At<Matcher>,
     pub(in crate::config) last: bool,
+    pub(in crate::config) conditions: Conditions,
     /// `None`: what the site does.
     pub(in crate::config) action: Option<RawAction>,
     /// It says what is done, well written or not.
@@ -42,10 +44,7 @@ pub(in crate::config) enum RawAction {
 /// What a `[[site]]` does and the rules that hold in it.
 pub(in crate::config) fn site(t: &mut Table<'_>) -> (Option<RawRoute>, Rules) {
     // Everything is below `/`: what follows it is all but the slash.
-    let scope = Scope {
-        captures: Vec::new(),
-        rest: true,
-    };
+    let scope = Scope::of_route(Vec::new(), true);
     let (action, rewrite) = action(t, Place::Site, &scope, true);
     let rules = rules(t, Place::Site, &Scope::default());
     let place = ACTIONS.into_iter().find_map(|key| t.place(key));
@@ -55,6 +54,7 @@ pub(in crate::config) fn site(t: &mut Table<'_>) -> (Option<RawRoute>, Rules) {
             span,
         },
         last: false,
+        conditions: Conditions::default(),
         action,
         leads: true,
         rewrite,
@@ -66,12 +66,13 @@ pub(in crate::config) fn site(t: &mut Table<'_>) -> (Option<RawRoute>, Rules) {
 /// One `[[site.route]]`.
 pub(in crate::config) fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRoute> {
     let (matcher, scope) = matcher(t);
+    let conditions = conditions(t);
     let last = t.or(
         "final",
         false,
         "Where this `path` is the longest that matches, no `regex` is tried.",
     );
-    if last && (t.has("exact") || t.has("regex")) {
+    if last && matcher.is_some() && !t.has("path") {
         misfit(
             t,
             "final",
@@ -84,6 +85,7 @@ pub(in crate::config) fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRo
     Some(RawRoute {
         matcher: matcher?,
         last,
+        conditions,
         action,
         leads: ACTIONS.iter().any(|key| t.has(key)),
         rewrite,
@@ -107,13 +109,18 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
     );
     let keys = ["path", "exact", "regex"];
     let given: Vec<_> = keys.into_iter().filter(|key| t.has(key)).collect();
+    let condition = condition::KEYS.into_iter().find_map(|key| t.place(key));
     match &given[..] {
+        [] if condition.is_some() => {}
         [] => t.cx.report_missing(
             Diagnostic::error(
                 t.span.clone(),
                 "a route without `path`, `exact` and `regex`",
             )
-            .help("write `path = \"/api/\"` for what is below it, or `exact` or `regex`"),
+            .help(
+                "write `path = \"/api/\"` for what is below it, or `exact` or `regex`; or `when`, \
+                 `unless` or `clients`, for any path",
+            ),
         ),
         [_] => {}
         [first, second, ..] => {
@@ -128,14 +135,12 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
         Some(pattern) => pattern.value.names().map(Into::into).collect(),
         None => Vec::new(),
     };
-    let scope = Scope {
-        captures,
-        rest: regex.is_none(),
-    };
+    let scope = Scope::of_route(captures, regex.is_none());
     let matcher = match (path, exact, regex) {
         (Some(path), None, None) => Some(at(path.span, Matcher::Prefix(path.value.0))),
         (None, Some(exact), None) => Some(at(exact.span, Matcher::Exact(exact.value.0))),
         (None, None, Some(regex)) => Some(at(regex.span, Matcher::Regex(regex.value))),
+        (None, None, None) if given.is_empty() => condition.map(|span| at(span, Matcher::Any)),
         _ => None,
     };
     (matcher, scope)
@@ -449,10 +454,7 @@ mod tests {
     use crate::config::read::Context;
 
     fn read(text: &str) -> Template {
-        let scope = Scope {
-            captures: vec!["name".into()],
-            rest: true,
-        };
+        let scope = Scope::of_route(vec!["name".into()], true);
         let cx = Context::new("", Path::new(""), None);
         scope.read(text, &cx).unwrap()
     }

@@ -69,20 +69,37 @@ impl Pattern {
         };
         let mut parts = Vec::new();
         flatten(&hir, &mut parts);
-        if let [HirKind::Look(Look::Start), ..] = &parts[..] {
+        let is = |part: &Hir, look| *part.kind() == HirKind::Look(look);
+        if let [first, ..] = &parts[..]
+            && is(first, Look::Start)
+        {
             parts.remove(0);
         }
-        if let [.., HirKind::Look(Look::End)] = &parts[..] {
+        if let [.., last] = &parts[..]
+            && is(last, Look::End)
+        {
             parts.pop();
-            if !parts.last().is_some_and(|part| is_anything(part)) {
+            if !parts.last().is_some_and(|part| is_anything(part.kind())) {
                 return false;
             }
         }
         // Every path has one slash, at its beginning.
-        let slash = |part: &&&HirKind| matches!(part, HirKind::Literal(text) if *text.0 == *b"/");
+        let slash =
+            |part: &&&Hir| matches!(part.kind(), HirKind::Literal(text) if *text.0 == *b"/");
         let slashes = parts.iter().filter(slash).count();
-        let rest = parts.iter().filter(|part| is_anything(part)).count();
+        let rest = parts.iter().filter(|part| is_anything(part.kind())).count();
         slashes <= 1 && slashes + rest == parts.len()
+    }
+
+    /// Whether it matches any text at all, or none, where that is easy to see.
+    pub(in crate::config) fn verdict(&self) -> Option<bool> {
+        verdict(&self.parsed()?)
+    }
+
+    /// Whether there are upper-case letters in it, and not the lower-case ones in their place.
+    pub(in crate::config) fn has_upper_case(&self) -> bool {
+        let upper = |text: &[u8]| text.iter().any(u8::is_ascii_uppercase);
+        self.parsed().is_some_and(|hir| has_literal(&hir, &upper))
     }
 
     /// Why it matches hardly anything, and what to do about it.
@@ -116,13 +133,50 @@ impl Pattern {
     }
 }
 
+/// Whether it matches any text at all, or none.
+fn verdict(hir: &Hir) -> Option<bool> {
+    // An empty class.
+    if hir.properties().minimum_len().is_none() {
+        return Some(false);
+    }
+    if let HirKind::Alternation(all) = hir.kind() {
+        let mut verdicts = all.iter().map(verdict);
+        if verdicts.clone().any(|verdict| verdict == Some(true)) {
+            return Some(true);
+        }
+        return (verdicts.all(|verdict| verdict == Some(false))).then_some(false);
+    }
+    let mut parts = Vec::new();
+    flatten(hir, &mut parts);
+    let is = |part: &Hir, look| *part.kind() == HirKind::Look(look);
+    let (start, end) = (Look::Start, Look::End);
+    let before = (parts.iter().rposition(|part| is(part, start))).map(|at| &parts[..at]);
+    let behind = (parts.iter().position(|part| is(part, end))).map(|at| &parts[at..]);
+    let mut sides = [before, behind].into_iter().flatten().flatten();
+    if sides.any(|part| part.properties().minimum_len() != Some(0)) {
+        return Some(false);
+    }
+    let free = |part: &&Hir| {
+        part.properties().minimum_len() == Some(0) && part.properties().look_set().is_empty()
+    };
+    let all = match &parts[..] {
+        [first, inner @ .., last] if is(first, start) && is(last, end) => {
+            !inner.is_empty() && inner.iter().all(|part| is_anything(part.kind()))
+        }
+        [first, inner @ ..] if is(first, start) => inner.iter().all(free),
+        [inner @ .., last] if is(last, end) => inner.iter().all(free),
+        inner => inner.iter().all(free),
+    };
+    all.then_some(true)
+}
+
 /// What follows each other in it.
-fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<&'h HirKind>) {
+fn flatten<'h>(hir: &'h Hir, parts: &mut Vec<&'h Hir>) {
     match hir.kind() {
         HirKind::Empty => {}
         HirKind::Capture(capture) => flatten(&capture.sub, parts),
         HirKind::Concat(all) => all.iter().for_each(|part| flatten(part, parts)),
-        kind => parts.push(kind),
+        _ => parts.push(hir),
     }
 }
 
@@ -186,6 +240,37 @@ mod tests {
             ("$", false),
         ] {
             assert_eq!(Pattern::new(text).unwrap().takes_all(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_matches_anything_or_nothing_is_recognised() {
+        for (text, expected) in [
+            ("", Some(true)),
+            ("^", Some(true)),
+            ("$", Some(true)),
+            (".*", Some(true)),
+            ("^.*$", Some(true)),
+            ("^(.*)$", Some(true)),
+            ("^a*", Some(true)),
+            ("a*$", Some(true)),
+            ("(?i)bot|", Some(true)),
+            ("[a&&b]", Some(false)),
+            ("a^b", Some(false)),
+            ("a$b", Some(false)),
+            ("a^|b^", Some(false)),
+            ("^$", None),
+            ("^a*$", None),
+            (".", None),
+            ("^bot", None),
+            (r"\b", None),
+            (r"a*\b", None),
+            ("(?m)a$\nb", None),
+            ("^a|b$", None),
+            ("a*^", None),
+            ("^(^a|b)$", None),
+        ] {
+            assert_eq!(Pattern::new(text).unwrap().verdict(), expected, "{text}");
         }
     }
 

@@ -77,6 +77,8 @@ pub enum Variable {
     Header(Arc<str>),
     /// The value of a cookie.
     Cookie(Arc<str>),
+    /// The value of a parameter of the query, decoded.
+    Parameter(Arc<str>),
     /// What follows the route's path, with the query.
     Rest,
     /// A named group of the route's expression.
@@ -115,9 +117,33 @@ pub(in crate::config) struct Scope {
     pub(super) captures: Vec<Arc<str>>,
     /// The route has a path.
     pub(super) rest: bool,
+    /// The route is not known yet.
+    early: bool,
 }
 
 impl Scope {
+    /// What follows the path of a route, or is in the groups of its expression.
+    pub(super) fn of_route(captures: Vec<Arc<str>>, rest: bool) -> Self {
+        Self {
+            captures,
+            rest,
+            early: false,
+        }
+    }
+
+    /// What is known before it is known which route a request is for.
+    pub(super) fn of_conditions() -> Self {
+        Self {
+            early: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is a variable, without its braces.
+    pub(super) fn is_word(name: &str) -> bool {
+        WORDS.iter().any(|(word, _)| *word == name)
+    }
+
     /// Reads a value.
     pub(in crate::config) fn read(
         &self,
@@ -168,10 +194,21 @@ impl Scope {
         match name.split_once(':') {
             Some(("header", field)) => return token(field).map(Variable::Header),
             Some(("cookie", cookie)) => return token(cookie).map(Variable::Cookie),
+            Some(("query", "")) => {
+                return Err(Complaint::new(
+                    "has `{query:}` without a name",
+                    "write the name of a parameter, as in `{query:page}`; all of it is `{query}`",
+                ));
+            }
+            Some(("query", parameter)) => return Ok(Variable::Parameter(parameter.into())),
             _ => {}
         }
         match name {
             REST if self.rest => Ok(Variable::Rest),
+            REST if self.early => Err(Complaint::new(
+                "has `{rest}`, which is known only behind the conditions",
+                "write `{path}` or `{uri}`",
+            )),
             REST => Err(Complaint::new(
                 "has `{rest}`, which only a route with `path` or `exact` has",
                 "write `{uri}` for path and query, or name a group of the `regex`",
@@ -188,7 +225,7 @@ impl Scope {
         let help = match cx.nearest(name, all()) {
             Some(near) => format!("did you mean `{{{near}}}`?"),
             None => format!(
-                "there are {}, header:NAME and cookie:NAME; `{{{{` is a brace",
+                "there are {}, header:NAME, cookie:NAME and query:NAME; `{{{{` is a brace",
                 all().collect::<Vec<_>>().join(", ")
             ),
         };
@@ -204,10 +241,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Template, Complaint> {
-        let scope = Scope {
-            captures: vec!["name".into()],
-            rest: true,
-        };
+        let scope = Scope::of_route(vec!["name".into()], true);
         scope.read(text, &Context::new("", Path::new(""), None))
     }
 
@@ -249,6 +283,7 @@ mod tests {
             ("{nam}", "did you mean `{name}`?"),
             ("{frobnicate}", "header:NAME"),
             ("{header:}", "letters, digits"),
+            ("{query:}", "`{query:page}`"),
             ("{", "`{{`"),
             ("a}b", "`}}`"),
             ("{a{b}", "`{{`"),

@@ -406,6 +406,19 @@ fn what_is_hardly_meant_is_said() {
             "all are let in to `/admin`",
         ),
         (
+            "path = '/a'\n[[site.route]]\npath = '/a'\nwhen = { '{header:X}' = '.' }",
+            "the one on line 12 has no conditions and takes the same paths; write this one before it",
+        ),
+        (
+            "regex = '/a'\nwhen = { '{header:X}' = '.' }\n\
+             [[site.route]]\nregex = '/a'\nwhen = { '{header:X}' = '.' }",
+            "the one on line 12 has the same paths and conditions",
+        ),
+        (
+            "when = { '{header:User-Agent}' = 'Mobile' }\nredirect = '/m/'",
+            "leads back to itself",
+        ),
+        (
             "path = '/a'\nrequest_headers.set = { 'X' = '{ja4}' }",
             "write `ja4 = true` in `[tls]`",
         ),
@@ -468,6 +481,12 @@ fn what_is_well_meant_is_not_warned_of() {
         "path = '/'\nredirect = '/en{uri}'\n[[site.route]]\npath = '/en/'",
         "path = '/'\nredirect = '/{cookie:lang}{uri}'\n[[site.route]]\npath = '/en/'",
         "path = '/v1/'\nredirect = '/{rest}'",
+        "when = { '{scheme}' = '^http$' }\nredirect = 'https://{host}{uri}'",
+        "when = { '{cookie:new}' = '^$' }\nredirect = '{uri}'",
+        "path = '/a'\nwhen = { '{header:X}' = '.' }\n[[site.route]]\npath = '/a'",
+        "regex = '^/'\nwhen = { '{header:X}' = '.' }\n[[site.route]]\nregex = '^/a'",
+        "path = '/admin/'\nallow = ['10.0.0.0/8']\n[[site.route]]\nexact = '/admin'\n\
+         unless = { '{client_address}' = '^10[.]' }\nrespond = 403",
         "regex = '^/old/(?<name>.*)$'\nredirect = '/{name}'",
     ] {
         let lines = match lines.starts_with("path = '/'") {

@@ -1,5 +1,6 @@
 //! What variables stand for.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 
@@ -9,6 +10,7 @@ use crate::http::RequestHead;
 use crate::http::field::Id;
 use crate::http::host::Host;
 use crate::proxy::Peer;
+use crate::proxy::path::decode;
 use crate::tls::Ja4;
 use crate::upstream::balance;
 
@@ -61,7 +63,7 @@ impl Known<'_> {
         let begin = out.len();
         self.append(variable, out);
         let keeps = match variable {
-            Variable::Header(_) | Variable::Cookie(_) => is_unreserved,
+            Variable::Header(_) | Variable::Cookie(_) | Variable::Parameter(_) => is_unreserved,
             _ => is_of_url,
         };
         if !out[begin..].iter().copied().all(keeps) {
@@ -72,13 +74,73 @@ impl Known<'_> {
 
     /// Appends what stands for a variable, as it is.
     fn append(&self, variable: &Variable, out: &mut Vec<u8>) {
+        match self.found(variable) {
+            Found::Here(value) => out.extend_from_slice(value),
+            Found::InParts => self.assemble(variable, out),
+        }
+    }
+
+    /// What stands for a variable.
+    pub(in crate::proxy) fn value(&self, variable: &Variable) -> Cow<'_, [u8]> {
+        match self.found(variable) {
+            Found::Here(value) => Cow::Borrowed(value),
+            Found::InParts => {
+                let mut out = Vec::new();
+                self.assemble(variable, &mut out);
+                Cow::Owned(out)
+            }
+        }
+    }
+
+    /// What stands for a variable, where that is written anywhere as it is.
+    fn found(&self, variable: &Variable) -> Found<'_> {
         let Self {
-            peer,
-            client,
-            head,
-            marks,
+            peer, head, marks, ..
         } = self;
         let session = peer.session.as_ref();
+        Found::Here(match variable {
+            Variable::Method => head.method_text(),
+            Variable::Path => head.path(),
+            Variable::Query => head.query().unwrap_or_default(),
+            Variable::Uri => head.target(),
+            Variable::Scheme => peer.scheme.as_bytes(),
+            Variable::Protocol => head.version.label().as_bytes(),
+            Variable::Sni => word(peer.sni.as_deref()),
+            Variable::TlsVersion => word(peer.tls_version),
+            Variable::TlsCipher => word(session.and_then(|session| session.cipher)),
+            Variable::TlsGroup => word(session.and_then(|session| session.group)),
+            Variable::TlsResumed => {
+                let resumed = session.map(|session| session.resumed);
+                word(resumed.map(|yes| if yes { "true" } else { "false" }))
+            }
+            Variable::Ja4 => word(peer.ja4.as_ref().map(Ja4::as_str)),
+            Variable::RequestId => marks.request_id().unwrap_or_default(),
+            Variable::TraceId => match marks.trace_id() {
+                Some(id) => id,
+                None => super::marks::trace_id_of(&head.fields),
+            },
+            Variable::Header(name) => match header(head, name.as_bytes()) {
+                Some(value) => value,
+                None => return Found::InParts,
+            },
+            Variable::Cookie(name) => balance::cookie(head, name.as_bytes()).unwrap_or_default(),
+            Variable::Parameter(name) => match parameter(head, name.as_bytes()) {
+                Cow::Borrowed(value) => value,
+                Cow::Owned(_) => return Found::InParts,
+            },
+            Variable::Rest => &marks.rest,
+            Variable::Capture(index) => marks.groups.get(*index).map_or(b"", Vec::as_slice),
+            Variable::ClientAddress | Variable::ClientPort | Variable::Host | Variable::Port => {
+                return Found::InParts;
+            }
+        })
+    }
+
+    /// Appends what has to be put together first.
+    fn assemble(&self, variable: &Variable, out: &mut Vec<u8>) {
+        let Self {
+            peer, client, head, ..
+        } = self;
         // Writing to a Vec cannot fail.
         match variable {
             Variable::ClientAddress => {
@@ -91,41 +153,25 @@ impl Known<'_> {
             }
             Variable::Host => host(head.authority(), out),
             Variable::Port => port(head.authority(), peer.scheme, out),
-            Variable::Method => out.extend_from_slice(head.method_text()),
-            Variable::Path => out.extend_from_slice(head.path()),
-            Variable::Query => out.extend_from_slice(head.query().unwrap_or_default()),
-            Variable::Uri => out.extend_from_slice(head.target()),
-            Variable::Scheme => out.extend_from_slice(peer.scheme.as_bytes()),
-            Variable::Protocol => out.extend_from_slice(head.version.label().as_bytes()),
-            Variable::Sni => word(peer.sni.as_deref(), out),
-            Variable::TlsVersion => word(peer.tls_version, out),
-            Variable::TlsCipher => word(session.and_then(|session| session.cipher), out),
-            Variable::TlsGroup => word(session.and_then(|session| session.group), out),
-            Variable::TlsResumed => {
-                let resumed = session.map(|session| session.resumed);
-                word(resumed.map(|yes| if yes { "true" } else { "false" }), out);
+            Variable::Header(name) => headers(head, name.as_bytes(), out),
+            Variable::Parameter(name) => {
+                out.extend_from_slice(&parameter(head, name.as_bytes()));
             }
-            Variable::Ja4 => word(peer.ja4.as_ref().map(Ja4::as_str), out),
-            Variable::RequestId => out.extend_from_slice(marks.request_id().unwrap_or_default()),
-            Variable::TraceId => match marks.trace_id() {
-                Some(id) => out.extend_from_slice(id),
-                None => out.extend_from_slice(super::marks::trace_id_of(&head.fields)),
-            },
-            Variable::Header(name) => header(head, name.as_bytes(), out),
-            Variable::Cookie(name) => {
-                let cookie = balance::cookie(head, name.as_bytes());
-                out.extend_from_slice(cookie.unwrap_or_default());
-            }
-            Variable::Rest => out.extend_from_slice(&marks.rest),
-            Variable::Capture(index) => {
-                out.extend_from_slice(marks.groups.get(*index).map_or(b"", Vec::as_slice));
-            }
+            _ => {}
         }
     }
 }
 
-fn word(word: Option<&str>, out: &mut Vec<u8>) {
-    out.extend_from_slice(word.unwrap_or_default().as_bytes());
+/// What stands for a variable.
+enum Found<'a> {
+    /// As it is.
+    Here(&'a [u8]),
+    /// It has to be put together.
+    InParts,
+}
+
+fn word(word: Option<&str>) -> &[u8] {
+    word.unwrap_or_default().as_bytes()
 }
 
 /// As a URL has it: an IPv6 address in brackets.
@@ -155,11 +201,22 @@ fn port(authority: &[u8], scheme: &str, out: &mut Vec<u8>) {
     }));
 }
 
-/// All values of a field, as one (RFC 9110, section 5.3; RFC 9113, section 8.2.3).
-fn header(head: &RequestHead, name: &[u8], out: &mut Vec<u8>) {
+/// The value of a field that is there once at most; else [`headers`] has it.
+fn header<'h>(head: &'h RequestHead, name: &[u8]) -> Option<&'h [u8]> {
     if Id::of(name) == Id::Host {
-        return out.extend_from_slice(head.authority());
+        return Some(head.authority());
     }
+    let mut fields = head.fields.iter();
+    let mut next = || fields.find(|(_, found, _)| found.eq_ignore_ascii_case(name));
+    match (next(), next()) {
+        (None, _) => Some(b""),
+        (Some((_, _, value)), None) => Some(value),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// All values of a field, as one (RFC 9110, section 5.3; RFC 9113, section 8.2.3).
+fn headers(head: &RequestHead, name: &[u8], out: &mut Vec<u8>) {
     let separator: &[u8] = match Id::of(name) {
         Id::Cookie => b"; ",
         _ => b", ",
@@ -173,6 +230,34 @@ fn header(head: &RequestHead, name: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(value);
         }
     }
+}
+
+/// The value of the first parameter of a name, as forms write them: percent-encoded, with a plus for
+/// a space. Empty where there is none.
+fn parameter<'h>(head: &'h RequestHead, name: &[u8]) -> Cow<'h, [u8]> {
+    let query = head.query().unwrap_or_default();
+    for pair in query.split(|&byte| byte == b'&') {
+        let end = memchr::memchr(b'=', pair);
+        let (key, value) = match end {
+            Some(end) => (&pair[..end], &pair[end + 1..]),
+            None => (pair, &b""[..]),
+        };
+        if *of_form(key) == *name {
+            return of_form(value);
+        }
+    }
+    Cow::Borrowed(b"")
+}
+
+fn of_form(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'+', text).is_none() {
+        return decode(text);
+    }
+    let spaced: Vec<_> = text
+        .iter()
+        .map(|&byte| if byte == b'+' { b' ' } else { byte })
+        .collect();
+    Cow::Owned(decode(&spaced).into_owned())
 }
 
 /// A part of a path that was percent-decoded, encoded again.
@@ -214,12 +299,12 @@ const fn is_of_path(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::proxy) mod tests {
     use super::*;
     use crate::config;
     use crate::http::parse;
 
-    pub(in crate::proxy::rules) fn peer() -> Peer {
+    pub(in crate::proxy) fn peer() -> Peer {
         Peer {
             id: crate::upstream::pool::ClientId::default(),
             client: "[::ffff:192.0.2.1]:4711".parse().unwrap(),
@@ -279,8 +364,30 @@ pub(super) mod tests {
             ("{cookie:l}{cookie:m}", "w"),
             ("{header:X-Tab}", "a b"),
             ("{header:X-None} a {header:X-None}", "a"),
+            ("{query:c}|{query:e}|{query:f}", "d||"),
         ] {
             assert_eq!(text(value, &head), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_the_first_of_its_name_as_forms_write_it() {
+        for (query, expected) in [
+            ("", ""),
+            ("?", ""),
+            ("?a", ""),
+            ("?b=1&a=2&a=3", "2"),
+            ("?a=x%20y+z%2Bw", "x y z+w"),
+            ("?%61=1&a=2", "1"),
+            ("?A=1", ""),
+            ("?aa=1&xa=2", ""),
+            ("?a=b=c", "b=c"),
+            ("?x;a=1", ""),
+            ("?a=%zz", "%zz"),
+        ] {
+            let head = format!("GET /{query} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            let head = parse::request(head.as_bytes(), 100).unwrap();
+            assert_eq!(text("{query:a}", &head), expected, "{query}");
         }
     }
 
