@@ -21,6 +21,7 @@ use staunch::clock::{Clock, Timestamp};
 use staunch::config;
 use staunch::http::host::Host;
 use staunch::http::{Method, encode, parse};
+use staunch::proxy::Asked;
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
 use staunch::proxy::rules::material::Material;
@@ -112,10 +113,16 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = parse::request(head, 100).expect("a head");
     let authority = host(count / 2);
+    let peer = pipeline::peer();
     bencher.bench_local(|| {
         let host = Host::parse(black_box(authority.as_bytes())).expect("a host");
         let site = table.find(host.as_str()).expect("a site");
-        table.site(site).route(black_box(&head)).is_ok()
+        let asked = Asked {
+            head: black_box(&head),
+            peer: &peer,
+            client: peer.client.ip(),
+        };
+        table.site(site).route(asked).is_ok()
     });
 }
 
@@ -144,6 +151,13 @@ fn request_head(bencher: Bencher<'_, '_>) {
 fn thousand_requests(bencher: Bencher<'_, '_>, rules: bool) {
     let pipeline = pipeline::Pipeline::new(rules);
     bencher.bench_local(|| pipeline.run(black_box(REQUEST), 1000));
+}
+
+/// The same over HTTP/2, without rules.
+#[divan::bench]
+fn thousand_requests_of_http2(bencher: Bencher<'_, '_>) {
+    let pipeline = pipeline::Pipeline::new(false);
+    bencher.bench_local(|| pipeline.run_http2(black_box(1000)));
 }
 
 /// A response's head, from bytes to bytes.

@@ -15,12 +15,11 @@ use staunch::clock::Clock;
 use staunch::config;
 use staunch::http::host::Host;
 use staunch::http::{Framing, Method, encode, parse};
+use staunch::proxy::Asked;
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
 use staunch::proxy::rules::material::Material;
-use staunch::proxy::{Asked, Peer};
 use staunch::upstream::Upstreams;
-use staunch::upstream::pool::ClientId;
 use staunch::wire::{Body, Message, Reader, Writer};
 
 #[global_allocator]
@@ -57,8 +56,9 @@ fn main() {
         "route" => route(times),
         "pipeline" => pipeline(times, false),
         "rules" => pipeline(times, true),
+        "http2" => http2(times),
         // What `cargo bench` and `cargo test` say.
-        _ => println!("pieces: request, response, route, pipeline, rules"),
+        _ => println!("pieces: request, response, route, pipeline, rules, http2"),
     }
 }
 
@@ -74,6 +74,12 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 fn pipeline(times: u32, rules: bool) {
     let pipeline = pipeline::Pipeline::new(rules);
     black_box(pipeline.run(REQUEST, times as usize));
+}
+
+/// A request on a connection of HTTP/2 in memory, from bytes to bytes, its client's own work included.
+fn http2(times: u32) {
+    let pipeline = pipeline::Pipeline::new(false);
+    black_box(pipeline.run_http2(times as usize));
 }
 
 /// A request's head: read, edited for the upstream, written.
@@ -131,23 +137,6 @@ fn response(times: u32) {
     }
 }
 
-/// Who asks.
-fn peer() -> Peer {
-    Peer {
-        id: ClientId::default(),
-        client: ([192, 0, 2, 1], 40_000).into(),
-        destination: None,
-        scheme: "https",
-        sni: None,
-        alpn: None,
-        tls_version: Some("1.3"),
-        session: None,
-        ja4: None,
-        policy: None,
-        identity: None,
-    }
-}
-
 /// Site and upstream for a request, among many.
 fn route(times: u32) {
     let text: String = (0..100)
@@ -170,7 +159,7 @@ fn route(times: u32) {
     let table = Table::build(&config, &upstreams, &Material::default());
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = parse::request(head, 100).expect("a head");
-    let peer = peer();
+    let peer = pipeline::peer();
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");
         let site = table.find(host.as_str()).expect("a site");

@@ -1,5 +1,5 @@
-//! All that a connection of HTTP/1.1 does for a request, on connections in memory: it is read,
-//! routed, held against limits, answered by a route's own response, and counted.
+//! All that a connection does for a request, on connections in memory: it is read, routed, held
+//! against limits, answered by a route's own response, and counted.
 
 use std::io;
 use std::pin::Pin;
@@ -12,15 +12,19 @@ use staunch::cert::inventory::Inventory;
 use staunch::cert::select::Resolver;
 use staunch::clock::Clock;
 use staunch::drain::{Draining, Guard};
+use staunch::http::frame;
+use staunch::http::hpack::Encoder;
 use staunch::metrics::Registry;
 use staunch::proxy::route::Table;
 use staunch::proxy::rules::material::Material;
 use staunch::proxy::{Local, Peer, World};
 use staunch::serve::h1::Http1;
+use staunch::serve::h2;
 use staunch::serve::{Role, Service};
 use staunch::telemetry::access::AccessLog;
 use staunch::tls::{Keep, Options};
 use staunch::upstream::Upstreams;
+use staunch::upstream::pool::ClientId;
 use staunch::wire::cork::Stream;
 use staunch::{config, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -42,6 +46,28 @@ hsts = "730d"
 set = { X-Frame-Options = "DENY", Content-Security-Policy = "default-src 'self'", X-Client = "{client_address}" }
 remove = ["Server"]
 "#;
+
+/// What a browser sends in HTTP/2.
+const FIELDS: [(&str, &str); 9] = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":authority", "n7.example.test"),
+    (":path", "/api/items?page=2"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    ),
+    (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    ),
+    ("accept-language", "en-GB,en;q=0.5"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    (
+        "cookie",
+        "session=0123456789abcdef0123456789abcdef; theme=dark",
+    ),
+];
 
 /// A worker's things, and a client.
 pub struct Pipeline {
@@ -99,16 +125,9 @@ impl Pipeline {
         );
         let peer = Peer {
             id: local.pool().client(),
-            client: ([192, 0, 2, 1], 40_000).into(),
-            destination: None,
-            scheme: "https",
             sni: Some("n7.example.test".into()),
-            alpn: Some((*b"http/1.1").into()),
-            tls_version: Some("1.3"),
-            session: None,
-            ja4: None,
             policy: Some(policies.choose(Some("n7.example.test")).current()),
-            identity: None,
+            ..peer()
         };
         Self {
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -129,7 +148,7 @@ impl Pipeline {
         }
     }
 
-    /// One connection with so many of this request; how many bytes it was answered with.
+    /// One connection of HTTP/1.1 with so many of this request; how many bytes it was answered with.
     pub fn run(&self, request: &[u8], times: usize) -> usize {
         let mut client = Http1::new(Memory {
             request,
@@ -140,6 +159,37 @@ impl Pipeline {
         let serving = client.serve(&self.service, &self.peer, &self.guard);
         self.runtime.block_on(serving);
         client.stream().written
+    }
+
+    /// One connection of HTTP/2 with so many requests, one after the other; how many bytes it was
+    /// answered with.
+    pub fn run_http2(&self, times: usize) -> usize {
+        let mut client = Streams {
+            encoder: Encoder::default(),
+            next: 1,
+            left: times,
+            written: 0,
+        };
+        let serving = h2::serve(&mut client, &self.service, &self.peer, &self.guard);
+        self.runtime.block_on(serving);
+        client.written
+    }
+}
+
+/// Who asks.
+pub fn peer() -> Peer {
+    Peer {
+        id: ClientId::default(),
+        client: ([192, 0, 2, 1], 40_000).into(),
+        destination: None,
+        scheme: "https",
+        sni: None,
+        alpn: None,
+        tls_version: Some("1.3"),
+        session: None,
+        ja4: None,
+        policy: None,
+        identity: None,
     }
 }
 
@@ -183,6 +233,86 @@ impl AsyncWrite for Memory<'_> {
             data.starts_with(b"HTTP/1.1 200"),
             "it is not measured what is meant"
         );
+        self.written += data.len();
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The same with HTTP/2: each request is a stream.
+struct Streams {
+    encoder: Encoder,
+    next: u32,
+    left: usize,
+    written: usize,
+}
+
+impl Streams {
+    fn frames(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut frame = |kind, flags, stream, payload: &[u8]| {
+            let head = frame::Head {
+                length: payload.len(),
+                kind,
+                flags,
+                stream,
+            };
+            out.extend_from_slice(&head.bytes());
+            out.extend_from_slice(payload);
+        };
+        if self.next == 1 {
+            frame(frame::kind::SETTINGS, 0, 0, &[]);
+            frame(
+                frame::kind::WINDOW_UPDATE,
+                0,
+                0,
+                &(1u32 << 30).to_be_bytes(),
+            );
+        }
+        let mut block = Vec::new();
+        self.encoder.begin(&mut block);
+        for (name, value) in FIELDS {
+            self.encoder
+                .field(&mut block, name.as_bytes(), value.as_bytes());
+        }
+        let flags = frame::flag::END_STREAM | frame::flag::END_HEADERS;
+        frame(frame::kind::HEADERS, flags, self.next, &block);
+        if self.next == 1 {
+            out.splice(0..0, frame::PREFACE.iter().copied());
+        }
+        self.next += 2;
+        out
+    }
+}
+
+impl AsyncRead for Streams {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left > 0 {
+            let frames = self.frames();
+            buffer.put_slice(&frames);
+            self.left -= 1;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Streams {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.written += data.len();
         Poll::Ready(Ok(data.len()))
     }
