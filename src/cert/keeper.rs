@@ -21,6 +21,7 @@ mod tests;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
@@ -153,6 +154,14 @@ impl Keeper {
     /// goes on writing, with all that was left. Waits for the disk.
     pub fn rest(&self, resting: bool) {
         self.shared.rest.set(resting);
+    }
+
+    /// Has all that is served copied to the state directory, behind what was to be written there
+    /// before. Waits for the disk, but no longer than `patience`. `false`: something is left.
+    pub fn settle(&self, patience: Duration) -> bool {
+        let (reply, settled) = mpsc::channel();
+        self.send(Message::Settle(reply));
+        settled.recv_timeout(patience).is_ok()
     }
 
     /// How much was done so far.

@@ -29,6 +29,8 @@ use crate::worker::{Command, Handle};
 
 /// Reloads that wait for the one that runs.
 const WAITING_RELOADS: usize = 16;
+/// How long the end waits for a slow disk.
+const SETTLING: Duration = Duration::from_secs(2);
 
 type ReloadRequest = oneshot::Sender<ReloadOutcome>;
 type UpgradeRequest = oneshot::Sender<Result<Upgraded, String>>;
@@ -190,6 +192,7 @@ async fn control(
                 reason: reason.into(),
             });
             drain(server, &mut end).await;
+            settle(server).await;
             if let Some(alerting) = alerting {
                 alerting.end().await;
             }
@@ -393,6 +396,18 @@ async fn drain(server: &Server, end: &mut End) {
         }
     }
     wait(server, end, times.deadline).await;
+}
+
+/// What is served is there after a restart, whatever becomes of the files: copies that were not made
+/// yet are made now.
+async fn settle(server: &Arc<Server>) {
+    let keeping = Arc::clone(server);
+    let settling = tokio::task::spawn_blocking(move || keeping.keeper.settle(SETTLING));
+    if !settling.await.unwrap_or_default() {
+        warn!(
+            "the state directory is too slow: not all that was served is kept for the next start"
+        );
+    }
 }
 
 /// The way down of a process that is replaced: nobody comes any more, and those who are there have

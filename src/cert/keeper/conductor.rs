@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
@@ -91,6 +91,8 @@ pub(super) struct Conductor {
     unpublished: BTreeMap<u32, Change>,
     unsaved: VecDeque<u32>,
     save_pause: Duration,
+    /// Who waits until all is saved.
+    settling: Vec<Sender<()>>,
     /// When copies that nobody names are forgotten, unless that is done.
     forget_at: Option<Instant>,
     failed: bool,
@@ -142,6 +144,7 @@ impl Conductor {
             unpublished: BTreeMap::new(),
             unsaved: VecDeque::new(),
             save_pause: Duration::ZERO,
+            settling: Vec::new(),
             forget_at: Some(now + timing.forget),
             failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
@@ -226,6 +229,7 @@ impl Conductor {
                     let _gone = reply.send(self.accept(&source, &because));
                 }
                 Ok(Message::GoBack(setback)) => self.go_back(setback),
+                Ok(Message::Settle(reply)) => self.settling.push(reply),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
             // Nothing here is known to panic. If something does, today's certificates must not be
@@ -269,6 +273,11 @@ impl Conductor {
         self.forget_strangers();
         self.look(Mode::Watching);
         self.save_some();
+        if self.unsaved.is_empty() {
+            for reply in self.settling.drain(..) {
+                self.memory.settle(reply);
+            }
+        }
         self.tell_degraded();
     }
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -66,6 +66,8 @@ enum Task {
     Forget(Vec<Files>),
     Note(Entry),
     Refused(Vec<Fingerprint>),
+    /// To be answered: all before it is written.
+    Settled(Sender<()>),
 }
 
 /// The file that says what clients refused: fingerprints, the latest last.
@@ -211,6 +213,15 @@ impl Memory {
         }
     }
 
+    /// Answers when all is written that is to be written so far.
+    pub(super) fn settle(&self, reply: Sender<()>) {
+        match &self.writer {
+            // Who does not get in has no answer, and waits no longer than he wants to.
+            Some(writer) => drop(writer.try_send(Task::Settled(reply))),
+            None => drop(reply.send(())),
+        }
+    }
+
     /// What does not work, in words.
     pub(super) fn degraded(&self) -> Option<String> {
         lock(&self.problem).clone()
@@ -256,6 +267,11 @@ impl Scribe {
                 .iter()
                 .try_for_each(|files| self.last_good.forget(files)),
             Task::Note(entry) => self.ledger.write(&entry),
+            Task::Settled(reply) => {
+                // Who asked may have given up.
+                let _gone = reply.send(());
+                return;
+            }
             Task::Refused(refused) => serde_json::to_vec(&refused)
                 .map_err(io::Error::from)
                 .and_then(|json| self.state.write(REFUSED, &[&json])),

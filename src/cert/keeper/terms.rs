@@ -178,6 +178,8 @@ pub(super) enum Message {
         reply: Sender<Result<Accepted, AcceptError>>,
     },
     GoBack(Setback),
+    /// To be answered once nothing is left to be written.
+    Settle(Sender<()>),
     Stop,
 }
 

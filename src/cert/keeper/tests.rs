@@ -2,6 +2,7 @@
 
 mod refused;
 mod scale;
+mod settle;
 
 use std::fs;
 use std::os::unix::fs::symlink;
