@@ -191,7 +191,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
             more |= !listens
                 && self.faulty.is_none()
                 && self.connection.borrow().output.len() < CROWDED;
-            if !more {
+            // After a turn's share, the rest of it follows when others have had theirs.
+            if !more && self.turn < TURN {
                 return Poll::Pending;
             }
         }

@@ -162,6 +162,28 @@ fn a_large_response_arrives_whole() {
     });
 }
 
+/// Nothing that a client says wakes the proxy in the middle of it.
+#[test]
+fn large_responses_arrive_whole_at_a_client_that_only_reads() {
+    const STREAMS: usize = 8;
+    const SIZE: usize = 2 << 20;
+    let origin = Origin::plan("origin")
+        .route("/", |exchange| exchange.respond(200, "", &vec![b'a'; SIZE]))
+        .start();
+    let proxy = Staunch::serving(&origin).start();
+    block_on(async {
+        let mut settings = h2::client::Builder::new();
+        settings
+            .initial_window_size(1 << 30)
+            .initial_connection_window_size(1 << 30);
+        let client = H2::with(&proxy.tls(HOST), &settings).await.unwrap();
+        let responses = (0..STREAMS).map(|_| client.get(HOST, "/"));
+        for response in futures_util::future::join_all(responses).await {
+            assert_eq!(response.unwrap().body.len(), SIZE);
+        }
+    });
+}
+
 #[test]
 fn a_large_request_arrives_whole() {
     const SIZE: usize = 8 << 20;

@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 use super::table::{DEFAULT_SIZE, Dynamic, Entry, STATIC};
 use super::{Kind, huffman};
 
+/// Memory for a field that is kept from one block to the next.
+const KEPT: usize = 1 << 10;
+
 /// Why a block cannot be read. What comes behind it cannot either: the table is not known any more
 /// (RFC 9113, section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +113,9 @@ impl Decoder {
                 0x00..0x20 => self.literal(block, 4, false, &mut show)?,
             }
             begun = true;
+        }
+        if self.text.capacity() > KEPT {
+            self.text = Vec::new();
         }
         Ok(())
     }

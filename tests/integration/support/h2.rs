@@ -43,6 +43,11 @@ pub struct H2Response {
 impl H2 {
     /// Connects; must be within [`block_on`].
     pub async fn connect(tls: &Tls) -> io::Result<Self> {
+        Self::with(tls, &h2::client::Builder::new()).await
+    }
+
+    /// Connects, with settings of its own.
+    pub async fn with(tls: &Tls, settings: &h2::client::Builder) -> io::Result<Self> {
         let tls = tls.clone().alpn(&["h2"]);
         let tcp = TcpStream::connect(tls.address()).await?;
         tcp.set_nodelay(true)?;
@@ -51,9 +56,7 @@ impl H2 {
         let session = stream.get_ref().1;
         assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]));
         let leaf = super::ca::fingerprint(&session.peer_certificates().unwrap()[0]);
-        let (send, connection) = h2::client::handshake(stream)
-            .await
-            .map_err(io::Error::other)?;
+        let (send, connection) = settings.handshake(stream).await.map_err(io::Error::other)?;
         let driver = tokio::spawn(connection);
         Ok(Self { send, driver, leaf })
     }
