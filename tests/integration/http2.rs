@@ -166,7 +166,7 @@ fn a_large_response_arrives_whole() {
 #[test]
 fn large_responses_arrive_whole_at_a_client_that_only_reads() {
     const STREAMS: usize = 8;
-    const SIZE: usize = 2 << 20;
+    const SIZE: usize = 16 << 20;
     let origin = Origin::plan("origin")
         .route("/", |exchange| exchange.respond(200, "", &vec![b'a'; SIZE]))
         .start();
