@@ -2,11 +2,14 @@
 
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use super::Exit;
+use crate::cert::presented;
 use crate::config;
 use crate::import::{Loss, haproxy, nginx};
 
@@ -36,10 +39,20 @@ enum From {
     },
 }
 
+/// The names that the certificate in a file is for; none where it cannot be read.
+fn names_of(file: &Path) -> Vec<String> {
+    let leaf = CertificateDer::pem_file_iter(file)
+        .ok()
+        .and_then(|mut found| found.next()?.ok());
+    let described = leaf.and_then(|leaf| presented::describe(&leaf));
+    let names = described.map(|certificate| certificate.names);
+    names.iter().flatten().map(ToString::to_string).collect()
+}
+
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
     let imported = match &args.from {
-        From::Nginx { file } => nginx::import(file),
+        From::Nginx { file } => nginx::import(file, names_of),
         From::Haproxy { file } => haproxy::import(file),
     };
     let imported = match imported {

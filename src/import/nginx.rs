@@ -28,14 +28,15 @@ mod unit;
 mod upstream;
 mod value;
 
-/// Reads nginx's configuration in `path`.
+/// Reads nginx's configuration in `path`. `names_of`: the names that a certificate is for.
 ///
 /// # Errors
 /// When a file cannot be read, or is not what nginx would accept.
-pub fn import(path: &Path) -> Result<Imported, Error> {
+pub fn import(path: &Path, names_of: fn(&Path) -> Vec<String>) -> Result<Imported, Error> {
     let top = parse::read(path)?;
     let mut import = Import {
         folder: parse::folder_of(path).display().to_string(),
+        names_of: Some(names_of),
         ..Import::default()
     };
     let named = |name: &str| top.iter().find(|directive| directive.name == name);
@@ -59,6 +60,8 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
 struct Import {
     /// Relative paths are below this folder.
     folder: String,
+    /// The names that a certificate is for.
+    names_of: Option<fn(&Path) -> Vec<String>>,
     notes: Vec<Note>,
     seen: Seen,
     https: BTreeSet<String>,

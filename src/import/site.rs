@@ -100,6 +100,10 @@ impl Rules {
         }
     }
 
+    pub(in crate::import) fn remove(&mut self, key: &'static str) {
+        self.0.remove(&Key::Plain(key));
+    }
+
     /// Whether a field is changed.
     pub(in crate::import) fn changes(&self, side: Side, name: &str) -> bool {
         let is = |key: &Key| match key {

@@ -73,7 +73,8 @@ impl Import {
         let rewrites = own.all("rewrite");
         let pass = own.any_of(&["proxy_pass", "grpc_pass"]).pop();
         let Some(pass) = pass else {
-            for rewrite in rewrites {
+            let goes_on = !own.all("try_files").is_empty();
+            for rewrite in rewrites.into_iter().filter(|r| !goes_on || !is_break(r)) {
                 if let Some(route) = self.answer(rewrite, server, scope, matcher.clone()) {
                     return match route.deed {
                         Deed::Answer => Outcome::Answer(route.action),
@@ -190,14 +191,12 @@ impl Import {
         }
         let mut variables = server.variables.clone();
         variables.groups = true;
-        let Matcher::Prefix(path) = matcher else {
-            return self.lost(
-                rewrite,
-                "holds for some paths of an expression, which cannot be said",
-            );
-        };
         let expression = pattern::convert(text, false, true).ok();
-        let expression = expression.and_then(|expression| pattern::below(&expression, path));
+        let expression = expression.and_then(|expression| match matcher {
+            Matcher::Prefix(path) => pattern::below(&expression, path),
+            Matcher::Regex(outer) => pattern::both(outer, &expression),
+            Matcher::Exact(_) => None,
+        });
         let (Some(expression), Some(target)) = (expression, rooted(to, &variables)) else {
             return self.lost(
                 rewrite,
@@ -219,6 +218,36 @@ impl Import {
             rules,
             ..closed(rewrite, Matcher::Regex(expression))
         });
+    }
+
+    /// What `rewrite … break` of a location does to what `try_files` then sends to a server.
+    fn rewritten_before(
+        &mut self,
+        server: &mut Server<'_>,
+        location: &Directive,
+        matcher: &Matcher,
+        there: &Scope<'_>,
+        action: &mut Vec<String>,
+    ) {
+        let pass = there.own().any_of(&["proxy_pass", "grpc_pass"]).pop();
+        let Some(pass) = pass else {
+            return;
+        };
+        let wanted = Pass::read(pass, &server.variables);
+        let rewrites = location.inside().iter();
+        for rewrite in rewrites.filter(|inner| is_break(inner)) {
+            let (Some(wanted), 1) = (&wanted, action.len()) else {
+                self.lost(rewrite, "changed the path; see rewrite of [[site.route]]");
+                continue;
+            };
+            match self.rewritten(rewrite, location, matcher, &server.variables) {
+                Some(line) => {
+                    self.seen.mark(rewrite);
+                    action.push(line);
+                }
+                None => self.rewrite_route(rewrite, matcher, server, wanted, pass, there),
+            }
+        }
     }
 
     /// A location that does not proxy.
@@ -245,10 +274,24 @@ impl Import {
         // One of a server is not for its locations.
         if let Some(named) = self.named_location(server, &own) {
             for inner in own.here().iter().filter(|inner| !is_kept(inner)) {
-                self.seen.mark_all(inner);
+                match inner.name.as_str() {
+                    "add_header" | "expires" => {
+                        self.note_as(inner, Loss::None, "was for files only");
+                    }
+                    _ => self.seen.mark_all(inner),
+                }
             }
-            let scope = server.scope.inside(named.inside());
-            return self.handler(server, named, matcher, &scope);
+            let there = server.scope.inside(named.inside());
+            let outcome = self.handler(server, named, matcher, &there);
+            return match outcome {
+                Outcome::Forward(mut action, mut rules) => {
+                    self.rewritten_before(server, location, matcher, &there, &mut action);
+                    // These are looked at before it is known where the request goes.
+                    self.before_files(scope, &server.variables, &mut rules);
+                    Outcome::Forward(action, rules)
+                }
+                outcome => outcome,
+            };
         }
         let gone = scope
             .own()
@@ -484,6 +527,13 @@ impl Import {
     }
 }
 
+/// Whether a `rewrite` only changes what the server behind is asked for.
+fn is_break(directive: &Directive) -> bool {
+    let flag = directive.args.get(2).map(String::as_str);
+    let away = |to: &String| to.contains("://");
+    directive.name == "rewrite" && flag == Some("break") && !directive.args.get(1).is_some_and(away)
+}
+
 fn answer(directive: &Directive, matcher: Matcher, action: Vec<String>) -> Route {
     Route {
         deed: Deed::Answer,
@@ -538,8 +588,5 @@ fn collect_pages<'d>(level: &'d [Directive], targets: &mut Vec<&'d String>) {
 
 /// Whether a directive of a location that goes elsewhere is looked at all the same.
 fn is_kept(directive: &Directive) -> bool {
-    matches!(
-        directive.name.as_str(),
-        "location" | "if" | "add_header" | "limit_req" | "limit_conn"
-    )
+    matches!(directive.name.as_str(), "location" | "if" | "rewrite")
 }

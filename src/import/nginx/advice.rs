@@ -63,6 +63,8 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "msie_padding"
         | "reset_timedout_connection"
         | "lingering_close"
+        | "lingering_time"
+        | "lingering_timeout"
         | "output_buffers"
         | "postpone_output"
         | "http2"
@@ -142,7 +144,7 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
             real("changed URLs or cookies in responses; let the upstream write them so")
         }
         "sub_filter" | "sub_filter_once" | "sub_filter_types" | "addition_types"
-        | "add_before_body" | "add_after_body" | "ssi" | "image_filter" => {
+        | "add_before_body" | "add_after_body" | "ssi" | "ssi_types" | "image_filter" => {
             real("changed bodies; let the upstream do it")
         }
         "proxy_intercept_errors" => {
@@ -185,10 +187,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "http2_max_concurrent_streams"
         | "keepalive_disable"
         | "http2_idle_timeout" => slight("holds for all sites here; see [timeouts] and [limits]"),
-        name if name.starts_with("proxy_cache") || name == "proxy_store" => {
+        "proxy_cache" | "proxy_store" => {
             real("kept responses; nothing is cached here: let the upstream, or something between")
         }
-        "proxy_no_cache" => none("nothing is cached here"),
+        name if name.starts_with("proxy_cache_") => none("nothing is cached here"),
+        "proxy_no_cache" | "proxy_ignore_headers" | "proxy_force_ranges" | "slice" => {
+            none("nothing is cached here")
+        }
         "map" | "geo" | "split_clients" | "set" | "map_hash" | "geoip2" | "geoip_country" => {
             slight("defined a variable; where it was used in something that matters, that is told")
         }

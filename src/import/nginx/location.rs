@@ -364,9 +364,18 @@ impl Import {
         };
         self.seen.mark(named);
         server.variables.add_sets(named.inside());
-        let advice = "served files where there were any; now all goes to the server behind: let it \
-                      serve them";
-        self.lost(files, advice);
+        // The usual way to say that there is none.
+        let (_, tried) = files.args.split_last()?;
+        if tried
+            .iter()
+            .all(|file| matches!(file.trim(), "/dev/null" | ""))
+        {
+            self.note_as(files, Loss::None, "no file has such a name");
+        } else {
+            let advice = "served files where there were any; now all goes to the server behind: let \
+                          it serve them";
+            self.lost(files, advice);
+        }
         Some(named)
     }
 

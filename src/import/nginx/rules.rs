@@ -67,6 +67,20 @@ impl Import {
         rules
     }
 
+    /// What holds for a request before `try_files` takes it to another location.
+    pub(super) fn before_files(
+        &mut self,
+        scope: &Scope<'_>,
+        variables: &Variables,
+        rules: &mut Rules,
+    ) {
+        for key in ["request_body", "quotas"] {
+            rules.remove(key);
+        }
+        self.body_size(scope, rules);
+        self.quotas(scope, variables, rules);
+    }
+
     fn response_fields(
         &mut self,
         scope: &Scope<'_>,
@@ -186,11 +200,18 @@ impl Import {
             match value.is_empty() {
                 true => rules.change(Side::Request, Change::Remove, name, String::new()),
                 false => {
-                    if let Some(value) = self.template(set, value, variables) {
-                        if value.contains("{request_id}") {
-                            rules.insert("request_id", quoted("X-Request-Id"));
+                    let Some(value) = self.template(set, value, variables) else {
+                        continue;
+                    };
+                    if value.contains("{request_id}") {
+                        rules.insert("request_id", quoted("X-Request-Id"));
+                    }
+                    // A field without a value is not sent.
+                    match value.is_empty() {
+                        true => rules.change(Side::Request, Change::Remove, name, value),
+                        false => {
+                            rules.change(Side::Request, Change::Set, name, quoted(value.trim()));
                         }
-                        rules.change(Side::Request, Change::Set, name, quoted(value.trim()));
                     }
                 }
             }
@@ -210,7 +231,8 @@ impl Import {
     ) {
         let mut pairs = Vec::new();
         // Who is told what the client asked for does not speak of itself by another name.
-        let told = !rules.changes(Side::Request, "Host");
+        // Where both names are one, it does so all the same.
+        let told = !rules.changes(Side::Request, "Host") && pass.host() != variables.server;
         let own = pass.own_location(variables.path.as_deref());
         let default = || own.clone().filter(|_| !told);
         let said = scope.all("proxy_redirect");

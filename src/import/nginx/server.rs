@@ -466,6 +466,17 @@ impl Import {
                     self.note_as(directive, Loss::Slight, format!("{name}: {advice}"));
                     continue;
                 }
+                let begin = name.strip_suffix(".*");
+                let certified = begin.map(|begin| self.certified(scope, begin));
+                if let Some(found) = certified.filter(|found| !found.is_empty()) {
+                    for name in &found {
+                        add(name.clone(), &mut self.names);
+                    }
+                    let found = found.join(", ");
+                    let advice = format!("is {found} here, by the certificate; add others");
+                    self.note_as(directive, Loss::Slight, format!("{name}: {advice}"));
+                    continue;
+                }
                 let (loss, advice) = match name
                     .strip_prefix("*.")
                     .or_else(|| name.strip_prefix('.'))
@@ -500,6 +511,23 @@ impl Import {
             add("*".to_owned(), &mut self.names);
         }
         names
+    }
+
+    /// The names that begin so and that a server's certificates are for.
+    fn certified(&self, scope: &Scope<'_>, begin: &str) -> Vec<String> {
+        let files = scope.all("ssl_certificate").into_iter();
+        let files = files.map(|chain| self.absolute(chain.first()));
+        let names = files.flat_map(|file| match self.names_of {
+            Some(names_of) => names_of(file.as_ref()),
+            None => Vec::new(),
+        });
+        let found: BTreeSet<_> = names
+            .filter_map(|name| match name.strip_prefix("*.") {
+                Some(parent) => Some(format!("{begin}.{parent}")),
+                None => (name.split_once('.')?.0 == begin).then_some(name),
+            })
+            .collect();
+        found.into_iter().collect()
     }
 
     fn site_tls(&mut self, scope: &Scope<'_>) -> Vec<String> {

@@ -196,6 +196,8 @@ impl Variables {
             "ssl_curve" => "tls_group",
             "request_id" => "request_id",
             "https" => return Some("on".to_owned()),
+            // Early data is never taken.
+            "ssl_early_data" => return Some(String::new()),
             "server_name" if !self.server.is_empty() => return Some(self.server.clone()),
             name if self.named.iter().any(|group| group == name) => name,
             _ => {
