@@ -391,7 +391,7 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    artifactory, asked, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
     mastodon, methods, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 

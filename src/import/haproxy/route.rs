@@ -191,6 +191,7 @@ impl Import {
         let route = Route {
             place: rule.place.clone(),
             matcher,
+            conditions: Vec::new(),
             last: false,
             deed,
             action,
@@ -351,6 +352,7 @@ fn closed(section: &Section, action: &str) -> Route {
     Route {
         place: section.place.clone(),
         matcher: Matcher::Prefix("/".to_owned()),
+        conditions: Vec::new(),
         last: false,
         deed: Deed::Answer,
         action: vec![action.to_owned()],

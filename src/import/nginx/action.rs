@@ -123,7 +123,7 @@ impl Import {
         let rewrite = |text: &str| Some(format!("rewrite = {}", quoted(text)));
         let path = match matcher {
             _ if whole => return rewrite(uri),
-            Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
+            Matcher::Any | Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
             Matcher::Prefix(path) if path == uri => return None,
             Matcher::Prefix(path) => path,
         };
@@ -164,7 +164,7 @@ impl Import {
                 return pattern::is_same(text, expression)
                     .then(|| format!("rewrite = {}", quoted(&target)));
             }
-            Matcher::Exact(_) => return None,
+            Matcher::Any | Matcher::Exact(_) => return None,
         };
         let before = cover(text, to, path)?.before;
         (before.starts_with('/') && before.ends_with('/') && !before.contains('$'))

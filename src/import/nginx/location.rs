@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::action::Outcome;
+use super::choice::Chosen;
+use super::condition::Question;
 use super::rules::{Access, access};
 use super::scope::Scope;
 use super::server::{Server, closed, only_redirects};
 use super::value::escape;
 use super::{Directive, Import, quoted};
 use crate::import::Loss;
+use crate::import::formula::Formula;
 use crate::import::pattern;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
@@ -39,6 +42,8 @@ impl Import {
             let scope = scope.inside(named.inside());
             server.variables.path = Some("/".to_owned());
             let (deed, action, rules) = self.outcome(server, named, &root, &scope);
+            let chosen = std::mem::take(&mut server.chosen);
+            server.routes.extend(chosen);
             return server.routes.push(Route {
                 deed,
                 action,
@@ -153,12 +158,16 @@ impl Import {
         server.variables.groups = groups;
         server.variables.path = match &matcher {
             Matcher::Prefix(path) | Matcher::Exact(path) => Some(path.clone()),
-            Matcher::Regex(_) => None,
+            Matcher::Any | Matcher::Regex(_) => None,
         };
         if let Matcher::Regex(pattern) = &matcher {
             server.variables.named = pattern::names(pattern);
         }
+        server.is_final = last;
+        let flags = server.flags.clone();
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        server.flags = flags;
+        server.is_final = false;
         server.variables.known = outer;
         server.variables.groups = false;
         server.variables.named.clear();
@@ -173,6 +182,7 @@ impl Import {
         let route = Route {
             place: location.place.clone(),
             matcher: matcher.clone(),
+            conditions: Vec::new(),
             last,
             deed,
             action,
@@ -197,18 +207,26 @@ impl Import {
                 ..route.clone()
             });
         }
-        server
-            .last
-            .extend(keeps_out.map(|matcher| beyond(&route, matcher)));
+        let mut routes = std::mem::take(&mut server.chosen);
+        routes.push(route.clone());
+        // Behind what holds for all there is nothing.
+        if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
+            routes.truncate(at + 1);
+        }
+        if let Some(matcher) = keeps_out {
+            let beyond = |route: &Route| beyond(route, matcher.clone());
+            server.last.extend(routes.iter().map(beyond));
+        }
         match (within, &matcher) {
             (Some(Matcher::Regex(_)), Matcher::Regex(_)) => {
                 // Before the one that it is inside of.
                 let outer = |route: &Route| Some(&route.matcher) == within;
                 let at = server.routes.iter().position(outer);
-                server.routes.insert(at.unwrap_or(0), route);
+                let at = at.unwrap_or(0);
+                server.routes.splice(at..at, routes);
             }
-            (Some(_), Matcher::Regex(_)) => server.first.push(route),
-            _ => server.routes.push(route),
+            (Some(_), Matcher::Regex(_)) => server.first.extend(routes),
+            _ => server.routes.extend(routes),
         }
         for inner in scope.own().all("location") {
             self.location(server, inner, &scope, Some(&matcher));
@@ -270,18 +288,42 @@ impl Import {
         scope: &Scope<'d>,
     ) -> (Deed, Vec<String>, Rules) {
         let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
-        let (mut is_shut, mut methods) = (false, Rules::default());
+        server.chosen.clear();
+        let (mut methods, mut passing) = (Rules::default(), Vec::new());
         for directive in scope.here() {
             match directive.name.as_str() {
                 "if" | "limit_except" if self.methods(directive, &mut methods) => {}
-                "if" => is_shut |= self.condition(directive),
-                "set" => self.seen.mark(directive),
+                "if" => match self.choose(directive, server, scope, matcher, &methods) {
+                    Chosen::Shut => {
+                        server.chosen.clear();
+                        return shut();
+                    }
+                    Chosen::Settled => {}
+                    Chosen::Passes(formula) => passing.push((formula, directive)),
+                },
+                "set" => {
+                    self.seen.mark(directive);
+                    server.flags.set(directive, Some(&Formula::always()));
+                }
+                "return" => break,
                 _ => {}
             }
         }
-        if is_shut {
-            return shut();
-        }
+        let base = self.unconditional(server, location, matcher, scope, methods);
+        self.passing(passing, &base, server, matcher, scope);
+        base
+    }
+
+    /// What is done with those that no `if` is for.
+    fn unconditional<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+        methods: Rules,
+    ) -> (Deed, Vec<String>, Rules) {
+        let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
         if let Some(internal) = scope.own().nearest("internal") {
             let inner = scope.here().iter().filter(|inner| inner.name != "location");
             inner.for_each(|inner| self.seen.mark_all(inner));
@@ -417,7 +459,7 @@ impl Import {
 /// paths too.
 fn inside_of(expression: &str, within: Option<&Matcher>) -> Option<String> {
     match within {
-        None => Some(expression.to_owned()),
+        None | Some(Matcher::Any) => Some(expression.to_owned()),
         Some(Matcher::Prefix(path) | Matcher::Exact(path)) => pattern::below(expression, path),
         Some(Matcher::Regex(outer)) => pattern::both(outer, expression),
     }
@@ -482,7 +524,13 @@ pub(super) fn is_handler(directive: &Directive) -> bool {
 /// Whether groups of the location's expression are used.
 fn uses_groups(location: &Directive) -> bool {
     let pattern = location.args.last().map_or("", String::as_str);
-    location.inside().iter().any(|directive| {
+    // What an expression was asked has groups of its own.
+    let plain = |inner: &&Directive| {
+        inner.name == "if" && !Question::of(inner).is_some_and(|asked| asked.is_expression())
+    };
+    let own = location.inside().iter();
+    let inner = own.clone().filter(plain).flat_map(Directive::inside);
+    own.chain(inner).any(|directive| {
         let used = |arg: &String| {
             let mut letters = arg.as_bytes().windows(2);
             letters.any(|two| two[0] == b'$' && two[1].is_ascii_digit())

@@ -67,7 +67,7 @@ impl Import {
         rules
     }
 
-    fn response_fields(
+    pub(super) fn response_fields(
         &mut self,
         scope: &Scope<'_>,
         variables: &Variables,
