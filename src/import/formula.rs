@@ -23,6 +23,17 @@ pub(in crate::import) struct Term {
     pub(in crate::import) ask: Ask,
 }
 
+impl Term {
+    /// An expression that matches a value, or does not.
+    pub(in crate::import) fn of(of: &str, pattern: String, not: bool) -> Self {
+        let of = of.to_owned();
+        Self {
+            not,
+            ask: Ask::Value { of, pattern },
+        }
+    }
+}
+
 /// What a route asks for: all of these.
 pub(in crate::import) type All = Vec<Term>;
 
@@ -52,8 +63,7 @@ impl Formula {
 
     /// An expression that matches a value, or does not.
     pub(in crate::import) fn value(of: &str, pattern: String, not: bool) -> Self {
-        let of = of.to_owned();
-        Self::of(not, Ask::Value { of, pattern })
+        Self(vec![vec![Term::of(of, pattern, not)]])
     }
 
     pub(in crate::import) fn is_never(&self) -> bool {

@@ -23,6 +23,7 @@ mod parse;
 mod quota;
 mod route;
 mod rule;
+mod sample;
 mod stream;
 
 /// Reads HAProxy's configuration in `path`.

@@ -345,6 +345,11 @@ fn a_typical_frontend_of_haproxy_needs_no_hand() {
 }
 
 #[test]
+fn what_haproxy_asks_of_requests_needs_no_hand() {
+    nothing_is_lost(&haproxy_and_staunch_agree("asked"));
+}
+
+#[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
 }
