@@ -427,11 +427,12 @@ impl Import {
         if let (Matcher::Prefix(_), "kept", Some(cover)) = (&matcher, query, cover(text, to, &path))
         {
             self.seen.mark(directive);
-            let url = format!("{}${{rest}}", cover.before);
+            // No variable is called so.
+            let url = format!("{}${{the rest}}", cover.before);
             let mut variables = server.variables.clone();
             variables
                 .known
-                .insert("rest".to_owned(), "\u{1}".to_owned());
+                .insert("the rest".to_owned(), "\u{1}".to_owned());
             let lines = self.redirect(directive, &url, status, &variables)?;
             let lines = lines
                 .into_iter()

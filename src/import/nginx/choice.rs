@@ -5,6 +5,7 @@ use super::condition::{Asking, Question, Test};
 use super::rules::{Access, access};
 use super::scope::Scope;
 use super::server::{Server, closed, only_redirects};
+use super::value::{Part, parts};
 use super::{Directive, Import};
 use crate::import::Loss;
 use crate::import::formula::Formula;
@@ -175,6 +176,68 @@ impl Import {
             server.chosen.extend(made.iter().map(with));
         }
         added.clear();
+    }
+
+    /// Where a location does by a variable what differs between requests: its values, the last one
+    /// for all requests that are left.
+    pub(super) fn variants<'d>(
+        &self,
+        server: &Server<'d>,
+        scope: &Scope<'d>,
+    ) -> Vec<(Formula, Option<(String, String)>)> {
+        let looks = |one: &&Directive| {
+            one.name.ends_with("_pass") || matches!(one.name.as_str(), "return" | "add_header")
+        };
+        let fields = scope.all("add_header").into_iter();
+        let used = scope.here().iter().filter(looks).chain(fields);
+        let texts: Vec<_> = used.flat_map(|one| &one.args).collect();
+        let names = texts.iter().flat_map(|text| parts(text));
+        let names = names.filter_map(|part| match part {
+            Part::Variable(name) => Some(name),
+            Part::Text(_) => None,
+        });
+        // What is set in the location itself.
+        let mut flags = server.flags.clone();
+        for one in scope.here() {
+            let holds = match (one.name.as_str(), Question::of(one)) {
+                ("set", _) => {
+                    flags.set(one, Some(&Formula::always()));
+                    continue;
+                }
+                ("if", Some(Question::Value(value, test))) => {
+                    let asking = Asking {
+                        flags: &flags,
+                        ..asking(server, scope)
+                    };
+                    asking.formula(&value, &test)
+                }
+                ("if", _) => None,
+                _ => continue,
+            };
+            let sets = one.inside().iter().filter(|inner| inner.name == "set");
+            sets.for_each(|set| flags.set(set, holds.as_ref()));
+        }
+        for name in names {
+            let asking = Asking {
+                flags: &flags,
+                ..asking(server, scope)
+            };
+            let Some(mut values) = asking.values(name) else {
+                continue;
+            };
+            let can = |(formula, _): &(Formula, String)| formula.alternatives().is_some();
+            if !values.iter().all(can) {
+                continue;
+            }
+            if let Some((last, _)) = values.last_mut() {
+                *last = Formula::always();
+            }
+            let values = values.into_iter();
+            return values
+                .map(|(formula, value)| (formula, Some((name.to_owned(), value))))
+                .collect();
+        }
+        vec![(Formula::always(), None)]
     }
 
     /// Routes for what some requests of a location are passed on with, the last one first, as nginx

@@ -28,6 +28,8 @@ pub(super) enum Test<'t> {
         caseless: bool,
         not: bool,
     },
+    /// It is written like this, before anything is put in the place of variables.
+    Written(String),
     /// What a map makes of it is asked something.
     Through(&'t Map<'t>, &'t Test<'t>),
 }
@@ -102,6 +104,7 @@ impl Test<'_> {
         Some(match self {
             Self::Truthy => !matches!(value, "" | "0"),
             Self::Is { text, not } => (text == value) != *not,
+            Self::Written(text) => text == value,
             Self::Matches {
                 text,
                 caseless,
@@ -262,9 +265,51 @@ impl<'d> Asking<'_, 'd> {
         self.text(text, test, 0)
     }
 
+    /// What a variable can be, and for which requests; the last one for all others. `None`: it is
+    /// the same for all, or that cannot be told.
+    pub(super) fn values(&self, name: &str) -> Option<Vec<(Formula, String)>> {
+        if self.variables.known.contains_key(name) {
+            return None;
+        }
+        if let Some(values) = self.flags.values(name) {
+            return Some(values.to_vec());
+        }
+        let level = self.scope.outermost();
+        let map = map::find(level, name)?;
+        let default = map.default.map_or("", Directive::first);
+        let mut texts: Vec<&str> = Vec::new();
+        for text in map.entries.iter().map(|entry| entry.first()) {
+            if text != default && !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let has_group = |text: &&str| {
+            let mut groups = text.split('$').skip(1);
+            groups.any(|rest| {
+                rest.trim_start_matches('{')
+                    .starts_with(|c: char| c.is_ascii_digit())
+            })
+        };
+        if texts.iter().chain([&default]).any(has_group) {
+            return None;
+        }
+        let mut found = Vec::new();
+        for text in texts {
+            let written = Test::Written(text.to_owned());
+            let test = Test::Through(&map, &written);
+            found.push((self.text(map.directive.first(), &test, 0)?, text.to_owned()));
+        }
+        found.push((Formula::always(), default.to_owned()));
+        self.scope.mark_all(map.directive);
+        Some(found)
+    }
+
     fn text(&self, text: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
         if depth > DEEPEST {
             return None;
+        }
+        if let Test::Written(wanted) = test {
+            return Some(Formula::is(wanted == text));
         }
         let mut found = Formula::never();
         for (holds, text) in self.flags.expanded(text, depth)? {
@@ -349,6 +394,7 @@ impl<'d> Asking<'_, 'd> {
         let value = |pattern: String, not| Some(Formula::value(of, pattern, not));
         match test {
             Test::Truthy => value("^0?$".to_owned(), true),
+            Test::Written(_) => None,
             Test::Is { text, .. } if text.contains('$') => None,
             Test::Is { text, not } => value(format!("^{}$", pattern::literal(text)), *not),
             Test::Matches {

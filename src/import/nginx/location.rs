@@ -164,10 +164,19 @@ impl Import {
             server.variables.named = pattern::names(pattern);
         }
         server.is_final = last;
+        let mut variants = self.variants(server, &scope);
+        let last_one = variants.pop().and_then(|(_, known)| known);
+        let mut routes = Vec::new();
+        for (formula, known) in variants {
+            let whose = (&formula, known);
+            self.variant(server, location, &matcher, &scope, whose, &mut routes);
+        }
+        server.variables.known.extend(last_one);
         let flags = server.flags.clone();
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
         server.flags = flags;
         server.is_final = false;
+        let variables = server.variables.clone();
         server.variables.known = outer;
         server.variables.groups = false;
         server.variables.named.clear();
@@ -194,7 +203,7 @@ impl Import {
         {
             // As nginx does for what it proxies.
             let url = format!("{}{{rest}}", escape(path));
-            let rules = self.rules(&scope, &server.variables, None);
+            let rules = self.rules(&scope, &variables, None);
             server.slashes.push(Route {
                 matcher: Matcher::Exact(bare.to_owned()),
                 last: false,
@@ -207,7 +216,7 @@ impl Import {
                 ..route.clone()
             });
         }
-        let mut routes = std::mem::take(&mut server.chosen);
+        routes.append(&mut server.chosen);
         routes.push(route.clone());
         // Behind what holds for all there is nothing.
         if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
@@ -230,6 +239,39 @@ impl Import {
         }
         for inner in scope.own().all("location") {
             self.location(server, inner, &scope, Some(&matcher));
+        }
+    }
+
+    /// Routes of a location for requests of which one variable is known.
+    fn variant<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+        (formula, known): (&Formula, Option<(String, String)>),
+        routes: &mut Vec<Route>,
+    ) {
+        let outer = (server.variables.clone(), server.flags.clone());
+        server.variables.known.extend(known);
+        let (deed, action, rules) = self.outcome(server, location, matcher, scope);
+        (server.variables, server.flags) = outer;
+        let mut found = std::mem::take(&mut server.chosen);
+        found.push(Route {
+            last: server.is_final,
+            deed,
+            action,
+            rules,
+            ..closed(location, matcher.clone())
+        });
+        if let Some(at) = found.iter().position(|route| route.conditions.is_empty()) {
+            found.truncate(at + 1);
+        }
+        for all in formula.alternatives().unwrap_or_default() {
+            routes.extend(found.iter().map(|route| Route {
+                conditions: all.iter().chain(&route.conditions).cloned().collect(),
+                ..route.clone()
+            }));
         }
     }
 
