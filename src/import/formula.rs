@@ -24,6 +24,12 @@ pub(in crate::import) struct Term {
 }
 
 impl Term {
+    /// Whether the client has to be in two lists of networks, which no route can ask.
+    pub(in crate::import) fn has_two_networks(all: &[Self]) -> bool {
+        let inside = |term: &&Self| !term.not && matches!(term.ask, Ask::Client(_));
+        all.iter().filter(inside).count() > 1
+    }
+
     /// An expression that matches a value, or does not.
     pub(in crate::import) fn of(of: &str, pattern: String, not: bool) -> Self {
         let of = of.to_owned();
@@ -128,9 +134,8 @@ impl Formula {
 
     /// The alternatives, where each can be what a route asks for.
     pub(in crate::import) fn alternatives(&self) -> Option<Vec<All>> {
-        let inside = |term: &&Term| !term.not && matches!(term.ask, Ask::Client(_));
-        let single = |all: &All| all.iter().filter(inside).count() <= 1;
-        self.0.iter().all(single).then(|| self.0.clone())
+        let two = self.0.iter().any(|all| Term::has_two_networks(all));
+        (!two).then(|| self.0.clone())
     }
 }
 

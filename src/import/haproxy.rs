@@ -19,6 +19,7 @@ mod condition;
 mod format;
 mod frontend;
 mod given;
+mod inner;
 mod parse;
 mod quota;
 mod route;

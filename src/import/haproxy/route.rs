@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::condition::{All, Test};
 use super::format::line;
+use super::inner::ANSWERS;
 use super::parse::{Line, Section};
 use super::rule::{Act, counted, rewritten};
 use super::{Import, array};
@@ -282,6 +283,19 @@ impl Import {
         matcher: Matcher,
         conditions: formula::All,
     ) {
+        if let Act::Use(name) = act {
+            for (line, act, terms) in self.answered_inside(name) {
+                let mut all: formula::All = conditions.iter().cloned().chain(terms).collect();
+                if Term::has_two_networks(&all) {
+                    // Only one of them can be asked for: rather closed too far than open.
+                    self.tell(&line, Loss::Real, "goes by two lists of clients at once");
+                    all.truncate(conditions.len());
+                    self.add(routes, &line, &Act::Deny(0), matcher.clone(), all);
+                    continue;
+                }
+                self.add(routes, &line, &act, matcher.clone(), all);
+            }
+        }
         let mut rules = Rules::default();
         let (deed, action) = match act {
             Act::Use(name) => match self.backend(name) {
@@ -403,6 +417,8 @@ impl Import {
                             }
                             _ => self.seen(rule),
                         },
+                        // It has a route of its own.
+                        false if ANSWERS.contains(&rule.word(1)) || rule.word(0) == "redirect" => {}
                         false => self.tell(rule, Loss::Real, "holds for some requests only"),
                     }
                 }

@@ -31,7 +31,7 @@ pub(super) enum Test<'t> {
     /// It is written like this, before anything is put in the place of variables.
     Written(String),
     /// What a map makes of it is asked something.
-    Through(&'t Map<'t>, &'t Test<'t>),
+    Through(&'t Map<'t>, &'t Self),
 }
 
 /// What is in the brackets of an `if`.

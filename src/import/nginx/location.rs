@@ -217,7 +217,7 @@ impl Import {
             });
         }
         routes.append(&mut server.chosen);
-        routes.push(route.clone());
+        routes.push(route);
         // Behind what holds for all there is nothing.
         if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
             routes.truncate(at + 1);
