@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+mod formula;
 pub mod haproxy;
 pub mod nginx;
 mod pattern;

@@ -19,10 +19,12 @@ mod condition;
 mod format;
 mod frontend;
 mod given;
+mod inner;
 mod parse;
 mod quota;
 mod route;
 mod rule;
+mod sample;
 mod stream;
 
 /// Reads HAProxy's configuration in `path`.

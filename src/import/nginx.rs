@@ -13,7 +13,9 @@ use scope::{Scope, Seen};
 
 mod action;
 mod advice;
+mod choice;
 mod compression;
+mod condition;
 mod limit;
 mod location;
 mod map;

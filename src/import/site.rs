@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::import::formula::{self, All};
 use crate::import::{Place, array, quoted};
 
 /// What holds in a site or route: keys with their values, as TOML.
@@ -117,6 +118,14 @@ impl Rules {
         self.0.keys().any(is)
     }
 
+    /// Takes away what is said of responses' fields.
+    pub(in crate::import) fn without_response_fields(&mut self) {
+        self.0.retain(|key, _| {
+            let of_side = matches!(key, Key::Field { side, .. } if *side == Side::Response);
+            !(of_side || *key == Key::Plain("hsts"))
+        });
+    }
+
     pub(in crate::import) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -165,6 +174,8 @@ impl Rules {
 /// Which paths a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::import) enum Matcher {
+    /// All of them, with conditions; before all other routes.
+    Any,
     Exact(String),
     Regex(String),
     Prefix(String),
@@ -174,6 +185,7 @@ impl Matcher {
     /// Whether it is for a path, as far as one location tells.
     pub(in crate::import) fn is_for(&self, path: &str) -> bool {
         match self {
+            Self::Any => true,
             Self::Exact(own) => own == path,
             Self::Prefix(own) => path.starts_with(own.as_str()),
             Self::Regex(expression) => regex::bytes::RegexBuilder::new(expression)
@@ -185,9 +197,10 @@ impl Matcher {
 
     fn line(&self) -> String {
         match self {
-            Self::Exact(path) => format!("exact = {}", quoted(path)),
-            Self::Regex(pattern) => format!("regex = {}", quoted(pattern)),
-            Self::Prefix(path) => format!("path = {}", quoted(path)),
+            Self::Any => String::new(),
+            Self::Exact(path) => format!("exact = {}\n", quoted(path)),
+            Self::Regex(pattern) => format!("regex = {}\n", quoted(pattern)),
+            Self::Prefix(path) => format!("path = {}\n", quoted(path)),
         }
     }
 }
@@ -208,6 +221,8 @@ pub(in crate::import) enum Deed {
 pub(in crate::import) struct Route {
     pub(in crate::import) place: Place,
     pub(in crate::import) matcher: Matcher,
+    /// What it asks of requests, beside their paths.
+    pub(in crate::import) conditions: All,
     /// No expression is tried where this is the longest prefix.
     pub(in crate::import) last: bool,
     pub(in crate::import) deed: Deed,
@@ -327,7 +342,12 @@ impl Site {
         let root = Matcher::Prefix("/".to_owned());
         // What is done with all that is left is said at the site.
         let rest = (self.routes.iter())
-            .position(|route| route.matcher == root && route.rules.is_empty() && !route.last)
+            .position(|route| {
+                route.matcher == root
+                    && route.conditions.is_empty()
+                    && route.rules.is_empty()
+                    && !route.last
+            })
             .map(|at| self.routes.remove(at));
         let mut text = format!(
             "\n[[site]]  # from {}\nnames = {}\n",
@@ -346,7 +366,8 @@ impl Site {
         }
         for route in &self.routes {
             let (place, line) = (&route.place, route.matcher.line());
-            let _ = write!(text, "\n[[site.route]]  # from {place}\n{line}\n");
+            let _ = write!(text, "\n[[site.route]]  # from {place}\n{line}");
+            text.push_str(&formula::lines(&route.conditions));
             if route.last {
                 text.push_str("final = true\n");
             }

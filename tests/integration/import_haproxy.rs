@@ -142,3 +142,30 @@ fn connections_of_haproxy_are_streams_here() {
     );
     assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
 }
+
+/// What cannot be asked here is told, and closes no more than it may have been for.
+#[test]
+fn a_rule_of_haproxy_that_cannot_be_asked_here_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = import(
+        folder.path(),
+        &[(
+            "haproxy.cfg",
+            "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
+             http-request deny if METH_POST { var(txn.a) 1 }\n \
+             use_backend b if { req.hdr(a),word(2,:) x }\n default_backend b\n\
+             backend b\n server s 127.0.0.1:80\n",
+        )],
+    );
+    has(
+        &ran.stderr,
+        &[
+            "haproxy.cfg:5: not imported: http-request deny if METH_POST { var(txn.a) 1 }",
+            "haproxy.cfg:6: not imported: use_backend b",
+        ],
+    );
+    has(
+        &ran.stdout,
+        &["when = { \"{method}\" = \"^POST$\" }\nrespond = 503  # closed"],
+    );
+}

@@ -296,3 +296,55 @@ fn the_imported_configuration_answers_as_nginx_does() {
     assert_eq!(paths.map(|path| gist(&ask(path))), before);
     drop(new);
 }
+
+/// An `if` that cannot be asked here is told, with its line, and closes what it kept shut.
+#[test]
+fn what_an_if_asks_that_cannot_be_asked_here_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |line: &str| {
+        let conf = format!(
+            "split_clients $remote_addr $part {{ 10% a; * b; }}\n\
+             map $host $hosted {{ hostnames; *.x.test 1; }}\n\
+             server {{ listen 443 ssl; server_name a.test; ssl_certificate c; ssl_certificate_key k;\n\
+             location /x/ {{ proxy_pass http://u; {line} }}\nlocation / {{ proxy_pass http://u; }} }}\n"
+        );
+        let ran = import(folder.path(), &[("site.conf", &conf)]);
+        (ran.stdout, ran.stderr)
+    };
+    for (line, closed) in [
+        ("if ($part = a) { return 403; }", true),
+        ("if ($hosted) { return 403; }", true),
+        ("if ($upstream_status = 1) { return 403; }", true),
+        ("if ($http_x ~ (?=a)b) { return 403; }", true),
+        ("if (-f /srv/x) { return 403; }", true),
+        ("if ($http_x ~ ^(.)) { return 302 /y/$1; }", true),
+        ("if ($http_x) { rewrite ^/x/(.*) /y/$1 last; }", false),
+        ("if ($http_x) { limit_rate 1k; }", false),
+        ("if ($http_x = $http_y) { return 403; }", true),
+    ] {
+        let (written, said) = told(line);
+        assert!(
+            said.contains("site.conf:4: not imported: "),
+            "{line}\n{said}\n{written}"
+        );
+        let route = written.split("path = \"/x/\"\n").nth(1).unwrap();
+        assert_eq!(
+            route.lines().take(2).any(|line| line.contains("# closed")),
+            closed,
+            "{line}\n{written}"
+        );
+    }
+}
+
+/// A file that closes a site does so here.
+#[test]
+fn a_file_that_closes_a_site_is_its_maintenance() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = "server { listen 443 ssl; server_name a.test; ssl_certificate c; ssl_certificate_key k;\n\
+                root /srv; if (-f $document_root/closed.html) { return 503; }\n\
+                location / { proxy_pass http://u; } }\n";
+    let ran = import(folder.path(), &[("site.conf", conf)]);
+    let line = "maintenance = \"/srv/closed.html\"\n";
+    assert!(ran.stdout.contains(line), "{}", ran.stdout);
+    assert!(!ran.stderr.contains("not imported: if"), "{}", ran.stderr);
+}

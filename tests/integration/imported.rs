@@ -345,6 +345,11 @@ fn a_typical_frontend_of_haproxy_needs_no_hand() {
 }
 
 #[test]
+fn what_haproxy_asks_of_requests_needs_no_hand() {
+    nothing_is_lost(&haproxy_and_staunch_agree("asked"));
+}
+
+#[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
 }
@@ -391,7 +396,7 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    artifactory, asked, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
     mastodon, methods, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::parse::{Line, Section};
+use super::sample;
+use crate::import::formula;
 
 /// One thing that is asked of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) enum Test {
     Regex(Vec<String>),
     /// A client in one of these networks.
     Client(Vec<String>),
+    /// An expression matches a value, which is written with variables.
+    Value { of: String, pattern: String },
     /// It came by TLS, as all do.
     Tls,
     /// It always holds, or never.
@@ -109,10 +113,17 @@ pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
                 vec![lists.test(&inner)]
             }
             "TRUE" => vec![Test::Always],
+            "FALSE" => {
+                not = !not;
+                vec![Test::Always]
+            }
             "HTTP" | "HTTP_1.1" => vec![Test::Always],
             name => match lists.named.get(name) {
                 Some(tests) => tests.clone(),
-                None => vec![Test::Unknown(name.to_owned())],
+                None => match sample::predefined(name) {
+                    Some(test) => vec![test],
+                    None => vec![Test::Unknown(name.to_owned())],
+                },
             },
         };
         if let Some(all) = alternatives.last_mut() {
@@ -167,28 +178,46 @@ fn merged(tests: Vec<Test>) -> Vec<Test> {
             | (Some(Test::Exact(all)), Test::Exact(more))
             | (Some(Test::Prefix(all)), Test::Prefix(more))
             | (Some(Test::Client(all)), Test::Client(more)) => all.extend(more),
+            (
+                Some(Test::Value { of, pattern }),
+                Test::Value {
+                    of: other,
+                    pattern: more,
+                },
+            ) if *of == other => *pattern = formula::any(&[pattern.clone(), more]),
             (_, test) => found.push(test),
         }
     }
     found
 }
 
-/// What holds where none of these does; only for one term each, which is what is written.
+/// What holds where none of these does.
 fn negated(alternatives: &[All]) -> Vec<All> {
-    let mut all = All::new();
+    // Alternatives that one rule may come to.
+    const MOST: usize = 32;
+    let mut found = vec![All::new()];
     for one in alternatives {
-        match one.as_slice() {
-            [term] => all.push(Term {
-                not: !term.not,
-                test: term.test.clone(),
-            }),
-            _ => all.push(Term {
+        let opposites = one.iter().map(|term| Term {
+            not: !term.not,
+            test: term.test.clone(),
+        });
+        let opposites: Vec<_> = opposites.collect();
+        let each = found.iter().flat_map(|all| {
+            opposites.iter().map(|term| {
+                let mut all = all.clone();
+                all.push(term.clone());
+                all
+            })
+        });
+        found = each.take(MOST + 1).collect();
+        if found.len() > MOST {
+            return vec![vec![Term {
                 not: true,
-                test: Test::Unknown("several at once".to_owned()),
-            }),
+                test: Test::Unknown("too many at once".to_owned()),
+            }]];
         }
     }
-    vec![all]
+    found
 }
 
 impl Lists {
@@ -216,6 +245,11 @@ impl Lists {
                 "-M" | "-u" => return Test::Unknown(shown),
                 value => values.push(value.to_owned()),
             }
+        }
+        // Names of cookies and parameters are told apart by case.
+        let known = criterion.to_ascii_lowercase().contains("(host)") || criterion == "url_beg";
+        if !known && let Some(test) = sample::test(criterion, how, caseless, &values) {
+            return test;
         }
         let criterion = criterion.to_ascii_lowercase();
         let name = match criterion.split_once(',') {
@@ -253,7 +287,14 @@ impl Lists {
                 "hdr_sub" => "sub",
                 _ => "str",
             });
-            return self::host(how, &values).unwrap_or(Test::Unknown(shown));
+            let names = self::host(how, &values);
+            return names.unwrap_or_else(|| match sample::pattern_of(how, true, false, &values) {
+                Some(pattern) if kind.starts_with("hdr") => Test::Value {
+                    of: "{host}".to_owned(),
+                    pattern,
+                },
+                _ => Test::Unknown(shown),
+            });
         }
         let kind = kind.trim_end_matches(')');
         match (kind, how) {

@@ -9,7 +9,7 @@ use super::parse::{Line, Section};
 use super::route::Rule;
 use super::rule::Act;
 use crate::import::Loss;
-use crate::import::site::{Route, Site};
+use crate::import::site::{Route, Rules, Site};
 
 impl Import {
     pub(super) fn frontend(&mut self, section: &Section) {
@@ -161,7 +161,7 @@ impl Import {
                     rules.push(Rule {
                         line,
                         alternatives: vec![all],
-                        act: Act::Answer(vec!["respond = 200".to_owned()]),
+                        act: Act::Answer(vec!["respond = 200".to_owned()], Rules::default()),
                     });
                     None
                 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use super::condition::{All, Test};
 use super::format::line;
+use super::inner::ANSWERS;
 use super::parse::{Line, Section};
 use super::rule::{Act, counted, rewritten};
 use super::{Import, array};
 use crate::import::Loss;
+use crate::import::formula::{self, Ask, Term};
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
 /// Where something holds; `None`: everywhere.
@@ -20,12 +22,51 @@ pub(super) struct Rule<'s> {
     pub(super) act: Act,
 }
 
+impl Rule<'_> {
+    /// Whether it is for some requests by more than their path, so that the order of rules matters.
+    fn is_by_order(&self) -> bool {
+        let denies = matches!(self.act, Act::Deny(_));
+        self.alternatives
+            .iter()
+            .flatten()
+            .any(|term| match term.test {
+                Test::Value { .. } => true,
+                Test::Client(_) => !denies && !matches!(self.act, Act::Fields(_)),
+                _ => false,
+            })
+    }
+}
+
+/// A rule with conditions, which goes before what comes later for narrower paths.
+struct Asked {
+    line: Line,
+    act: Act,
+    conditions: formula::All,
+    path: String,
+}
+
+impl Asked {
+    fn is_before(&self, matcher: &Matcher) -> bool {
+        match matcher {
+            Matcher::Prefix(path) => path.starts_with(&self.path) && *path != self.path,
+            Matcher::Exact(path) => path.starts_with(&self.path),
+            Matcher::Regex(_) => self.path == "/",
+            Matcher::Any => false,
+        }
+    }
+}
+
 /// What is left to ask where the host is known.
 enum Left {
     /// Nothing.
     Everything,
     /// One of these paths.
     Paths(Vec<Matcher>),
+    /// Other conditions, and where.
+    Some {
+        all: formula::All,
+        paths: Option<Vec<Matcher>>,
+    },
     /// Clients, and where.
     Clients {
         inside: bool,
@@ -38,6 +79,8 @@ enum Left {
         paths: Option<Vec<Matcher>>,
         /// Clients that it is not for.
         except: Vec<String>,
+        /// What is known of it.
+        all: formula::All,
     },
 }
 
@@ -53,6 +96,8 @@ impl Import {
         let mut routes: Vec<Route> = Vec::new();
         let mut common = self.compression(section);
         let (mut guards, mut quotas) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
+        let by_order = rules.iter().any(Rule::is_by_order);
         let mut done = false;
         for rule in rules {
             for all in &rule.alternatives {
@@ -62,6 +107,20 @@ impl Import {
                 if done && !matches!(rule.act, Act::Fields(_)) {
                     continue;
                 }
+                let left = match left {
+                    Left::Clients {
+                        inside,
+                        nets,
+                        paths,
+                    } if by_order && !matches!(rule.act, Act::Fields(_)) => Left::Some {
+                        all: vec![Term {
+                            not: !inside,
+                            ask: Ask::Client(nets),
+                        }],
+                        paths,
+                    },
+                    left => left,
+                };
                 match (&rule.act, left) {
                     (Act::Fields(fields), Left::Everything) => common.extend(fields.clone()),
                     (Act::Fields(_), _) => {
@@ -79,12 +138,20 @@ impl Import {
                         guards.push((paths, if inside { "deny" } else { "allow" }, array(&nets)));
                     }
                     (act, Left::Everything) => {
-                        self.push(&mut routes, rule.line, act, Matcher::Prefix("/".to_owned()));
+                        let known = (&mut routes, &mut asked);
+                        self.push(known, rule.line, act, None, formula::All::new());
                         done = true;
                     }
                     (act, Left::Paths(paths)) => {
                         for path in paths {
-                            self.push(&mut routes, rule.line, act, path);
+                            let known = (&mut routes, &mut asked);
+                            self.push(known, rule.line, act, Some(path), formula::All::new());
+                        }
+                    }
+                    (act, Left::Some { all, paths }) => {
+                        for path in places(paths) {
+                            let known = (&mut routes, &mut asked);
+                            self.push(known, rule.line, act, path, all.clone());
                         }
                     }
                     (
@@ -93,6 +160,7 @@ impl Import {
                             what,
                             paths,
                             except,
+                            all,
                         },
                     ) => {
                         if counted(&what) {
@@ -105,10 +173,10 @@ impl Import {
                              have been for is closed until you have decided how"
                         );
                         self.tell(rule.line, Loss::Real, advice);
-                        let root = || vec![Matcher::Prefix("/".to_owned())];
-                        done |= paths.is_none();
-                        for path in paths.unwrap_or_else(root) {
-                            self.push(&mut routes, rule.line, &Act::Deny(0), path);
+                        done |= paths.is_none() && all.is_empty();
+                        for path in places(paths) {
+                            let known = (&mut routes, &mut asked);
+                            self.push(known, rule.line, &Act::Deny(0), path, all.clone());
                         }
                     }
                     (_, Left::Unknown { what, .. }) => {
@@ -136,15 +204,31 @@ impl Import {
                 place: section.place.clone(),
             };
             let act = Act::Use(default.to_owned());
-            self.push(&mut routes, &line, &act, Matcher::Prefix("/".to_owned()));
+            let known = (&mut routes, &mut asked);
+            self.push(known, &line, &act, None, formula::All::new());
         }
         guarded(routes, common, guards, quotas)
     }
 
     /// Adds a route, unless an earlier one takes all that it is for.
-    fn push(&mut self, routes: &mut Vec<Route>, rule: &Line, act: &Act, matcher: Matcher) {
+    /// What else takes its requests first for other reasons is for its path too.
+    fn push(
+        &mut self,
+        (routes, asked): (&mut Vec<Route>, &mut Vec<Asked>),
+        rule: &Line,
+        act: &Act,
+        matcher: Option<Matcher>,
+        conditions: formula::All,
+    ) {
+        let first = routes.iter().all(|route| route.matcher == Matcher::Any);
+        let matcher = match matcher {
+            Some(matcher) => matcher,
+            None if first && !conditions.is_empty() => Matcher::Any,
+            None => Matcher::Prefix("/".to_owned()),
+        };
         let shadowed = routes
             .iter()
+            .filter(|earlier| earlier.conditions.is_empty())
             .any(|earlier| match (&earlier.matcher, &matcher) {
                 (Matcher::Prefix(one), Matcher::Prefix(two) | Matcher::Exact(two)) => {
                     two.starts_with(one.as_str())
@@ -158,6 +242,58 @@ impl Import {
             // What comes before an expression is not to be taken by it.
             for earlier in routes.iter_mut() {
                 earlier.last |= matches!(earlier.matcher, Matcher::Prefix(_));
+            }
+        }
+        for earlier in asked.iter().filter(|earlier| earlier.is_before(&matcher)) {
+            let same = |route: &Route| {
+                route.matcher == matcher
+                    && route.place == earlier.line.place
+                    && route.conditions == earlier.conditions
+            };
+            if routes.iter().any(same) {
+                continue;
+            }
+            let conditions = earlier.conditions.clone();
+            self.add(
+                routes,
+                &earlier.line,
+                &earlier.act,
+                matcher.clone(),
+                conditions,
+            );
+        }
+        if let Matcher::Prefix(path) = &matcher
+            && !conditions.is_empty()
+        {
+            asked.push(Asked {
+                line: rule.clone(),
+                act: act.clone(),
+                conditions: conditions.clone(),
+                path: path.clone(),
+            });
+        }
+        self.add(routes, rule, act, matcher, conditions);
+    }
+
+    fn add(
+        &mut self,
+        routes: &mut Vec<Route>,
+        rule: &Line,
+        act: &Act,
+        matcher: Matcher,
+        conditions: formula::All,
+    ) {
+        if let Act::Use(name) = act {
+            for (line, act, terms) in self.answered_inside(name) {
+                let mut all: formula::All = conditions.iter().cloned().chain(terms).collect();
+                if Term::has_two_networks(&all) {
+                    // Only one of them can be asked for: rather closed too far than open.
+                    self.tell(&line, Loss::Real, "goes by two lists of clients at once");
+                    all.truncate(conditions.len());
+                    self.add(routes, &line, &Act::Deny(0), matcher.clone(), all);
+                    continue;
+                }
+                self.add(routes, &line, &act, matcher.clone(), all);
             }
         }
         let mut rules = Rules::default();
@@ -177,7 +313,10 @@ impl Import {
                     }
                 },
             },
-            Act::Answer(lines) => (Deed::Answer, lines.clone()),
+            Act::Answer(lines, fields) => {
+                rules.extend(fields.clone());
+                (Deed::Answer, lines.clone())
+            }
             Act::Deny(0) => {
                 if rule.word(1) == "auth" {
                     let advice = "asked for a password: it is closed until you have decided how";
@@ -191,6 +330,7 @@ impl Import {
         let route = Route {
             place: rule.place.clone(),
             matcher,
+            conditions,
             last: false,
             deed,
             action,
@@ -219,7 +359,7 @@ impl Import {
         let section = self.backends.get(name).cloned()?;
         for rule in section.all("http-request") {
             match self.request_rule(rule) {
-                Some(Act::Answer(lines)) => {
+                Some(Act::Answer(lines, _)) => {
                     self.seen(rule);
                     return Some(lines);
                 }
@@ -277,6 +417,8 @@ impl Import {
                             }
                             _ => self.seen(rule),
                         },
+                        // It has a route of its own.
+                        false if ANSWERS.contains(&rule.word(1)) || rule.word(0) == "redirect" => {}
                         false => self.tell(rule, Loss::Real, "holds for some requests only"),
                     }
                 }
@@ -341,7 +483,7 @@ fn covers(paths: &Places, route: &Route) -> bool {
                 two.starts_with(one.as_str())
             }
             // Some of its paths may be.
-            (Matcher::Prefix(_), Matcher::Regex(_)) => route.deed == Deed::Forward,
+            (Matcher::Prefix(_), Matcher::Any | Matcher::Regex(_)) => route.deed == Deed::Forward,
             (one, two) => one == two,
         })
     })
@@ -351,6 +493,7 @@ fn closed(section: &Section, action: &str) -> Route {
     Route {
         place: section.place.clone(),
         matcher: Matcher::Prefix("/".to_owned()),
+        conditions: Vec::new(),
         last: false,
         deed: Deed::Answer,
         action: vec![action.to_owned()],
@@ -361,6 +504,7 @@ fn closed(section: &Section, action: &str) -> Route {
 /// What is left to ask of a request for this host. `None`: it cannot hold.
 fn left(all: &All, host: &str) -> Option<Left> {
     let (mut paths, mut unknown) = (None, None);
+    let mut terms = formula::All::new();
     let mut clients: Option<(bool, Vec<String>)> = None;
     for term in all {
         match &term.test {
@@ -383,7 +527,11 @@ fn left(all: &All, host: &str) -> Option<Left> {
                     None => format!("{not}{what}"),
                 });
             }
-            _ if term.not || paths.is_some() => unknown = Some("several paths at once".to_owned()),
+            Test::Value { of, pattern } => terms.push(Term::of(of, pattern.clone(), term.not)),
+            test if term.not || paths.is_some() => match path_pattern(test) {
+                Some(pattern) => terms.push(Term::of("{path}", pattern, term.not)),
+                None => unknown = Some("several paths at once".to_owned()),
+            },
             Test::Exact(list) => paths = Some(list.iter().cloned().map(Matcher::Exact).collect()),
             Test::Prefix(list) => paths = Some(list.iter().cloned().map(Matcher::Prefix).collect()),
             Test::Regex(list) => match crate::import::pattern::all(list) {
@@ -403,7 +551,15 @@ fn left(all: &All, host: &str) -> Option<Left> {
                 what,
                 paths,
                 except,
+                all: terms,
             }
+        }
+        (None, clients, paths) if !terms.is_empty() => {
+            terms.extend(clients.map(|(inside, nets)| Term {
+                not: !inside,
+                ask: Ask::Client(nets),
+            }));
+            Left::Some { all: terms, paths }
         }
         (None, Some((inside, nets)), paths) => Left::Clients {
             inside,
@@ -413,6 +569,26 @@ fn left(all: &All, host: &str) -> Option<Left> {
         (None, None, Some(paths)) => Left::Paths(paths),
         (None, None, None) => Left::Everything,
     })
+}
+
+/// An expression for the paths of a test.
+fn path_pattern(test: &Test) -> Option<String> {
+    let each =
+        |list: &[String]| -> Vec<_> { list.iter().map(|text| regex::escape(text)).collect() };
+    match test {
+        Test::Exact(list) => Some(format!("^(?:{})$", each(list).join("|"))),
+        Test::Prefix(list) => Some(format!("^(?:{})", each(list).join("|"))),
+        Test::Regex(list) => Some(formula::any(&crate::import::pattern::all(list)?)),
+        _ => None,
+    }
+}
+
+/// Each of these, or all there is.
+fn places(paths: Places) -> Vec<Option<Matcher>> {
+    match paths {
+        Some(paths) => paths.into_iter().map(Some).collect(),
+        None => vec![None],
+    }
 }
 
 fn is_one_of(host: &str, names: &[String]) -> bool {

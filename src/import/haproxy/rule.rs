@@ -12,7 +12,7 @@ pub(super) enum Act {
     /// The request goes to a backend.
     Use(String),
     /// It is answered.
-    Answer(Vec<String>),
+    Answer(Vec<String>, Rules),
     /// It is refused.
     Deny(u16),
     /// A change to fields.
@@ -128,7 +128,7 @@ impl Import {
                     }
                     (None, false) => {}
                 }
-                Some(Act::Answer(lines))
+                Some(Act::Answer(lines, self.returned_fields(rule)))
             }
             "set-header" | "add-header" | "del-header" => {
                 self.field(rule, side, rule.word(2)).map(Act::Fields)
@@ -140,6 +140,27 @@ impl Import {
             }
             _ => None,
         }
+    }
+
+    /// The fields that a `return` writes: `hdr NAME VALUE`.
+    fn returned_fields(&mut self, rule: &Line) -> Rules {
+        let mut rules = Rules::default();
+        let end = (rule.words.iter()).position(|word| word == "if" || word == "unless");
+        let words = &rule.words[..end.unwrap_or(rule.words.len())];
+        let at = (0..words.len()).filter(|at| words[*at] == "hdr");
+        for (name, value) in at.filter_map(|at| Some((words.get(at + 1)?, words.get(at + 2)?))) {
+            match template(value) {
+                Ok(value) => {
+                    rules.change(Side::Response, Change::Add, name, quoted(value.trim()));
+                }
+                Err(variable) => {
+                    let advice =
+                        format!("{variable} is not known here; see docs/rules.md for variables");
+                    self.tell(rule, Loss::Real, advice);
+                }
+            }
+        }
+        rules
     }
 
     /// One change to a field.
@@ -211,10 +232,10 @@ impl Import {
             _ => return None,
         };
         match to {
-            Ok(to) => Some(Act::Answer(vec![
-                line("redirect", &to),
-                format!("status = {code}"),
-            ])),
+            Ok(to) => Some(Act::Answer(
+                vec![line("redirect", &to), format!("status = {code}")],
+                Rules::default(),
+            )),
             Err(variable) => {
                 self.tell(
                     rule,

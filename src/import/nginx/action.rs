@@ -124,7 +124,7 @@ impl Import {
         let rewrite = |text: &str| Some(format!("rewrite = {}", quoted(text)));
         let path = match matcher {
             _ if whole => return rewrite(uri),
-            Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
+            Matcher::Any | Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
             Matcher::Prefix(path) if path == uri => return None,
             Matcher::Prefix(path) => path,
         };
@@ -165,7 +165,7 @@ impl Import {
                 return pattern::is_same(text, expression)
                     .then(|| format!("rewrite = {}", quoted(&target)));
             }
-            Matcher::Exact(_) => return None,
+            Matcher::Any | Matcher::Exact(_) => return None,
         };
         let before = cover(text, to, path)?.before;
         (before.starts_with('/') && before.ends_with('/') && !before.contains('$'))
@@ -195,7 +195,7 @@ impl Import {
         let expression = expression.and_then(|expression| match matcher {
             Matcher::Prefix(path) => pattern::below(&expression, path),
             Matcher::Regex(outer) => pattern::both(outer, &expression),
-            Matcher::Exact(_) => None,
+            Matcher::Exact(_) | Matcher::Any => None,
         });
         let (Some(expression), Some(target)) = (expression, rooted(to, &variables)) else {
             return self.lost(
@@ -470,11 +470,12 @@ impl Import {
         if let (Matcher::Prefix(_), "kept", Some(cover)) = (&matcher, query, cover(text, to, &path))
         {
             self.seen.mark(directive);
-            let url = format!("{}${{rest}}", cover.before);
+            // No variable is called so.
+            let url = format!("{}${{the rest}}", cover.before);
             let mut variables = server.variables.clone();
             variables
                 .known
-                .insert("rest".to_owned(), "\u{1}".to_owned());
+                .insert("the rest".to_owned(), "\u{1}".to_owned());
             let lines = self.redirect(directive, &url, status, &variables)?;
             let lines = lines
                 .into_iter()

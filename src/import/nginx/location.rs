@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::action::Outcome;
+use super::choice::Chosen;
+use super::condition::Question;
 use super::rules::{Access, access};
 use super::scope::Scope;
 use super::server::{Server, closed, only_redirects};
 use super::value::escape;
 use super::{Directive, Import, quoted};
 use crate::import::Loss;
+use crate::import::formula::Formula;
 use crate::import::pattern;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
@@ -39,6 +42,8 @@ impl Import {
             let scope = scope.inside(named.inside());
             server.variables.path = Some("/".to_owned());
             let (deed, action, rules) = self.outcome(server, named, &root, &scope);
+            let chosen = std::mem::take(&mut server.chosen);
+            server.routes.extend(chosen);
             return server.routes.push(Route {
                 deed,
                 action,
@@ -153,12 +158,25 @@ impl Import {
         server.variables.groups = groups;
         server.variables.path = match &matcher {
             Matcher::Prefix(path) | Matcher::Exact(path) => Some(path.clone()),
-            Matcher::Regex(_) => None,
+            Matcher::Any | Matcher::Regex(_) => None,
         };
         if let Matcher::Regex(pattern) = &matcher {
             server.variables.named = pattern::names(pattern);
         }
+        server.is_final = last;
+        let mut variants = self.variants(server, &scope);
+        let last_one = variants.pop().and_then(|(_, known)| known);
+        let mut routes = Vec::new();
+        for (formula, known) in variants {
+            let whose = (&formula, known);
+            self.variant(server, location, &matcher, &scope, whose, &mut routes);
+        }
+        server.variables.known.extend(last_one);
+        let flags = server.flags.clone();
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        server.flags = flags;
+        server.is_final = false;
+        let variables = server.variables.clone();
         server.variables.known = outer;
         server.variables.groups = false;
         server.variables.named.clear();
@@ -173,6 +191,7 @@ impl Import {
         let route = Route {
             place: location.place.clone(),
             matcher: matcher.clone(),
+            conditions: Vec::new(),
             last,
             deed,
             action,
@@ -184,7 +203,7 @@ impl Import {
         {
             // As nginx does for what it proxies.
             let url = format!("{}{{rest}}", escape(path));
-            let rules = self.rules(&scope, &server.variables, None);
+            let rules = self.rules(&scope, &variables, None);
             server.slashes.push(Route {
                 matcher: Matcher::Exact(bare.to_owned()),
                 last: false,
@@ -197,21 +216,62 @@ impl Import {
                 ..route.clone()
             });
         }
-        server
-            .last
-            .extend(keeps_out.map(|matcher| beyond(&route, matcher)));
+        routes.append(&mut server.chosen);
+        routes.push(route);
+        // Behind what holds for all there is nothing.
+        if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
+            routes.truncate(at + 1);
+        }
+        if let Some(matcher) = keeps_out {
+            let beyond = |route: &Route| beyond(route, matcher.clone());
+            server.last.extend(routes.iter().map(beyond));
+        }
         match (within, &matcher) {
             (Some(Matcher::Regex(_)), Matcher::Regex(_)) => {
                 // Before the one that it is inside of.
                 let outer = |route: &Route| Some(&route.matcher) == within;
                 let at = server.routes.iter().position(outer);
-                server.routes.insert(at.unwrap_or(0), route);
+                let at = at.unwrap_or(0);
+                server.routes.splice(at..at, routes);
             }
-            (Some(_), Matcher::Regex(_)) => server.first.push(route),
-            _ => server.routes.push(route),
+            (Some(_), Matcher::Regex(_)) => server.first.extend(routes),
+            _ => server.routes.extend(routes),
         }
         for inner in scope.own().all("location") {
             self.location(server, inner, &scope, Some(&matcher));
+        }
+    }
+
+    /// Routes of a location for requests of which one variable is known.
+    fn variant<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+        (formula, known): (&Formula, Option<(String, String)>),
+        routes: &mut Vec<Route>,
+    ) {
+        let outer = (server.variables.clone(), server.flags.clone());
+        server.variables.known.extend(known);
+        let (deed, action, rules) = self.outcome(server, location, matcher, scope);
+        (server.variables, server.flags) = outer;
+        let mut found = std::mem::take(&mut server.chosen);
+        found.push(Route {
+            last: server.is_final,
+            deed,
+            action,
+            rules,
+            ..closed(location, matcher.clone())
+        });
+        if let Some(at) = found.iter().position(|route| route.conditions.is_empty()) {
+            found.truncate(at + 1);
+        }
+        for all in formula.alternatives().unwrap_or_default() {
+            routes.extend(found.iter().map(|route| Route {
+                conditions: all.iter().chain(&route.conditions).cloned().collect(),
+                ..route.clone()
+            }));
         }
     }
 
@@ -270,18 +330,42 @@ impl Import {
         scope: &Scope<'d>,
     ) -> (Deed, Vec<String>, Rules) {
         let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
-        let (mut is_shut, mut methods) = (false, Rules::default());
+        server.chosen.clear();
+        let (mut methods, mut passing) = (Rules::default(), Vec::new());
         for directive in scope.here() {
             match directive.name.as_str() {
                 "if" | "limit_except" if self.methods(directive, &mut methods) => {}
-                "if" => is_shut |= self.condition(directive),
-                "set" => self.seen.mark(directive),
+                "if" => match self.choose(directive, server, scope, matcher, &methods) {
+                    Chosen::Shut => {
+                        server.chosen.clear();
+                        return shut();
+                    }
+                    Chosen::Settled => {}
+                    Chosen::Passes(formula) => passing.push((formula, directive)),
+                },
+                "set" => {
+                    self.seen.mark(directive);
+                    server.flags.set(directive, Some(&Formula::always()));
+                }
+                "return" => break,
                 _ => {}
             }
         }
-        if is_shut {
-            return shut();
-        }
+        let base = self.unconditional(server, location, matcher, scope, methods);
+        self.passing(passing, &base, server, matcher, scope);
+        base
+    }
+
+    /// What is done with those that no `if` is for.
+    fn unconditional<'d>(
+        &mut self,
+        server: &mut Server<'d>,
+        location: &'d Directive,
+        matcher: &Matcher,
+        scope: &Scope<'d>,
+        methods: Rules,
+    ) -> (Deed, Vec<String>, Rules) {
+        let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
         if let Some(internal) = scope.own().nearest("internal") {
             let inner = scope.here().iter().filter(|inner| inner.name != "location");
             inner.for_each(|inner| self.seen.mark_all(inner));
@@ -426,7 +510,7 @@ impl Import {
 /// paths too.
 fn inside_of(expression: &str, within: Option<&Matcher>) -> Option<String> {
     match within {
-        None => Some(expression.to_owned()),
+        None | Some(Matcher::Any) => Some(expression.to_owned()),
         Some(Matcher::Prefix(path) | Matcher::Exact(path)) => pattern::below(expression, path),
         Some(Matcher::Regex(outer)) => pattern::both(outer, expression),
     }
@@ -491,7 +575,13 @@ pub(super) fn is_handler(directive: &Directive) -> bool {
 /// Whether groups of the location's expression are used.
 fn uses_groups(location: &Directive) -> bool {
     let pattern = location.args.last().map_or("", String::as_str);
-    location.inside().iter().any(|directive| {
+    // What an expression was asked has groups of its own.
+    let plain = |inner: &&Directive| {
+        inner.name == "if" && !Question::of(inner).is_some_and(|asked| asked.is_expression())
+    };
+    let own = location.inside().iter();
+    let inner = own.clone().filter(plain).flat_map(Directive::inside);
+    own.chain(inner).any(|directive| {
         let used = |arg: &String| {
             let mut letters = arg.as_bytes().windows(2);
             letters.any(|two| two[0] == b'$' && two[1].is_ascii_digit())

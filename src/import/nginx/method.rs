@@ -46,7 +46,7 @@ fn let_through(directive: &Directive) -> Option<Option<Vec<String>>> {
         ("limit_except", [deny]) if deny.name == "deny" && deny.first() == "all" => {
             Some(Some(directive.args.clone()))
         }
-        ("if", [refuse]) if refuse.name == "return" && refuse.first().starts_with('4') => {
+        ("if", [refuse]) if refuse.name == "return" && refuse.args == ["405"] => {
             let test = directive.args.join(" ");
             let test = test.trim_matches(['(', ')', ' ']).trim_matches('"');
             let test = test.strip_prefix("$request_method ")?;

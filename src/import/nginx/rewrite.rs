@@ -30,6 +30,7 @@ impl Import {
             Matcher::Prefix(path) | Matcher::Exact(path) => pattern::convert(text, false, true)
                 .ok()
                 .and_then(|found| pattern::below(&found, path)),
+            Matcher::Any => None,
             // What it asks for the location has asked for already.
             Matcher::Regex(outer) => pattern::convert(text, false, true)
                 .ok()

@@ -81,7 +81,7 @@ impl Import {
         self.quotas(scope, variables, rules);
     }
 
-    fn response_fields(
+    pub(super) fn response_fields(
         &mut self,
         scope: &Scope<'_>,
         variables: &Variables,
@@ -142,6 +142,9 @@ impl Import {
         variables: &Variables,
         rules: &mut Rules,
     ) {
+        if name.eq_ignore_ascii_case("Content-Length") && value == "0" {
+            return self.note_as(directive, Loss::None, "is written where it is needed");
+        }
         if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
             return self.lost(directive, "this field is written by staunch itself");
         }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::choice::Chosen;
+use super::condition::Flags;
 use super::scope::Scope;
 use super::value::Variables;
 use super::{Directive, Import, array, map, quoted};
+use crate::import::formula::Formula;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
 use crate::import::{Loss, pattern};
 
@@ -22,6 +25,14 @@ pub(super) struct Server<'d> {
     pub(super) rules: Rules,
     /// Redirects to a path from the same without its slash.
     pub(super) slashes: Vec<Route>,
+    /// What `set` has said so far.
+    pub(super) flags: Flags,
+    /// Routes of the location that is read, for some requests only, before its own.
+    pub(super) chosen: Vec<Route>,
+    /// That location is `^~`.
+    pub(super) is_final: bool,
+    /// The site's names.
+    pub(super) names: Vec<String>,
 }
 
 impl Import {
@@ -260,6 +271,10 @@ impl Import {
             routes: Vec::new(),
             last: Vec::new(),
             slashes: Vec::new(),
+            flags: Flags::default(),
+            chosen: Vec::new(),
+            is_final: false,
+            names: names.clone(),
             rules: Rules::default(),
         };
         for set in directive
@@ -272,6 +287,7 @@ impl Import {
         self.find_pages(&server);
         let tls = self.site_tls(&server.scope);
         self.redirects_of_names(&mut server, &mut names, &tls);
+        server.names.clone_from(&names);
         match self.whole_server(&mut server) {
             Some(mut route) => {
                 route.rules = self.rules(&server.scope, &server.variables, None);
@@ -361,8 +377,26 @@ impl Import {
             match directive.name.as_str() {
                 "if" if self.moved(directive, server) => {}
                 "if" if self.methods(directive, &mut server.rules) => {}
-                "if" if !self.seen.has(directive) && self.condition(directive) => {
-                    route = Some(closed(directive, root()));
+                "if" if !self.seen.has(directive) => {
+                    let (scope, rules) = (server.scope.clone(), server.rules.clone());
+                    match self.choose(directive, server, &scope, &Matcher::Any, &rules) {
+                        Chosen::Shut => route = Some(closed(directive, root())),
+                        Chosen::Settled => {}
+                        Chosen::Passes(_) => {
+                            self.lost(directive, "is left out: nginx does not allow it here");
+                        }
+                    }
+                    for chosen in std::mem::take(&mut server.chosen) {
+                        match chosen.conditions.is_empty() {
+                            true => route = Some(chosen),
+                            false => server.first.push(chosen),
+                        }
+                    }
+                }
+                "set" => server.flags.set(directive, Some(&Formula::always())),
+                "break" => {
+                    self.seen.mark(directive);
+                    break;
                 }
                 "return" | "rewrite" if route.is_none() => {
                     let scope = server.scope.clone();
@@ -374,6 +408,8 @@ impl Import {
                 break;
             }
         }
+        // A `break` ends what is asked before locations, no more.
+        server.flags.live = Formula::always();
         let route = route?;
         for location in own.iter().filter(|directive| directive.name == "location") {
             let advice = "is never reached: the server answers before";
@@ -666,6 +702,7 @@ pub(super) fn closed(directive: &Directive, matcher: Matcher) -> Route {
     Route {
         place: directive.place.clone(),
         matcher,
+        conditions: Vec::new(),
         last: false,
         deed: Deed::Closed,
         action: vec![CLOSED.to_owned()],

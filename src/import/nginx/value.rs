@@ -23,12 +23,12 @@ pub(super) struct Variables {
 }
 
 /// A part of a value.
-enum Part<'t> {
+pub(super) enum Part<'t> {
     Text(&'t str),
     Variable(&'t str),
 }
 
-fn parts(text: &str) -> Vec<Part<'_>> {
+pub(super) fn parts(text: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut left = text;
     while let Some(at) = left.find('$') {
