@@ -357,7 +357,8 @@ impl Import {
     /// What a backend answers by itself.
     fn backend_answer(&mut self, name: &str) -> Option<Vec<String>> {
         let section = self.backends.get(name).cloned()?;
-        for rule in section.all("http-request") {
+        let always = |rule: &&Line| !rule.has("if") && !rule.has("unless");
+        for rule in section.all("http-request").filter(always) {
             match self.request_rule(rule) {
                 Some(Act::Answer(lines, _)) => {
                     self.seen(rule);
