@@ -61,7 +61,7 @@ impl Known<'_> {
         let begin = out.len();
         self.append(variable, out);
         let keeps = match variable {
-            Variable::Header(_) | Variable::Cookie(_) => is_unreserved,
+            Variable::Header(_) | Variable::Cookie(_) | Variable::User => is_unreserved,
             _ => is_of_url,
         };
         if !out[begin..].iter().copied().all(keeps) {
@@ -95,6 +95,18 @@ impl Known<'_> {
             Variable::Path => out.extend_from_slice(head.path()),
             Variable::Query => out.extend_from_slice(head.query().unwrap_or_default()),
             Variable::Uri => out.extend_from_slice(head.target()),
+            Variable::EscapedUri => encode(head.target(), is_unreserved, out),
+            Variable::EscapedUrl => {
+                for part in [
+                    peer.scheme.as_bytes(),
+                    b"://",
+                    head.authority(),
+                    head.target(),
+                ] {
+                    encode(part, is_unreserved, out);
+                }
+            }
+            Variable::User => out.extend_from_slice(marks.user.as_deref().unwrap_or_default()),
             Variable::Scheme => out.extend_from_slice(peer.scheme.as_bytes()),
             Variable::Protocol => out.extend_from_slice(head.version.label().as_bytes()),
             Variable::Sni => word(peer.sni.as_deref(), out),
