@@ -202,7 +202,8 @@ impl Ask {
             Ok(()) if bodiless => {
                 account.started = true;
                 listener.finish(None);
-                Ok(0)
+                let send = asked.world.timeouts().send;
+                flush(&mut listener, send).await.map(|()| 0)
             }
             Ok(()) => {
                 account.started = true;
@@ -328,6 +329,17 @@ fn values<'f>(fields: &'f Fields, name: &'f [u8]) -> impl Iterator<Item = &'f [u
 
 fn value<'f>(fields: &'f Fields, name: &'f [u8]) -> Option<&'f [u8]> {
     values(fields, name).next()
+}
+
+/// Sends what is gathered.
+async fn flush<C: Client>(client: &mut C, send: Duration) -> Result<(), Failure> {
+    let mut deadline = Deadline::default();
+    deadline.set(send);
+    poll_fn(|cx| match client.poll_flush(cx) {
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+    })
+    .await
 }
 
 /// Reads what nobody wants; whether the connection is as good as before.

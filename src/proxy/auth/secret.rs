@@ -139,9 +139,8 @@ fn md5(magic: &'static str, rest: &str) -> Option<Secret> {
 /// What follows `$2y$`: the cost, then salt and hash in one.
 fn bcrypt(rest: &str) -> Result<Secret, Unusable> {
     let (cost, rest) = rest.split_once('$').ok_or(Unusable::Malformed)?;
-    let cost = match (cost.len(), cost.parse::<u32>()) {
-        (2, Ok(cost @ 4..=31)) => cost,
-        _ => return Err(Unusable::Malformed),
+    let (2, Ok(cost @ 4..=31)) = (cost.len(), cost.parse::<u32>()) else {
+        return Err(Unusable::Malformed);
     };
     let decode = |text: &str| BCRYPT_BASE64.decode(text).ok();
     let (salt, hash) = rest.split_at_checked(22).ok_or(Unusable::Malformed)?;
