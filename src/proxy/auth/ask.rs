@@ -271,6 +271,7 @@ impl Ask {
             head.target(),
         ];
         fields.push(b"X-Original-URL", &url.concat());
+        fields.push(b"X-Original-URI", head.target());
         fields.push(b"X-Original-Method", head.method_text());
         fields.push(b"X-Forwarded-Method", head.method_text());
         fields.push(b"X-Forwarded-Uri", head.target());
