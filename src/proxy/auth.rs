@@ -54,7 +54,7 @@ impl Auth {
         let auth = Self {
             basic: basic.map(|rule| Basic::new(rule, material)),
             // A configuration names only upstreams that exist.
-            ask: ask.and_then(|rule| Ask::new(rule, upstreams, material)),
+            ask: ask.and_then(|rule| Ask::new(rule, upstreams)),
             vouched: rules.vouched.as_slice().into(),
         };
         let is_empty = auth.basic.is_none() && auth.ask.is_none() && auth.vouched.is_empty();

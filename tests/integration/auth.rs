@@ -243,6 +243,10 @@ fn users_come_and_go_with_their_file_and_stay_where_it_is_broken() {
     fault(0.0);
     fs::write(&file, [0, 1, 2, 255]).unwrap();
     fault(1.0);
+    until("somebody is told", || {
+        let alerts = proxy.admin_get("/api/alerts").expect(200).text();
+        alerts.contains("users_file_unusable")
+    });
     assert_eq!(is(bob), 200);
     assert!(
         proxy.log().contains("line 1 is not used"),

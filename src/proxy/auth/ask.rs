@@ -23,15 +23,14 @@ use crate::proxy::error::{Failure, Undecided};
 use crate::proxy::exchange::{self, Upload};
 use crate::proxy::forward::{Answer, Forward};
 use crate::proxy::own::{self, Own};
-use crate::proxy::rules::location;
-use crate::proxy::rules::material::Material;
+use crate::proxy::rules::{Random, location};
 use crate::proxy::{Account, Client, headers, hop, identity, with_known};
 use crate::upstream::connection::Connection;
 use crate::upstream::health::Moment;
 use crate::upstream::{Upstream, Upstreams};
 use crate::wire::{Body, Deadline};
 
-/// Who asks, so that nobody asks himself.
+/// Who asks, on all the way here, so that nobody asks himself.
 const ASKER: &[u8] = b"X-Staunch-Asks";
 
 /// What an answer that lets a request in may have behind its head for its connection to be used
@@ -52,7 +51,6 @@ const WITHHELD: &[&str] = &[
     "X-Original-URI",
     "X-Forwarded-Method",
     "X-Forwarded-Uri",
-    "X-Staunch-Asks",
 ];
 
 /// Who is asked, and what is made of the answer.
@@ -65,11 +63,12 @@ pub(super) struct Ask {
     sign_in: Option<Template>,
     timeout: Duration,
     except: Box<[IpNet]>,
-    asker: Arc<str>,
+    /// What it calls itself to those that it asks.
+    asker: String,
 }
 
 impl Ask {
-    pub fn new(rule: &ForwardAuth, upstreams: &Upstreams, material: &Material) -> Option<Self> {
+    pub fn new(rule: &ForwardAuth, upstreams: &Upstreams) -> Option<Self> {
         Some(Self {
             upstream: Arc::clone(upstreams.get(&rule.upstream)?),
             path: Arc::clone(&rule.path),
@@ -78,7 +77,7 @@ impl Ask {
             sign_in: rule.sign_in.clone(),
             timeout: rule.timeout,
             except: rule.except.as_slice().into(),
-            asker: Arc::clone(material.asker()),
+            asker: Random::new().name(),
         })
     }
 
@@ -97,7 +96,9 @@ impl Ask {
             return Ok(ControlFlow::Continue(()));
         };
         let (outcome, result) = self.ask(asked, &question).await;
-        asked.local.edge().forward_auth(outcome);
+        if !matches!(result, Err(Failure::ClientGone)) {
+            asked.local.edge().forward_auth(outcome);
+        }
         result
     }
 
@@ -107,7 +108,7 @@ impl Ask {
         question: &RequestHead,
     ) -> (ForwardOutcome, Result<ControlFlow<()>, Failure>) {
         let failed = |failure| (ForwardOutcome::Failed, Err(failure));
-        if value(&asked.head.fields, ASKER).is_some_and(|who| who == self.asker.as_bytes()) {
+        if values(&asked.head.fields, ASKER).any(|who| who == self.asker.as_bytes()) {
             return failed(Undecided::Circle.into());
         }
         let Asked {

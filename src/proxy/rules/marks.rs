@@ -259,7 +259,7 @@ impl Random {
     }
 
     /// A name that nobody else has.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::proxy) fn name(&self) -> String {
         String::from_utf8_lossy(&hexadecimal::<32>(self)).into_owned()
     }
 

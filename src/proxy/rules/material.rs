@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::Random;
 use crate::config::{Config, Rules};
 use crate::proxy::auth::turns::Turns;
 use crate::proxy::auth::users::Users;
@@ -23,7 +22,6 @@ pub struct Material {
     flags: BTreeMap<PathBuf, Arc<Flag>>,
     users: BTreeMap<PathBuf, Arc<Users>>,
     turns: OnceLock<Arc<Turns>>,
-    asker: OnceLock<Arc<str>>,
 }
 
 /// The body of an error.
@@ -58,7 +56,6 @@ impl Material {
         let (mut read, mut faults) = (Self::default(), Vec::new());
         // The same for as long as the process lives.
         read.turns.clone_from(&previous.turns);
-        read.asker.clone_from(&previous.asker);
         for rules in all(config) {
             for path in rules.page_files() {
                 if read.pages.contains_key(path) || faults.iter().any(|f: &Fault| f.path == *path) {
@@ -108,11 +105,6 @@ impl Material {
     /// Whose turn it is to have a password hashed.
     pub(in crate::proxy) fn turns(&self) -> &Arc<Turns> {
         self.turns.get_or_init(Arc::default)
-    }
-
-    /// Tells this process from others.
-    pub(in crate::proxy) fn asker(&self) -> &Arc<str> {
-        self.asker.get_or_init(|| Random::new().name().into())
     }
 
     /// The files that are there or not.
