@@ -44,8 +44,9 @@ pub use load::{LARGEST, load, parse};
 pub use quota::Quota;
 pub use reference::{KeyDoc, reference};
 pub use rules::{
-    Action, Change, Condition, Conditions, ErrorPage, FieldRule, Maintenance, Matcher, Pattern,
-    Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, Template, Trace, Variable, is_below,
+    Action, BasicAuth, Change, Condition, Conditions, ErrorPage, FieldRule, ForwardAuth,
+    Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, Template,
+    Trace, Variable, is_below,
 };
 pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{

@@ -35,7 +35,10 @@ mod upstream;
 pub use compression::{Coding, CompressionSeries};
 pub use control::{CertificateCounters, OcspOutcome, OcspRequests, SpanOutcome, Spans};
 pub use control::{ReloadResult, Reloads, UpgradeResult, Upgrades};
-pub use edge::{Edge, ErrorKind, Handshake, HandshakeFailure, Limit, Timeout, TlsVersion};
+pub use edge::{
+    BasicOutcome, Edge, ErrorKind, ForwardOutcome, Handshake, HandshakeFailure, Limit, Timeout,
+    TlsVersion,
+};
 pub use edge::{ListenerSeries, OpenConnection, Protocol};
 pub use handle::{Counter, Gauge, Histogram};
 pub use process::describe_process;

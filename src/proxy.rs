@@ -5,6 +5,7 @@
 //! response or a broken-off connection in one place; metrics and the access log are written in one
 //! place, whatever happened.
 
+pub mod auth;
 mod client;
 mod compress;
 mod condition;
@@ -49,6 +50,7 @@ use crate::tls::{Current, Ja4, Session};
 use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
 use crate::wire::Body;
+use auth::{Auth, Guest};
 use compress::{Compressed, Wish};
 pub use condition::Asked;
 use error::{Failure, Refusal, Side};
@@ -240,7 +242,22 @@ async fn serve<'w, C: Client>(
     account: &mut Account<'w>,
 ) -> Result<(), Failure> {
     admissible(head)?;
-    let route = route(local, world, peer, head, account)?;
+    let found = route(local, world, peer, head, account)?;
+    if let Some(auth) = account.rules.and_then(Rules::auth) {
+        let asked = Guest {
+            local,
+            world,
+            peer,
+            head,
+            client,
+            account,
+        };
+        // Boxed: most sites are open, and its state would make every request's larger.
+        if Box::pin(auth.admit(asked)).await?.is_break() {
+            return Ok(());
+        }
+    }
+    let route = found?;
     if head.method == Method::Options && headers::max_forwards(head) == Some(0) {
         let own = Own::last_hop(local);
         return answer(world, peer, head, client, account, own).await;
@@ -495,14 +512,15 @@ fn admissible(head: &RequestHead) -> Result<(), Refusal> {
     }
 }
 
-/// Finds the site, then the route; lets the client in, or not.
+/// Finds the site, then the route; lets the client's address in, or not. Which route there is, if
+/// any, is for nobody but who is let in for good.
 fn route<'w>(
     local: &Local,
     world: &'w Snapshot,
     peer: &Peer,
     head: &RequestHead,
     account: &mut Account<'w>,
-) -> Result<&'w Route, Refusal> {
+) -> Result<Result<&'w Route, Refusal>, Refusal> {
     let index = match head.authority() {
         [] => world.table().nameless(),
         authority => {
@@ -538,7 +556,7 @@ fn route<'w>(
     }
     within_rates(world, account)?;
     within_quotas(peer, head, account)?;
-    found
+    Ok(found)
 }
 
 /// Gives the request an id and a place in a trace, where its rules want that.
@@ -651,10 +669,16 @@ async fn fail<C: Client>(
         name(local, world, peer, head, account);
     }
     let (status, retry_after) = (account.status, failure.retry_after());
-    let own = match grpc::asks(head) {
+    let mut own = match grpc::asks(head) {
         true => Own::grpc(local, status),
         false => Own::error(local, status, retry_after, account.rules, head.method),
     };
+    // RFC 9110, section 11.6.1.
+    if let Failure::Refused(Refusal::Anonymous | Refusal::Credentials) = failure
+        && let Some(challenge) = (account.rules.and_then(Rules::auth)).and_then(Auth::challenge)
+    {
+        own.head().fields.push(b"WWW-Authenticate", challenge);
+    }
     // It failed already; that its explanation cannot be delivered either is no news.
     let _ = answer(world, peer, head, client, account, own).await;
 }
@@ -731,6 +755,10 @@ fn record(
             protocol: head.version.label(),
             host: head.authority(),
             site: account.site.map(|site| &*world.table().site(site).label),
+            user: account
+                .marks
+                .as_ref()
+                .and_then(|marks| marks.user.as_deref()),
             status: account.status,
             received: account.received,
             sent: account.sent,

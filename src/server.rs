@@ -15,6 +15,7 @@ mod stapling;
 mod systemd;
 mod upgrade;
 mod upstreams;
+mod users;
 
 use std::io;
 use std::net::TcpListener;
@@ -369,6 +370,12 @@ fn material(config: &Config, previous: &Material) -> Material {
             "an error page cannot be used, and what was there before is; let the user that staunch \
              runs as read it, and reload"
         );
+    }
+    let known = |new: &Arc<_>| previous.all_users().any(|known| Arc::ptr_eq(known, new));
+    for of_file in material.all_users() {
+        if !known(of_file) || of_file.look() {
+            users::tell(of_file);
+        }
     }
     material
 }

@@ -53,6 +53,8 @@ pub enum Code {
     StateUnwritable,
     /// Ticket keys, authorities or revocation lists on disk cannot be used.
     TlsFileUnusable,
+    /// A file with users and their passwords, or a line of it, cannot be used.
+    UsersFileUnusable,
     /// A revocation list for client certificates is past its time.
     RevocationListExpired,
     /// A configuration was refused; the one before it goes on.
@@ -71,7 +73,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for metrics and the runbook.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RenewalOverdue,
         Self::Expiring,
         Self::Expired,
@@ -91,6 +93,7 @@ impl Code {
         Self::WatchDegraded,
         Self::StateUnwritable,
         Self::TlsFileUnusable,
+        Self::UsersFileUnusable,
         Self::RevocationListExpired,
         Self::ConfigurationRefused,
         Self::UpstreamDown,
@@ -122,6 +125,7 @@ impl Code {
             Self::WatchDegraded => "watch_degraded",
             Self::StateUnwritable => "state_unwritable",
             Self::TlsFileUnusable => "tls_file_unusable",
+            Self::UsersFileUnusable => "users_file_unusable",
             Self::RevocationListExpired => "revocation_list_expired",
             Self::ConfigurationRefused => "configuration_refused",
             Self::UpstreamDown => "upstream_down",
@@ -154,6 +158,7 @@ impl Code {
             Self::WatchDegraded => "watching degraded",
             Self::StateUnwritable => "state directory not writable",
             Self::TlsFileUnusable => "TLS file cannot be used",
+            Self::UsersFileUnusable => "file of users cannot be used",
             Self::RevocationListExpired => "revocation list EXPIRED",
             Self::ConfigurationRefused => "configuration refused",
             Self::UpstreamDown => "upstream down",

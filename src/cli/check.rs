@@ -20,6 +20,7 @@ use crate::cert::{DiskState, Report, Stage};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, SiteName};
 use crate::proxy::rules::material::{Fault, Material};
+use crate::tls::file;
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -54,7 +55,11 @@ pub fn run(args: Args) -> Exit {
     let roots = Arc::new(Roots::system());
     let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), roots);
     let mut verdict = Verdict::of(&config, &inventory, now);
-    verdict.pages = Material::read(&config, &Material::default()).1;
+    let (material, pages) = Material::read(&config, &Material::default());
+    verdict.pages = pages;
+    for users in material.all_users() {
+        verdict.users.extend(users.faults().iter().cloned());
+    }
     println!("{}: the configuration is usable", args.config.display());
     print!("{}", verdict.text(now));
     print!("{}", machine::Machine::this().advice(&config));
@@ -73,6 +78,8 @@ struct Verdict {
     exposed: BTreeSet<PathBuf>,
     /// Error pages that cannot be used.
     pages: Vec<Fault>,
+    /// Files of `basic_auth`, and lines of them, that cannot be used.
+    users: Vec<file::Fault>,
 }
 
 /// What one name of a site would be answered with.
@@ -107,11 +114,15 @@ impl Verdict {
             refused,
             exposed,
             pages: Vec::new(),
+            users: Vec::new(),
         }
     }
 
     fn is_well(&self) -> bool {
-        self.refused.is_empty() && self.pages.is_empty() && self.sites.iter().all(Served::is_well)
+        self.refused.is_empty()
+            && self.pages.is_empty()
+            && self.users.is_empty()
+            && self.sites.iter().all(Served::is_well)
     }
 
     fn text(&self, now: Timestamp) -> String {
@@ -161,6 +172,10 @@ impl Verdict {
                 "\n{fault}\n  do: let the user that staunch runs as read it; until then errors \
                  have the built-in page\n"
             );
+        }
+        for file::Fault { path, what, help } in &self.users {
+            let path = path.display();
+            let _ = write!(text, "\n{path}: basic_auth: {what}\n  do: {help}\n");
         }
         for key in &self.exposed {
             let key = key.display();

@@ -89,6 +89,9 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         )
     });
     let mut upstreams: BTreeMap<_, _> = named.collect();
+    for target in file.asked {
+        finish_target(target, &mut upstreams);
+    }
     let mut defaults = file.defaults;
     if file.traces.is_some() {
         // Whoever has somewhere to send them wants traces.
@@ -410,10 +413,11 @@ fn streams(streams: &[RawStream], cx: &Context<'_>) {
 /// What requests are sent to.
 fn http_targets(file: &File) -> impl Iterator<Item = &At<Target>> {
     let routes = file.sites.iter().flat_map(|site| &site.routes);
-    routes.filter_map(|route| match &route.action {
+    let forwarded = routes.filter_map(|route| match &route.action {
         Some(RawAction::Forward(upstream)) => Some(upstream),
         _ => None,
-    })
+    });
+    forwarded.chain(&file.asked)
 }
 
 /// What connections are passed on to.

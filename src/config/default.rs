@@ -113,6 +113,12 @@ pub(super) const REDIRECT: u32 = 308;
 /// For what is written into a configuration: a word or two.
 pub(super) const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 
+/// What Apache and others say.
+pub(super) const REALM: &str = "Restricted";
+
+/// A server beside us answers in milliseconds; one that asks another for it may need a second.
+pub(super) const FORWARD_AUTH: Duration = Duration::from_secs(10);
+
 /// Long enough for a crawler not to come back at once, short enough not to be missed.
 pub(super) const MAINTENANCE_RETRY: Duration = Duration::from_secs(300);
 

@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Complaint, Diagnostic, Span, quoted, short};
 use super::reference::{self, KeyDoc};
+use super::value::Target;
 pub(super) use super::value::{At, FromToml, ListForm, Show, Size};
 
 /// How many suggestions are looked for: about as many as are shown.
@@ -35,6 +36,8 @@ pub(super) struct Context<'f> {
     suggestions: Cell<usize>,
     /// The quotas that rules name.
     quotas: RefCell<Vec<At<Arc<str>>>>,
+    /// Whom rules ask.
+    targets: RefCell<Vec<At<Target>>>,
     /// Every key asked for, when that is what is wanted.
     keys: Option<RefCell<Vec<KeyDoc>>>,
 }
@@ -48,6 +51,7 @@ impl<'f> Context<'f> {
             found: RefCell::default(),
             suggestions: Cell::new(SUGGESTIONS),
             quotas: RefCell::default(),
+            targets: RefCell::default(),
             keys: None,
         }
     }
@@ -70,6 +74,21 @@ impl<'f> Context<'f> {
     /// The quotas that rules name.
     pub(super) fn wanted_quotas(&self) -> Vec<At<Arc<str>>> {
         self.quotas.take()
+    }
+
+    /// Remembers that rules ask a server; the name of the upstream that it is in.
+    pub(super) fn wants_target(&self, target: At<Target>) -> Arc<str> {
+        let name = match &target.value {
+            Target::Named(name) => Arc::clone(name),
+            Target::Url(server) => Arc::clone(&server.url),
+        };
+        self.targets.borrow_mut().push(target);
+        name
+    }
+
+    /// Whom rules ask.
+    pub(super) fn wanted_targets(&self) -> Vec<At<Target>> {
+        self.targets.take()
     }
 
     /// Whether something can be said of the file as a whole.

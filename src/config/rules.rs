@@ -6,6 +6,7 @@
 //! nobody has to look further.
 
 mod action;
+mod auth;
 mod condition;
 mod owned;
 mod pattern;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
+pub use auth::{BasicAuth, ForwardAuth};
 pub use condition::{Condition, Conditions};
 use ipnet::IpNet;
 pub use pattern::Pattern;
@@ -55,6 +57,13 @@ pub struct Rules {
     pub methods: Option<Vec<Arc<str>>>,
     /// The quotas that requests are taken from, by name.
     pub quotas: Option<Vec<Arc<str>>>,
+    /// Whose users are let in.
+    pub basic_auth: Option<Setting<BasicAuth>>,
+    /// Who is asked whom to let in.
+    pub forward_auth: Option<Setting<ForwardAuth>>,
+    /// Fields that only a server that is asked may set, here or where the rules are wider: no
+    /// client is believed them, even where nobody is asked.
+    pub vouched: Vec<Arc<str>>,
     /// Bytes that a request's body may have.
     pub request_body: Option<Setting<u64>>,
     /// Deadlines.
@@ -171,6 +180,12 @@ impl Rules {
             true => wide.to_vec(),
             false => wide.iter().cloned().chain(narrow).collect(),
         };
+        let mut vouched = self.vouched;
+        for name in &wider.vouched {
+            if !vouched.contains(name) {
+                vouched.push(Arc::clone(name));
+            }
+        }
         let mut error_pages = self.error_pages;
         error_pages.extend(wider.error_pages.iter().cloned());
         Self {
@@ -187,13 +202,16 @@ impl Rules {
             deny: self.deny.or_else(|| wider.deny.clone()),
             methods: self.methods.or_else(|| wider.methods.clone()),
             quotas: self.quotas.or_else(|| wider.quotas.clone()),
+            basic_auth: self.basic_auth.or_else(|| wider.basic_auth.clone()),
+            forward_auth: self.forward_auth.or_else(|| wider.forward_auth.clone()),
+            vouched,
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
             timeouts: self.timeouts.over(wider.timeouts),
             compression: self.compression.over(&wider.compression),
         }
     }
 
-    /// The values of rules for fields and of `rewrite_location`.
+    /// The values of rules for fields, of `rewrite_location` and `sign_in`.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
         let all = self.request.iter().chain(&self.response);
         let of_fields = all.filter_map(|rule| match &rule.change {
@@ -201,12 +219,21 @@ impl Rules {
             Change::Set(template) | Change::Add(template) => Some(template),
         });
         let locations = self.locations.iter().flatten();
-        of_fields.chain(locations.map(|(_, template)| template))
+        let asked = self.forward_auth.as_ref().and_then(Setting::on);
+        of_fields
+            .chain(locations.map(|(_, template)| template))
+            .chain(asked.and_then(|asked| asked.sign_in.as_ref()))
     }
 
     /// The files with error pages.
     pub fn page_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.error_pages.iter().map(|page| &page.file)
+    }
+
+    /// The file with the users.
+    pub fn users_file(&self) -> Option<&PathBuf> {
+        let basic_auth = self.basic_auth.as_ref().and_then(Setting::on)?;
+        Some(&basic_auth.file)
     }
 
     /// The file that maintenance goes by.

@@ -76,6 +76,8 @@ pub(super) struct File {
     pub(super) alerts: Alerts,
     pub(super) log: Log,
     pub(super) traces: Option<Traces>,
+    /// Whom rules ask.
+    pub(super) asked: Vec<At<Target>>,
 }
 
 /// `[listen]`, with the place of each address.
@@ -119,6 +121,8 @@ pub(super) fn file(t: &mut Table<'_>, environment: &Environment) -> File {
         alerts: t.section("alerts", "alerts", alerts),
         log: t.section("log", "log", log),
         traces: t.section("traces", "traces", super::traces::traces),
+        // Last: who is asked is known when all else was read.
+        asked: t.cx.wanted_targets(),
     }
 }
 

@@ -376,6 +376,14 @@ pub fn is_claim(name: &[u8]) -> bool {
     begins(b"client-cert") || begins(b"x-client-cert")
 }
 
+/// Whether an upstream could take a field for the one of this name: some make no difference between
+/// `-` and `_`.
+pub fn is_same_name(one: &[u8], other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let same = |(one, other): (&u8, u8)| plain(*one).eq_ignore_ascii_case(&plain(other));
+    one.len() == other.len() && one.iter().zip(other.bytes()).all(same)
+}
+
 /// Whether this is a token (RFC 9110, section 5.6.2).
 pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().copied().all(is_token_byte)

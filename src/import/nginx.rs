@@ -13,6 +13,7 @@ use scope::{Scope, Seen};
 
 mod action;
 mod advice;
+mod auth;
 mod choice;
 mod compression;
 mod condition;

@@ -77,6 +77,8 @@ label! {
         SiteRate = "site_rate",
         /// A `[quota.NAME]`
         Quota = "quota",
+        /// Passwords that are hashed at once, and that wait for it.
+        Passwords = "passwords",
         /// Frames of HTTP/2 that carry nothing, more than an honest client sends.
         Http2Frames = "http2_frames",
         /// Responses that a worker compresses at once; more are sent as they are.
@@ -119,6 +121,10 @@ label! {
         Misdirected = "misdirected",
         /// No route of the site matches (404).
         NoRoute = "no_route",
+        /// The client does not show who it is (401).
+        Unauthorized = "unauthorized",
+        /// Whether the client may ask cannot be found out (502, 503, 508).
+        Undecided = "undecided",
         /// The client's address is not let in (403).
         Forbidden = "forbidden",
         /// A rate is exceeded (429).
@@ -153,6 +159,38 @@ label! {
         UpstreamBody = "upstream_body",
         /// A fault of staunch (500).
         Internal = "internal",
+    }
+}
+
+label! {
+    /// What became of a request where there is a `basic_auth`.
+    pub enum BasicOutcome {
+        /// The password was verified.
+        Accepted = "accepted",
+        /// The same as one that was verified.
+        Remembered = "remembered",
+        /// There is no such user, or the password is another.
+        Refused = "refused",
+        /// Nothing was shown.
+        Anonymous = "anonymous",
+        /// Too many wait to be verified.
+        Busy = "busy",
+        /// There are no users yet: their file could never be read.
+        Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// What became of a request where there is a `forward_auth`.
+    pub enum ForwardOutcome {
+        /// It was let in.
+        Accepted = "accepted",
+        /// It was not.
+        Refused = "refused",
+        /// Its client was sent elsewhere.
+        Redirected = "redirected",
+        /// There was no answer, or none that means anything.
+        Failed = "failed",
     }
 }
 
@@ -197,6 +235,8 @@ pub struct Edge {
     timeouts: Set<Timeout>,
     errors: Set<ErrorKind>,
     client_alerts: Set<ClientAlert>,
+    basic_auth: Set<BasicOutcome>,
+    forward_auth: Set<ForwardOutcome>,
     /// Requests not yet answered in full.
     pub requests_in_flight: Gauge,
     /// Requests whose client went away before the end.
@@ -229,6 +269,8 @@ impl Edge {
             timeouts: Set::new(registry, names::TIMEOUTS, &[], "timeout"),
             errors: Set::new(registry, names::PROXY_ERRORS, &[], "kind"),
             client_alerts: Set::new(registry, names::TLS_CLIENT_ALERTS, &[], "alert"),
+            basic_auth: Set::new(registry, names::BASIC_AUTH, &[], "outcome"),
+            forward_auth: Set::new(registry, names::FORWARD_AUTH, &[], "outcome"),
             requests_in_flight: names::REQUESTS_IN_FLIGHT.gauge(registry, &[]),
             client_aborts: names::CLIENT_ABORTS.counter(registry, &[]),
             compression: CompressionSeries::new(registry),
@@ -259,6 +301,16 @@ impl Edge {
     /// Counts an alert that a client sent.
     pub fn client_alert(&self, alert: ClientAlert) {
         self.client_alerts.inc(alert);
+    }
+
+    /// Counts what became of a request where users have passwords.
+    pub fn basic_auth(&self, outcome: BasicOutcome) {
+        self.basic_auth.inc(outcome);
+    }
+
+    /// Counts what became of a request that another server was asked about.
+    pub fn forward_auth(&self, outcome: ForwardOutcome) {
+        self.forward_auth.inc(outcome);
     }
 
     /// Counts an error of staunch's own making.

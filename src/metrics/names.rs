@@ -159,6 +159,27 @@ pub const PROXY_ERRORS: Metric = metric(
     "Requests that staunch answered with an error of its own, or broke off, by cause",
 );
 
+/// Labels: outcome.
+pub const BASIC_AUTH: Metric = metric(
+    "staunch_basic_auth_total",
+    "Requests to sites and routes with basic_auth, by outcome",
+);
+/// Labels: outcome.
+pub const FORWARD_AUTH: Metric = metric(
+    "staunch_forward_auth_total",
+    "Requests to sites and routes with forward_auth, by outcome",
+);
+/// Labels: file.
+pub const USERS: Metric = metric(
+    "staunch_basic_auth_users",
+    "Users of a file of basic_auth that can be let in",
+);
+/// Labels: file.
+pub const USERS_FAULT: Metric = metric(
+    "staunch_basic_auth_file_fault",
+    "1 where a file of basic_auth, or a line of it, is not used",
+);
+
 /// Labels: coding.
 pub const COMPRESSED_RESPONSES: Metric = metric(
     "staunch_compressed_responses_total",

@@ -27,6 +27,9 @@ pub enum Failure {
     /// The request is refused as it stands.
     #[error("the request is refused: {0}")]
     Refused(#[from] Refusal),
+    /// It cannot be found out whether the client may ask.
+    #[error("whether the client may ask is not known: {0}")]
+    Undecided(#[from] Undecided),
     /// The client closed or reset before the end.
     #[error("the client went away")]
     ClientGone,
@@ -74,6 +77,23 @@ pub enum Failure {
     Coding(io::Error),
 }
 
+/// Why it cannot be found out whether a client may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// Too many passwords are to be hashed.
+    #[error("too many passwords wait to be verified")]
+    Busy,
+    /// The file with the users could never be read.
+    #[error("the file of `basic_auth` could not be read yet")]
+    NoUsers,
+    /// The server that is asked said something that is no answer.
+    #[error("the server of `forward_auth` answered with {0}")]
+    Answer(u16),
+    /// A request that asks is asked about itself.
+    #[error("the upstream of `forward_auth` leads back to a site that asks it")]
+    Circle,
+}
+
 /// Why a request is refused as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -113,6 +133,12 @@ pub enum Refusal {
     /// The client's address is not let in.
     #[error("the client's address is not let in")]
     Forbidden,
+    /// The client does not say who it is.
+    #[error("the client does not say who it is")]
+    Anonymous,
+    /// There is no such user, or the password is another.
+    #[error("user or password are wrong")]
+    Credentials,
     /// There is maintenance; for how many seconds.
     #[error("there is maintenance")]
     Maintenance(u32),
@@ -133,6 +159,7 @@ impl Refusal {
             // RFC 9220, section 3, says so of an extended CONNECT.
             Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
             Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
+            Self::Anonymous | Self::Credentials => 401,
             Self::Forbidden => 403,
             Self::Maintenance(_) => 503,
             Self::Misdirected => 421,
@@ -152,6 +179,9 @@ impl Failure {
     pub const fn status(&self) -> u16 {
         match self {
             Self::Refused(refusal) => refusal.status(),
+            Self::Undecided(Undecided::Busy | Undecided::NoUsers) => 503,
+            Self::Undecided(Undecided::Answer(_)) => 502,
+            Self::Undecided(Undecided::Circle) => 508,
             Self::ClientGone | Self::ClientNotReading => 499,
             Self::ClientBody(_) => 400,
             Self::ClientStalled => 408,
@@ -171,8 +201,10 @@ impl Failure {
 
     /// The limit that acted, where one did.
     pub const fn limit(&self) -> Option<Limit> {
-        let Self::Refused(refusal) = self else {
-            return None;
+        let refusal = match self {
+            Self::Refused(refusal) => refusal,
+            Self::Undecided(Undecided::Busy) => return Some(Limit::Passwords),
+            _ => return None,
         };
         Some(match refusal {
             Refusal::Head(HeadError::TooLong) => Limit::RequestHead,
@@ -204,10 +236,12 @@ impl Failure {
     pub const fn side(&self) -> Side {
         match self {
             Self::Refused(_)
+            | Self::Undecided(Undecided::Busy)
             | Self::ClientGone
             | Self::ClientBody(_)
             | Self::ClientStalled
             | Self::ClientNotReading => Side::Client,
+            Self::Undecided(Undecided::NoUsers | Undecided::Circle) => Side::Here,
             Self::Connect(ConnectError::Exhausted(_))
             | Self::NoServer
             | Self::Full(_)
@@ -220,6 +254,7 @@ impl Failure {
     pub const fn kind(&self) -> Option<ErrorKind> {
         Some(match self {
             Self::Refused(refusal) => match refusal.status() {
+                401 => ErrorKind::Unauthorized,
                 403 => ErrorKind::Forbidden,
                 404 => ErrorKind::NoRoute,
                 408 => ErrorKind::RequestTimeout,
@@ -230,6 +265,8 @@ impl Failure {
                 503 => ErrorKind::Maintenance,
                 _ => ErrorKind::BadRequest,
             },
+            Self::Undecided(Undecided::Busy) => ErrorKind::Overloaded,
+            Self::Undecided(_) => ErrorKind::Undecided,
             Self::ClientGone | Self::ClientNotReading => return None,
             Self::ClientBody(_) => ErrorKind::BadRequest,
             Self::ClientStalled => ErrorKind::RequestTimeout,
@@ -268,6 +305,7 @@ impl Failure {
             Self::ResponseTimeout | Self::WentDown | Self::BodyTimeout => UpstreamOutcome::Timeout,
             Self::Full(_) => UpstreamOutcome::Full,
             Self::Refused(_)
+            | Self::Undecided(_)
             | Self::NoServer
             | Self::ClientGone
             | Self::ClientBody(_)
@@ -376,6 +414,7 @@ pub const fn phrase(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         507 => "Insufficient Storage",
+        508 => "Loop Detected",
         _ => "",
     }
 }

@@ -278,7 +278,7 @@ impl<'c> Shared<'c> {
     ) -> Option<Arc<Rules>> {
         match wider {
             Some((same, ready)) if *same == rules => ready.clone(),
-            _ => Rules::new(rules, self.material, &self.quotas).map(Arc::new),
+            _ => Rules::new(rules, self.upstreams, self.material, &self.quotas).map(Arc::new),
         }
     }
 

@@ -21,11 +21,13 @@ pub use marks::{Marks, Random};
 pub use target::{location, rewritten};
 pub use value::{Known, encode_path};
 
+use super::auth::Auth;
 use super::error::Refusal;
 use super::quota::{Quota, Quotas};
 use crate::config::{self, Change, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
+use crate::upstream::Upstreams;
 use material::{Flag, Material, Page};
 
 /// See the module.
@@ -43,6 +45,7 @@ pub struct Rules {
     /// As they stand in `Allow`.
     methods: Option<Box<str>>,
     quotas: Box<[Arc<Quota>]>,
+    auth: Option<Box<Auth>>,
     pages: Box<[(u16, u16, Arc<Page>)]>,
     request_id: Option<Arc<str>>,
     trace: Option<Trace>,
@@ -63,7 +66,12 @@ const ALL: u32 = 1_000_000;
 
 impl Rules {
     /// Makes them ready; `None` where there is nothing to do.
-    pub(super) fn new(rules: &config::Rules, material: &Material, quotas: &Quotas) -> Option<Self> {
+    pub(super) fn new(
+        rules: &config::Rules,
+        upstreams: &Upstreams,
+        material: &Material,
+        quotas: &Quotas,
+    ) -> Option<Self> {
         let is_host = |rule: &&FieldRule| rule.name.eq_ignore_ascii_case("host");
         let host = rules.request.iter().rfind(is_host);
         let others = rules.request.iter().filter(|rule| !is_host(rule));
@@ -94,6 +102,7 @@ impl Rules {
             quotas: (rules.quotas.iter().flatten())
                 .filter_map(|name| quotas.get(name).cloned())
                 .collect(),
+            auth: Auth::new(rules, upstreams, material),
             pages: pages.collect(),
             request_id: on(&rules.request_id).cloned(),
             trace: on(&rules.trace).copied(),
@@ -113,6 +122,7 @@ impl Rules {
             && self.maintenance.is_none()
             && self.methods.is_none()
             && self.quotas.is_empty()
+            && self.auth.is_none()
             && self.pages.is_empty()
             && self.request_id.is_none()
             && self.trace.is_none()
@@ -147,6 +157,11 @@ impl Rules {
     /// The methods that are let through, where not all are.
     pub(super) fn methods(&self) -> Option<&str> {
         self.methods.as_deref()
+    }
+
+    /// Whom it asks who somebody is.
+    pub(super) fn auth(&self) -> Option<&Auth> {
+        self.auth.as_deref()
     }
 
     /// What its requests are taken from.
@@ -239,6 +254,9 @@ impl Rules {
         if let (Some(name), Some(id)) = (&self.request_id, known.marks.request_id()) {
             fields.remove_named(name.as_bytes());
             fields.push(name.as_bytes(), id);
+        }
+        for cookie in &known.marks.cookies {
+            fields.push(b"Set-Cookie", cookie);
         }
         Changes::of(&self.response, known).apply(fields);
     }

@@ -19,11 +19,12 @@ use crate::alert::http::Client;
 use crate::alert::probe::{self, Rhythm, Target};
 use crate::alert::refusals;
 use crate::alert::run::{self, Inputs, Listing};
-use crate::alert::upstream_tls;
 use crate::alert::world::{self, Listener};
+use crate::alert::{upstream_tls, words};
 use crate::cert::Event;
 use crate::cert::keeper::{Setback, Wanted};
 use crate::config::{self, Config, Severity, SiteName};
+use crate::proxy::auth::users::Users;
 use crate::state::StateDir;
 use crate::tls::Trouble;
 
@@ -192,6 +193,12 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
             (all.degraded).extend(backends.look(&world.upstreams, Instant::now()));
             let thresholds = server.alerting.config.borrow().clone();
             (all.degraded).extend(upstream_tls::look(&world.upstreams, &thresholds, now));
+            (all.degraded).extend(
+                world
+                    .material
+                    .all_users()
+                    .filter_map(|users| unusable(users)),
+            );
             all
         })
     };
@@ -258,6 +265,25 @@ fn trouble(trouble: Trouble) -> Condition {
             ),
         ),
     }
+}
+
+/// What is wrong with a file of `basic_auth`.
+fn unusable(users: &Users) -> Option<Condition> {
+    let faults = users.faults();
+    let fault = faults.first()?;
+    let file = words::clean(&users.path().display().to_string());
+    let (severity, instead) = match users.count() {
+        0 => (Severity::Critical, "nobody can be let in".to_owned()),
+        1 => (Severity::Warning, "one user can be let in".to_owned()),
+        many => (Severity::Warning, format!("{many} users can be let in")),
+    };
+    Some(Condition::new(
+        Code::UsersFileUnusable,
+        file.clone(),
+        severity,
+        format!("{file} is not used as it is: {}; {instead}.", fault.what),
+        format!("Mend it: {}. It is read again by itself.", fault.help),
+    ))
 }
 
 fn canary(server: &Server, state: &Path, view: Arc<ArcSwap<View>>) -> Canary {

@@ -17,7 +17,9 @@ use tracing::{error, info, warn};
 
 use super::predecessor::Predecessor;
 use super::upgrade::{self, Successor};
-use super::{Error, Opening, Server, alerting, maintenance, spans, systemd, tell_all, upstreams};
+use super::{
+    Error, Opening, Server, alerting, maintenance, spans, systemd, tell_all, upstreams, users,
+};
 use crate::admin::{self, AcceptOutcome, Acceptance, Readiness, ReloadOutcome, Reply, Route};
 use crate::alert::canary::is_canary;
 use crate::cert::Event;
@@ -136,6 +138,7 @@ async fn control(
         server.keeper.subscribe(),
     ));
     maintenance::start(server);
+    users::start(server);
     tokio::spawn(stapling.run(Arc::clone(server)));
     let sending = spans::start(server);
     let mut alerting = Some(alerting::start(server, server.state.clone()));

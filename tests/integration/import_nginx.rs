@@ -348,3 +348,81 @@ fn a_file_that_closes_a_site_is_its_maintenance() {
     assert!(ran.stdout.contains(line), "{}", ran.stdout);
     assert!(!ran.stderr.contains("not imported: if"), "{}", ran.stderr);
 }
+
+/// What is said in a server.
+fn in_server(lines: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let server = format!(
+        "http {{ server {{ listen 443 ssl; server_name a.test; ssl_certificate /c.pem; \
+         ssl_certificate_key /k.pem;\n{lines}\n}} }}\nevents {{}}\n"
+    );
+    import(folder.path(), &[("nginx.conf", &server)])
+}
+
+const SIGN_IN: &str = r#"
+location /oauth2/ { proxy_pass http://127.0.0.1:4180; proxy_set_header Host $host; }
+location = /oauth2/auth {
+    proxy_pass http://127.0.0.1:4180;
+    proxy_pass_request_body off;
+    proxy_set_header Host $host;
+    proxy_set_header Content-Length "";
+}
+location / {
+    auth_request /oauth2/auth;
+    error_page 401 = @login;
+    auth_request_set $user $upstream_http_x_auth_request_user;
+    proxy_set_header X-User $user;
+    proxy_pass http://127.0.0.1:8080;
+}
+location @login { return 302 https://$host/oauth2/start?rd=$request_uri; }
+"#;
+
+#[test]
+fn where_to_sign_in_is_carried_over() {
+    let ran = in_server(SIGN_IN);
+    for part in [
+        "forward_auth = { upstream = \"127-0-0-1-4180\", path = \"/oauth2/auth\", \
+         copy = [\"X-Auth-Request-User\"], sign_in = \"https://{host}/oauth2/start?rd={uri}\" }",
+        "\"X-User\" = \"{header:X-Auth-Request-User}\"",
+        "remove = [\"X-Auth-Request-User\"]",
+    ] {
+        assert!(
+            ran.stdout.contains(part),
+            "{part} is not in\n{}\n{}",
+            ran.stdout,
+            ran.stderr
+        );
+    }
+    assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_asks_in_a_way_that_is_not_known_is_closed() {
+    for lines in [
+        "location / { auth_basic x; proxy_pass http://127.0.0.1:1; }",
+        "location / { auth_basic x; auth_basic_user_file $file; proxy_pass http://127.0.0.1:1; }",
+        "location / { auth_request $where; proxy_pass http://127.0.0.1:1; }",
+        "location = /auth { return 204; } \
+         location / { auth_request /auth; proxy_pass http://127.0.0.1:1; }",
+        "location = /auth { proxy_pass http://127.0.0.1:2; } location / { satisfy any; \
+         auth_request /auth; auth_basic x; auth_basic_user_file f; proxy_pass http://127.0.0.1:1; }",
+        "location / { satisfy any; deny 10.0.0.1; allow 10.0.0.0/8; deny all; auth_basic x; \
+         auth_basic_user_file f; proxy_pass http://127.0.0.1:1; }",
+        "location / { auth_jwt x; proxy_pass http://127.0.0.1:1; }",
+    ] {
+        let ran = in_server(lines);
+        assert_eq!(ran.status.code(), Some(2), "{lines}\n{}", ran.stderr);
+        assert!(
+            !ran.stdout.contains("upstream = \"127-0-0-1-1\""),
+            "{lines}\n{}",
+            ran.stdout
+        );
+        assert!(
+            ran.stderr.contains("closed until"),
+            "{lines}\n{}",
+            ran.stderr
+        );
+        assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+    }
+}

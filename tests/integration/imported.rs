@@ -262,6 +262,8 @@ fn nginx(name: &str) -> (Case, PathBuf, Command) {
                       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
                       proxy_set_header X-Forwarded-Proto $scheme;\n";
     std::fs::write(folder.join("proxy_params"), parameters).unwrap();
+    let users = "alice:$apr1$o43IcYAW$8aSAZyq.1GQC0ScMIJ4Bz0\n";
+    std::fs::write(folder.join("users"), users).unwrap();
     let main = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {}\n\
                 http {\n access_log off;\n client_body_temp_path t1; proxy_temp_path t2;\n\
                 fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
@@ -312,6 +314,11 @@ fn what_mozilla_generates_needs_no_hand() {
 #[test]
 fn what_certbot_edits_needs_no_hand() {
     nothing_is_lost(&nginx_and_staunch_agree("certbot"));
+}
+
+#[test]
+fn what_asks_for_a_password_or_asks_a_server_needs_no_hand() {
+    nothing_is_lost(&nginx_and_staunch_agree("authentication"));
 }
 
 #[test]

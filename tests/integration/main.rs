@@ -11,6 +11,7 @@
 mod support;
 
 mod alerts;
+mod auth;
 mod bodies;
 mod certbot;
 mod compression;

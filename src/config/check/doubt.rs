@@ -142,7 +142,11 @@ fn unreachable(site: &RawSite, cx: &Context<'_>) {
 /// Whether somebody is kept out.
 fn keeps_out(rules: &Rules) -> bool {
     let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    some(&rules.allow) || some(&rules.deny) || matches!(rules.maintenance, Some(Setting::On(_)))
+    some(&rules.allow)
+        || some(&rules.deny)
+        || matches!(rules.maintenance, Some(Setting::On(_)))
+        || matches!(rules.basic_auth, Some(Setting::On(_)))
+        || matches!(rules.forward_auth, Some(Setting::On(_)))
 }
 
 /// `/admin/` is not `/admin`.

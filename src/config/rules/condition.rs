@@ -141,6 +141,12 @@ fn subject(t: &Table<'_>, key: &str, text: &At<Arc<str>>) -> Option<Template> {
                 likely(&text.value),
             ));
         }
+        if variables.contains(&&Variable::User) {
+            return Err(Complaint::new(
+                "who asks is found out by the route",
+                "write a field of the request, as in `{header:X-User}`, or `clients`",
+            ));
+        }
         if variables.contains(&&Variable::RequestId) || variables.contains(&&Variable::TraceId) {
             return Err(Complaint::new(
                 "a request gets its ids from its route",
@@ -271,6 +277,7 @@ mod tests {
             ("when = {}", "nothing in it"),
             ("clients = []", "nothing in it"),
             ("clients = ['10.0.0']", "clients"),
+            ("when = { '{user}' = 'a' }", "found out by the route"),
             (
                 "when = { '{request_id}' = 'a' }",
                 "gets its ids from its route",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::auth;
 use super::owned::{self, Side, Touch};
 use super::template::Scope;
 use super::{
@@ -102,7 +103,14 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             t.section("timeouts", inside!(place, "timeouts"), timeouts),
         ),
     };
+    let forward_auth = auth::forward(t, inside!(place, "forward_auth"), scope);
     Rules {
+        basic_auth: auth::basic(t, inside!(place, "basic_auth")),
+        vouched: match &forward_auth {
+            Some(Setting::On(asked)) => asked.copy.clone(),
+            Some(Setting::Off) | None => Vec::new(),
+        },
+        forward_auth,
         request: t.section("request_headers", inside!(place, "request_headers"), |t| {
             fields(t, Side::Request, scope)
         }),

@@ -53,6 +53,10 @@ pub enum Variable {
     Query,
     /// Path and query.
     Uri,
+    /// Path and query, percent-encoded as a whole.
+    EscapedUri,
+    /// The whole URL, percent-encoded as a whole.
+    EscapedUrl,
     /// `https` or `http`.
     Scheme,
     /// `HTTP/1.1`, `HTTP/2.0`.
@@ -69,6 +73,8 @@ pub enum Variable {
     TlsResumed,
     /// The JA4 fingerprint of the client's greeting, where it is taken.
     Ja4,
+    /// Who the client has shown to be.
+    User,
     /// The id of the request.
     RequestId,
     /// The id of the trace.
@@ -95,6 +101,8 @@ const WORDS: &[(&str, Variable)] = &[
     ("path", Variable::Path),
     ("query", Variable::Query),
     ("uri", Variable::Uri),
+    ("escaped_uri", Variable::EscapedUri),
+    ("escaped_url", Variable::EscapedUrl),
     ("scheme", Variable::Scheme),
     ("protocol", Variable::Protocol),
     ("sni", Variable::Sni),
@@ -103,6 +111,7 @@ const WORDS: &[(&str, Variable)] = &[
     ("tls_group", Variable::TlsGroup),
     ("tls_resumed", Variable::TlsResumed),
     ("ja4", Variable::Ja4),
+    ("user", Variable::User),
     ("request_id", Variable::RequestId),
     ("trace_id", Variable::TraceId),
 ];

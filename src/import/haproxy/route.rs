@@ -319,7 +319,10 @@ impl Import {
             }
             Act::Deny(0) => {
                 if rule.word(1) == "auth" {
-                    let advice = "asked for a password: it is closed until you have decided how";
+                    let advice = "asked for a password: it is closed until you have written the \
+                                  users of its list into a file, as `name:hash` with the hashes \
+                                  as they are, and named that in basic_auth; see \
+                                  docs/authentication.md";
                     self.tell(rule, Loss::Real, advice);
                 }
                 (Deed::Closed, vec![CLOSED.to_owned()])

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::action::Outcome;
+use super::auth::{self, asks};
 use super::choice::Chosen;
 use super::condition::Question;
 use super::rules::{Access, access};
@@ -292,6 +293,7 @@ impl Import {
         }
         let keeps_out = !matches!(access(scope), Access::Said(rules) if rules.is_empty())
             || self.guard(scope).is_some()
+            || asks(scope)
             || scope.here().iter().any(restricts);
         let advice = format!("matches {path} and {path}/…; in nginx {path}… of any kind");
         if !keeps_out {
@@ -401,7 +403,11 @@ impl Import {
             self.whole(guard, Loss::Real, advice);
             return shut();
         }
-        let who = match access(scope) {
+        let Some(asked) = self.auth(server, scope) else {
+            return shut();
+        };
+        let mut who = match access(scope) {
+            _ if asked.addresses => Rules::default(),
             Access::Said(rules) => rules,
             Access::Nobody => {
                 // Nothing else in it is ever reached.
@@ -419,9 +425,18 @@ impl Import {
                 return shut();
             }
         };
-        match self.handler(server, location, matcher, scope) {
+        who.extend(asked.rules.clone());
+        let before = server.first.len();
+        let outcome = self.handler(server, location, matcher, scope);
+        // What is rewritten is kept from the same people.
+        for route in &mut server.first[before..] {
+            route.rules.extend(who.clone());
+            asked.finish(&mut route.rules);
+        }
+        match outcome {
             Outcome::Forward(action, mut rules) => {
                 rules.extend(who);
+                asked.finish(&mut rules);
                 rules.extend(methods);
                 (Deed::Forward, action, rules)
             }
@@ -465,7 +480,7 @@ impl Import {
 
     /// What keeps anybody out by means that staunch has not.
     fn guard<'d>(&self, scope: &Scope<'d>) -> Option<&'d Directive> {
-        for name in GUARDS {
+        for name in GUARDS.into_iter().filter(|name| !auth::READ.contains(name)) {
             let found = scope.nearest(name);
             if let Some(found) = found.filter(|found| found.first() != "off") {
                 return Some(found);
@@ -538,7 +553,7 @@ fn beyond(route: &Route, matcher: Matcher) -> Route {
     }
 }
 
-/// Whoever is let in is decided by something that staunch does not have.
+/// Whoever is let in is decided by something that staunch does not have, or has not alike.
 const GUARDS: [&str; 10] = [
     "auth_basic",
     "auth_request",

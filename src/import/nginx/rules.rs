@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::auth::signs_in;
 use super::scope::Scope;
 use super::upstream::Pass;
 use super::value::Variables;
@@ -188,8 +189,11 @@ impl Import {
                 };
                 continue;
             }
-            if OWN.iter().any(|own| is(own)) && !value.is_empty() {
-                self.lost(set, "this field is written by staunch itself");
+            if OWN.iter().any(|own| is(own)) {
+                // Nothing of it, as where only the head of a request is sent, is what it says then.
+                if !value.is_empty() {
+                    self.lost(set, "this field is written by staunch itself");
+                }
                 continue;
             }
             if ANYWAY.iter().any(|anyway| is(anyway)) {
@@ -364,6 +368,9 @@ impl Import {
             if statuses == ["497"] {
                 let advice = "a request in plain text to a TLS address is not answered here";
                 self.differs(directive, advice);
+                continue;
+            }
+            if signs_in(directive, scope) {
                 continue;
             }
             let statuses: Vec<_> = (statuses.iter())

@@ -19,6 +19,10 @@ pub struct Marks {
     pub(super) rest: Vec<u8>,
     /// The named groups of the route's expression, percent-encoded.
     pub(super) groups: Vec<Vec<u8>>,
+    /// Who the client has shown to be.
+    pub user: Option<Box<[u8]>>,
+    /// What a server that was asked about the request has for the client to keep.
+    pub cookies: Vec<Box<[u8]>>,
     request_id: Option<SmallVec<[u8; 32]>>,
     trace: Option<Place>,
 }
@@ -252,6 +256,11 @@ impl Random {
                 [0_u64, 1].map(|n| std::hash::BuildHasher::hash_one(&keys, n) | 1)
             }
         }))
+    }
+
+    /// A name that nobody else has.
+    pub(in crate::proxy) fn name(&self) -> String {
+        String::from_utf8_lossy(&hexadecimal::<32>(self)).into_owned()
     }
 
     fn next(&self) -> u64 {

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::config::{Config, Rules};
+use crate::proxy::auth::turns::Turns;
+use crate::proxy::auth::users::Users;
 
 /// The largest error page: it is held in memory, and sent to whoever provokes it.
 const LARGEST: u64 = 1 << 20;
@@ -18,6 +20,8 @@ const LARGEST: u64 = 1 << 20;
 pub struct Material {
     pages: BTreeMap<PathBuf, Arc<Page>>,
     flags: BTreeMap<PathBuf, Arc<Flag>>,
+    users: BTreeMap<PathBuf, Arc<Users>>,
+    turns: OnceLock<Arc<Turns>>,
 }
 
 /// The body of an error.
@@ -50,6 +54,8 @@ impl Material {
     /// Reads what a configuration names; what cannot be read, and was before, stays. Blocks.
     pub fn read(config: &Config, previous: &Self) -> (Self, Vec<Fault>) {
         let (mut read, mut faults) = (Self::default(), Vec::new());
+        // The same for as long as the process lives.
+        read.turns.clone_from(&previous.turns);
         for rules in all(config) {
             for path in rules.page_files() {
                 if read.pages.contains_key(path) || faults.iter().any(|f: &Fault| f.path == *path) {
@@ -74,8 +80,31 @@ impl Material {
                 };
                 read.flags.entry(path.clone()).or_insert_with(flag);
             }
+            if let Some(path) = rules.users_file() {
+                let users = || {
+                    let known = previous.users.get(path).cloned();
+                    known.unwrap_or_else(|| Arc::new(Users::read(path)))
+                };
+                read.users.entry(path.clone()).or_insert_with(users);
+            }
         }
         (read, faults)
+    }
+
+    /// The files with users.
+    pub fn all_users(&self) -> impl Iterator<Item = &Arc<Users>> {
+        self.users.values()
+    }
+
+    /// One of them.
+    pub(in crate::proxy) fn users(&self, path: &Path) -> Arc<Users> {
+        let known = self.users.get(path).cloned();
+        known.unwrap_or_else(|| Arc::new(Users::read(path)))
+    }
+
+    /// Whose turn it is to have a password hashed.
+    pub(in crate::proxy) fn turns(&self) -> &Arc<Turns> {
+        self.turns.get_or_init(Arc::default)
     }
 
     /// The files that are there or not.

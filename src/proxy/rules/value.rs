@@ -63,7 +63,9 @@ impl Known<'_> {
         let begin = out.len();
         self.append(variable, out);
         let keeps = match variable {
-            Variable::Header(_) | Variable::Cookie(_) | Variable::Parameter(_) => is_unreserved,
+            Variable::Header(_) | Variable::Cookie(_) | Variable::Parameter(_) | Variable::User => {
+                is_unreserved
+            }
             _ => is_of_url,
         };
         if !out[begin..].iter().copied().all(keeps) {
@@ -130,9 +132,13 @@ impl Known<'_> {
             },
             Variable::Rest => &marks.rest,
             Variable::Capture(index) => marks.groups.get(*index).map_or(b"", Vec::as_slice),
-            Variable::ClientAddress | Variable::ClientPort | Variable::Host | Variable::Port => {
-                return Found::InParts;
-            }
+            Variable::User => marks.user.as_deref().unwrap_or_default(),
+            Variable::ClientAddress
+            | Variable::ClientPort
+            | Variable::Host
+            | Variable::Port
+            | Variable::EscapedUri
+            | Variable::EscapedUrl => return Found::InParts,
         })
     }
 
@@ -153,6 +159,17 @@ impl Known<'_> {
             }
             Variable::Host => host(head.authority(), out),
             Variable::Port => port(head.authority(), peer.scheme, out),
+            Variable::EscapedUri => encode(head.target(), is_unreserved, out),
+            Variable::EscapedUrl => {
+                for part in [
+                    peer.scheme.as_bytes(),
+                    b"://",
+                    head.authority(),
+                    head.target(),
+                ] {
+                    encode(part, is_unreserved, out);
+                }
+            }
             Variable::Header(name) => headers(head, name.as_bytes(), out),
             Variable::Parameter(name) => {
                 out.extend_from_slice(&parameter(head, name.as_bytes()));

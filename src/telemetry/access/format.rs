@@ -26,6 +26,8 @@ pub struct Record<'a> {
     pub host: &'a [u8],
     /// The first name of the site that answered.
     pub site: Option<&'a str>,
+    /// Who the client has shown to be.
+    pub user: Option<&'a [u8]>,
     /// The status that was sent.
     pub status: u16,
     /// Bytes of the request's body.
@@ -74,6 +76,7 @@ impl Record<'_> {
         protocol: "",
         host: b"",
         site: None,
+        user: None,
         status: 0,
         received: 0,
         sent: 0,
@@ -129,6 +132,7 @@ impl Formatter {
         text(line, ",\"protocol\":", record.protocol.as_bytes());
         text(line, ",\"host\":", record.host);
         optional(line, ",\"site\":", record.site.map(str::as_bytes));
+        optional(line, ",\"user\":", record.user);
         number(line, ",\"status\":", u64::from(record.status));
         number(line, ",\"received\":", record.received);
         number(line, ",\"sent\":", record.sent);
@@ -157,7 +161,9 @@ impl Formatter {
 
     fn combined(&mut self, record: &Record<'_>) {
         let line = &mut self.line;
-        let _ = write!(line, "{} - - [", record.client);
+        let _ = write!(line, "{} - ", record.client);
+        plain(line, record.user.unwrap_or_default());
+        line.extend_from_slice(b" [");
         line.extend_from_slice(self.combined_time.at(record.time.as_secs(), common));
         line.extend_from_slice(b" +0000] \"");
         plain(line, record.method);
@@ -343,6 +349,7 @@ mod tests {
             protocol: "HTTP/2.0",
             host: b"a.test",
             site: Some("a.test"),
+            user: None,
             status: 502,
             received: 0,
             sent: 1234,
