@@ -25,9 +25,7 @@ use staunch::proxy::Asked;
 use staunch::proxy::headers::{self, Hop};
 use staunch::proxy::route::Table;
 use staunch::proxy::rules::material::Material;
-use staunch::proxy::{Asked, Peer};
 use staunch::upstream::Upstreams;
-use staunch::upstream::pool::ClientId;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -89,23 +87,6 @@ fn select_certificate(bencher: Bencher<'_, '_>, count: usize) {
     bencher.bench_local(|| inventory.best(black_box(&host), Client::Any, now).is_some());
 }
 
-/// Who asks.
-fn peer() -> Peer {
-    Peer {
-        id: ClientId::default(),
-        client: ([192, 0, 2, 1], 40_000).into(),
-        destination: None,
-        scheme: "https",
-        sni: None,
-        alpn: None,
-        tls_version: Some("1.3"),
-        session: None,
-        ja4: None,
-        policy: None,
-        identity: None,
-    }
-}
-
 /// Site and upstream for a request.
 #[divan::bench(args = [10, 1_000])]
 fn route(bencher: Bencher<'_, '_>, count: usize) {
@@ -131,7 +112,6 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     let table = Table::build(&config, &upstreams, &Material::default());
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
     let head = parse::request(head, 100).expect("a head");
-    let peer = peer();
     let authority = host(count / 2);
     let peer = pipeline::peer();
     bencher.bench_local(|| {
