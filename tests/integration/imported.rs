@@ -466,5 +466,9 @@ fn verify_asks_both_and_tells_where_they_differ() {
         assert!(ran.stderr.contains(part), "{part} is not in {}", ran.stderr);
     }
     assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+    // Two that do not answer are not alike.
     drop(running);
+    let ran = verify();
+    assert!(ran.stderr.contains(" does not answer: "), "{}", ran.stderr);
+    assert_ne!(ran.status.code(), Some(0), "{}", ran.stderr);
 }

@@ -11,6 +11,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,18 @@ use toml::{Table, Value};
 
 use crate::cli::probe::{Target, handshake};
 
-/// For one question.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// For one question, and for the imported server to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Questions at a time.
+const AT_ONCE: usize = 4;
+/// Questions that a server leaves without an answer before it is not asked on.
+const SILENT: usize = 8;
+/// How often it is said how far it is.
+const TELL: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read: the head, and some of the body.
 const MOST: u64 = 1 << 20;
+/// What the imported server says of itself, in its folder.
+const LOG: &str = "log";
 /// What is asked below a path, and of names that stand for many.
 const PART: &str = "staunch-verify";
 
@@ -84,22 +94,43 @@ pub(super) fn run(url: &str, text: &str) -> Result<Found, String> {
         asked: 0,
         differences: Vec::new(),
     };
-    for (host, path) in &questions {
-        let there = ask(&target.host, target.port, host, path);
-        let here = ask("127.0.0.1", imported.https, host, path);
-        found.compare(&format!("https://{host}{path}"), there, here);
-    }
+    let of_both = |(host, path): &(String, String)| {
+        let there = || ask(&target.host, target.port, host, path);
+        let here = || ask("127.0.0.1", imported.https, host, path);
+        (format!("https://{host}{path}"), at_once(there, here))
+    };
+    found.ask(&questions, url, of_both)?;
     // Which address has the redirects is known only where it is the usual one.
     if target.port == Target::PORT
         && let Some(port) = imported.http
     {
-        for (host, path) in questions.iter().filter(|(_, path)| path == "/") {
-            let there = ask_plain(&target.host, 80, host, path);
-            let here = ask_plain("127.0.0.1", port, host, path);
-            found.compare(&format!("http://{host}{path}"), there, here);
-        }
+        let plain: Vec<_> = (questions.into_iter())
+            .filter(|(_, path)| path == "/")
+            .collect();
+        let of_both = |(host, path): &(String, String)| {
+            let there = || ask_plain(&target.host, 80, host, path);
+            let here = || ask_plain("127.0.0.1", port, host, path);
+            (format!("http://{host}{path}"), at_once(there, here))
+        };
+        found.ask(&plain, &format!("http://{}", target.host), of_both)?;
     }
     Ok(found)
+}
+
+/// What the one that runs answered, and what the imported one did.
+type Both = (Result<Answer, String>, Result<Answer, String>);
+
+/// Asks two servers at once.
+fn at_once(
+    there: impl FnOnce() -> Result<Answer, String> + Send,
+    here: impl FnOnce() -> Result<Answer, String>,
+) -> Both {
+    thread::scope(|scope| {
+        let there = scope.spawn(there);
+        let here = here();
+        let failed = |_| Err("the question failed".to_owned());
+        (there.join().unwrap_or_else(failed), here)
+    })
 }
 
 /// Every name, with the paths that are told apart for it.
@@ -204,6 +235,57 @@ impl Answer {
 }
 
 impl Found {
+    /// Asks all of it, several at a time, and says how far that is. A server that answers nothing is
+    /// not asked on.
+    fn ask<Q: Sync>(
+        &mut self,
+        questions: &[Q],
+        server: &str,
+        of_both: impl Fn(&Q) -> (String, Both) + Sync,
+    ) -> Result<(), String> {
+        let (next, silent) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let answers = Mutex::new(BTreeMap::new());
+        let last_told = Mutex::new(Instant::now());
+        eprintln!("verify: {} questions for {server}", questions.len());
+        thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    while silent.load(Ordering::Relaxed) < SILENT {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(question) = questions.get(index) else {
+                            return;
+                        };
+                        let (text, both) = of_both(question);
+                        match both.0 {
+                            Ok(_) => silent.store(0, Ordering::Relaxed),
+                            Err(_) => _ = silent.fetch_add(1, Ordering::Relaxed),
+                        }
+                        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                        answers.insert(index, (text, both));
+                        let mut told = last_told.lock().unwrap_or_else(PoisonError::into_inner);
+                        if told.elapsed() >= TELL {
+                            *told = Instant::now();
+                            eprintln!("verify: {} of {}", answers.len(), questions.len());
+                        }
+                    }
+                });
+            }
+        });
+        let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let why =
+            (answers.values().rev()).find_map(|(_, (there, _))| there.as_ref().err().cloned());
+        let given_up = silent.into_inner() >= SILENT.min(questions.len());
+        for (question, (there, here)) in answers.into_values() {
+            self.compare(&question, there, here);
+        }
+        match why {
+            Some(why) if given_up => Err(format!(
+                "{server} does not answer: {why}; is it the server that runs now?"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn compare(
         &mut self,
         question: &str,
@@ -223,7 +305,9 @@ impl Found {
                     there.status
                 ));
             }
-            (Err(_), Err(_)) => return,
+            (Err(there), Err(here)) => {
+                return differs(format!("neither answers: {there}; here: {here}"));
+            }
         };
         if there.certificate != here.certificate {
             differs("another certificate is shown".to_owned());
@@ -272,12 +356,14 @@ impl Imported {
         let text = table.to_string();
         fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        // Not a pipe, which would be full at some time.
+        let log = fs::File::create(folder.join(LOG)).map_err(|error| error.to_string())?;
         let child = Command::new(program)
             .args(["run", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .map_err(|error| format!("staunch cannot be started: {error}"))?;
         let mut imported = Self {
@@ -298,10 +384,7 @@ impl Imported {
                 return Ok(());
             }
             if let Ok(Some(_)) = self.child.try_wait() {
-                let mut said = String::new();
-                if let Some(mut stderr) = self.child.stderr.take() {
-                    let _ = std::io::Read::read_to_string(&mut stderr, &mut said);
-                }
+                let said = fs::read_to_string(self.folder.join(LOG)).unwrap_or_default();
                 return Err(format!(
                     "staunch does not start with what was imported:\n{said}"
                 ));
