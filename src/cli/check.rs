@@ -98,8 +98,9 @@ impl Served {
 
 impl Verdict {
     fn of(config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
-        let names = config.sites.iter().flat_map(|site| &site.names);
-        let sites = names
+        // Without an address for TLS nobody gets a certificate.
+        let sites = (config.sites.iter()).filter(|_| !config.listen.https.is_empty());
+        let sites = (sites.flat_map(|site| &site.names))
             .map(|name| Served::of(name, config, inventory, now))
             .collect();
         let refused = (inventory.report(now).into_iter())
@@ -127,7 +128,9 @@ impl Verdict {
 
     fn text(&self, now: Timestamp) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "at {now} each name would be served with:\n");
+        if !self.sites.is_empty() {
+            let _ = writeln!(text, "at {now} each name would be served with:\n");
+        }
         let width = self
             .sites
             .iter()
