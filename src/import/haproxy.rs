@@ -117,6 +117,8 @@ struct Import {
     general: bool,
     sites: String,
     streams: String,
+    /// The backend behind which TLS is terminated here, of a section that only tells names apart.
+    ends: Option<String>,
     /// Names of upstreams by backends that something leads to.
     written: BTreeMap<String, Option<String>>,
     upstreams: String,

@@ -44,7 +44,9 @@ impl Import {
             return;
         };
         if section.passes {
+            self.ends = self.default_backend(section);
             let targets = self.stream_targets(section, &lists, false);
+            self.ends = None;
             for (upstream, (place, names)) in targets.named {
                 let (names, upstream) = (array(&names), quoted(&upstream));
                 let _ = write!(
@@ -217,7 +219,8 @@ impl Import {
         let names: Vec<_> = (names.into_iter())
             .filter(|name| known.insert(name.clone()))
             .collect();
-        if names.is_empty() {
+        // Those that lead to what terminates TLS here are not passed through.
+        if names.is_empty() || self.ends.as_deref() == Some(backend) {
             return;
         }
         if let Some(upstream) = self.stream_backend(rule, backend) {
