@@ -3,7 +3,7 @@
 //! [`evaluate`] is a pure function: no clock, no file, no memory of its own. The same world gives
 //! the same conditions, in a drill as in the night it matters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::condition::{Code, Condition};
@@ -507,7 +507,20 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
         .collect();
     for Coverage { name, certificate } in world.coverage {
         let covering = certificate.and_then(|it| held.get(&it));
+        let mut severity = Severity::Critical;
         let summary = match covering {
+            None if let below @ 1.. = covered_below(world, name) => {
+                // A site for whatever names there are certificates for.
+                severity = Severity::Warning;
+                format!(
+                    "No certificate covers all of {name}, though {}: clients that ask for another \
+                     get one for another name.",
+                    match below {
+                        1 => "one name below it has one".to_owned(),
+                        more => format!("{more} names below it have one"),
+                    }
+                )
+            }
             None => format!(
                 "No certificate covers {name}: clients that ask for it get one for another name."
             ),
@@ -530,15 +543,35 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
              names; staunch takes it up by itself. See `staunch certs` and `{}`.",
             next_step::probe(name)
         );
-        let critical = Severity::Critical;
         found.push(Condition::new(
             Code::NamesUncovered,
             &**name,
-            critical,
+            severity,
             summary,
             step,
         ));
     }
+}
+
+/// How many names that a wildcard stands for have certificates of their own that are valid now.
+fn covered_below(world: &World<'_>, name: &str) -> usize {
+    let Some(parent) = name.strip_prefix("*.") else {
+        return 0;
+    };
+    let certificates = world
+        .reports
+        .iter()
+        .filter_map(|it| it.certificate.as_ref());
+    let valid = certificates.filter(|it| validity(it).contains(world.now));
+    let below: BTreeSet<&str> = valid
+        .flat_map(|it| it.names.iter())
+        .filter_map(|name| match name {
+            Name::Dns(host) => host.split_once('.').filter(|(_, rest)| *rest == parent),
+            _ => None,
+        })
+        .map(|(first, _)| first)
+        .collect();
+    below.len()
 }
 
 /// The share below which a source is clearly later than its own habit.

@@ -103,10 +103,15 @@ struct Served {
     /// `None`: no certificate covers it.
     choice: Option<Choice>,
     stage: Option<Stage>,
+    /// Names that a wildcard without a certificate stands for and that have their own.
+    below: usize,
 }
 
 impl Served {
     fn is_well(&self) -> bool {
+        if self.choice.is_none() {
+            return self.below > 0;
+        }
         matches!(self.stage, Some(stage) if !matches!(stage, Stage::Expired | Stage::NotYetValid))
     }
 }
@@ -225,15 +230,32 @@ impl Served {
             let validity = choice.certificate.facts().validity;
             validity.stage(now, config.alerts.overdue, config.alerts.expiring)
         });
+        let below = match name {
+            SiteName::Wildcard(parent) if choice.is_none() => inventory.covered_below(parent, now),
+            _ => 0,
+        };
         Self {
             name: name.to_string(),
             choice,
             stage,
+            below,
         }
     }
 
     fn sentence(&self, now: Timestamp) -> String {
         let Some(choice) = &self.choice else {
+            match self.below {
+                0 => {}
+                1 => {
+                    return "only one name below it has a certificate; others get the default one"
+                        .to_owned();
+                }
+                more => {
+                    return format!(
+                        "only {more} names below it have certificates; others get the default one"
+                    );
+                }
+            }
             return "NOTHING: no certificate covers this name; add one that does, or clients get \
                     the default certificate and refuse it"
                 .to_owned();

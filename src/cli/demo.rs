@@ -302,7 +302,7 @@ impl fmt::Display for Guide<'_> {
         let (http, admin) = (self.addresses.http, self.addresses.admin);
         writeln!(
             f,
-            "{url}/ goes to a web server started with it, http://{}/",
+            "Serving {url}/. Requests go to a small web server that was started with it, http://{}/",
             self.upstream
         )?;
         for note in &self.addresses.notes {
@@ -311,7 +311,7 @@ impl fmt::Display for Guide<'_> {
         write!(
             f,
             "
-Ask it, from another terminal:
+Try it from another terminal:
   {curl} {url}/
   {curl} {url}/json
   curl -i http://{http}/json
@@ -321,18 +321,18 @@ Look inside:
   curl http://{admin}/api/certificates
   curl http://{admin}/metrics
 
-Renew the certificate while it serves:
+Renew the certificate while it is in use:
   {renew}
 
-Break it, and see that it is served on:
+Break the certificate file, and see that the site stays up:
   echo garbage > {chain}
   {curl} {url}/json
-The inventory says so after some seconds, in which the file might still be written:
+After a few seconds (the file might still be being written) the inventory says what is wrong:
   curl http://{admin}/api/certificates
-And mend it:
+Repair it:
   {renew}
 
-It runs with {config}. Ctrl-C ends it.
+The configuration is {config}. Press Ctrl-C to stop.
 "
         )
     }

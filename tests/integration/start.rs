@@ -352,6 +352,23 @@ fn check_tells_what_would_be_served_badly() {
 }
 
 #[test]
+fn check_is_content_with_a_wildcard_site_whose_names_have_certificates() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let build = || {
+        Staunch::build()
+            .trusting(&ca)
+            .site("*.example.test", &origin)
+    };
+    let ran = build().leaf(&ca.issue("a.example.test")).run("check", &[]);
+    assert_eq!(ran.status.code(), Some(0), "{ran:#?}");
+    assert!(ran.stdout.contains("only one name below it"), "{ran:#?}");
+    let ran = build().leaf(&ca.issue("a.other.test")).run("check", &[]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    assert!(ran.stdout.contains("NOTHING"), "{ran:#?}");
+}
+
+#[test]
 fn check_looks_at_another_day() {
     let ca = TestCa::new();
     let origin = Origin::echo();

@@ -9,7 +9,10 @@ fn on(day_: i64, reports: &[Report], sites: &[&str], memory: &Memory) -> Vec<Con
     let now = day(day_);
     let sites: Vec<SiteName> = sites
         .iter()
-        .map(|it| SiteName::Exact((*it).into()))
+        .map(|it| match it.strip_prefix("*.") {
+            Some(parent) => SiteName::Wildcard(parent.into()),
+            None => SiteName::Exact((*it).into()),
+        })
         .collect();
     evaluate(&World {
         now,
@@ -149,6 +152,21 @@ fn a_source_that_is_later_than_its_habit_is_told_of_before_the_common_threshold(
         found[0].summary
     );
     assert_eq!(on(51, &reports, &[], &Memory::default()), []);
+}
+
+#[test]
+fn a_wildcard_of_which_some_names_have_certificates_is_no_emergency() {
+    let reports = [ninety("/a.pem")];
+    let found = |day, site| on(day, &reports, &[site], &Memory::default());
+    let some = found(10, "*.example.com");
+    assert_eq!(codes(&some), [Code::NamesUncovered]);
+    assert_eq!(some[0].severity, Severity::Warning);
+    assert!(some[0].summary.contains("one name below it has one"));
+    let none = found(10, "*.other.test");
+    assert_eq!(none[0].severity, Severity::Critical);
+    let expired = found(91, "*.example.com");
+    let uncovered = expired.iter().find(|it| it.code == Code::NamesUncovered);
+    assert_eq!(uncovered.unwrap().severity, Severity::Critical);
 }
 
 #[test]
