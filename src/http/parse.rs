@@ -109,7 +109,7 @@ macro_rules! whole {
 /// Reads the head of a request.
 pub fn request(bytes: &[u8], max_fields: usize) -> Parsed<RequestHead> {
     let mut text = Text { bytes, at: 0 };
-    let method_end = whole!(name(bytes)).0;
+    let method_end = whole!(token(bytes)).0;
     if method_end == 0 || bytes[method_end] != b' ' {
         return Err(FIRST_LINE);
     }
@@ -236,21 +236,17 @@ pub fn trailers(bytes: &[u8], max_fields: usize) -> Parsed<Fields> {
     Ok(Some((section.mended(bytes), text.at)))
 }
 
-/// What bytes are in a field name.
-const TOKEN: u8 = 1;
-const UNDERSCORE: u8 = 2;
-static KINDS: [u8; 256] = {
-    let mut kinds = [0; 256];
+/// Bytes of tokens, but for the underscore, which is looked at.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         #[allow(clippy::cast_possible_truncation)] // below 256
-        if is_token_byte(byte as u8) {
-            kinds[byte] = TOKEN;
-        }
+        let token = is_token_byte(byte as u8);
+        plain[byte] = token && byte != b'_' as usize;
         byte += 1;
     }
-    kinds[b'_' as usize] |= UNDERSCORE;
-    kinds
+    plain
 };
 
 /// The bytes of a head, and how far they were read.
@@ -328,7 +324,8 @@ impl Text<'_> {
 fn until<const LEAST: u8>(bytes: &[u8], mut at: usize) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
-    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+    let (words, rest) = bytes.get(at..)?.as_chunks::<8>();
+    for word in words {
         let word = u64::from_le_bytes(*word);
         // The lowest bit that is set is right; those above it may be borrowed.
         let below = word.wrapping_sub(u64::from(LEAST) * ONES) & !word & HIGH;
@@ -340,22 +337,23 @@ fn until<const LEAST: u8>(bytes: &[u8], mut at: usize) -> Option<usize> {
         }
         at += 8;
     }
-    let rest = bytes.get(at..)?.iter();
     let found = |&byte: &u8| byte < LEAST || byte == 0x7f;
-    Some(at + rest.copied().position(|byte| found(&byte))?)
+    Some(at + rest.iter().position(found)?)
 }
 
-/// How long the token is that begins here, and what kinds of bytes it has.
-fn name(bytes: &[u8]) -> Option<(usize, u8)> {
-    let mut kinds = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        let kind = KINDS[usize::from(*byte)];
-        if kind == 0 {
-            return Some((at, kinds));
+/// How long the token is that begins here, and whether it has an underscore; `None` where its end is
+/// not there yet.
+fn token(bytes: &[u8]) -> Option<(usize, bool)> {
+    let (mut length, mut underscore) = (0, false);
+    loop {
+        let mut rest = bytes[length..].iter();
+        length += rest.position(|byte| !PLAIN[usize::from(*byte)])?;
+        if bytes[length] != b'_' {
+            return Some((length, underscore));
         }
-        kinds |= kind;
+        underscore = true;
+        length += 1;
     }
-    None
 }
 
 /// A section of fields, as it is read.
@@ -388,7 +386,7 @@ impl Section {
                 return Err(HeadError::TooManyFields);
             }
             let start = text.at;
-            let (name, kinds) = whole!(name(&bytes[start..]));
+            let (name, underscore) = whole!(token(&bytes[start..]));
             text.at += name;
             if !strict {
                 text.skip_blanks();
@@ -408,7 +406,7 @@ impl Section {
             };
             let id = Id::of(&bytes[start..start + name]);
             self.found.see(id, &bytes[value..trimmed], value)?;
-            if kinds & UNDERSCORE != 0 {
+            if underscore {
                 self.fields.expect_underscores();
             }
             self.fields.expect(id, start, name, trimmed);
