@@ -165,7 +165,8 @@ fn thousand_requests_of_http2(bencher: Bencher<'_, '_>) {
 fn response_head(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
-        let mut head = parse::complete(parse::response(black_box(RESPONSE), Method::Get)).expect("a response");
+        let mut head =
+            parse::complete(parse::response(black_box(RESPONSE), Method::Get)).expect("a response");
         headers::to_client(&mut head, |_| {});
         out.clear();
         encode::response(&mut out, &head, false, encode::Connection::Default, None);

@@ -173,7 +173,10 @@ fn is_same(name: &[u8], known: &[u8]) -> bool {
                 && same(last, ends.1)
                 && (name.len() <= 16 || name.eq_ignore_ascii_case(known))
         }
-        _ => name.iter().zip(known).all(|(one, other)| one | 0x20 == other | 0x20),
+        _ => name
+            .iter()
+            .zip(known)
+            .all(|(one, other)| one | 0x20 == other | 0x20),
     }
 }
 
