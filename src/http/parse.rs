@@ -236,19 +236,6 @@ pub fn trailers(bytes: &[u8], max_fields: usize) -> Parsed<Fields> {
     Ok(Some((section.mended(bytes), text.at)))
 }
 
-/// Bytes of tokens, but for the underscore, which is looked at.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[allow(clippy::cast_possible_truncation)] // below 256
-        let token = is_token_byte(byte as u8);
-        plain[byte] = token && byte != b'_' as usize;
-        byte += 1;
-    }
-    plain
-};
-
 /// The bytes of a head, and how far they were read.
 struct Text<'a> {
     bytes: &'a [u8],
@@ -321,11 +308,11 @@ impl Text<'_> {
 }
 
 /// The first byte from `at` on that is below `LEAST`, or DEL. Eight at a time.
-fn until<const LEAST: u8>(bytes: &[u8], mut at: usize) -> Option<usize> {
+fn until<const LEAST: u8>(bytes: &[u8], at: usize) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
-    let (words, rest) = bytes.get(at..)?.as_chunks::<8>();
-    for word in words {
+    let mut rest = bytes.get(at..)?;
+    while let Some((word, behind)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*word);
         // The lowest bit that is set is right; those above it may be borrowed.
         let below = word.wrapping_sub(u64::from(LEAST) * ONES) & !word & HIGH;
@@ -333,27 +320,44 @@ fn until<const LEAST: u8>(bytes: &[u8], mut at: usize) -> Option<usize> {
         let delete = other.wrapping_sub(ONES) & !other & HIGH;
         let found = below | delete;
         if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
+            let offset = found.trailing_zeros() as usize / 8;
+            return Some(bytes.len() - rest.len() + offset);
         }
-        at += 8;
+        rest = behind;
     }
     let found = |&byte: &u8| byte < LEAST || byte == 0x7f;
-    Some(at + rest.iter().position(found)?)
+    let offset = rest.iter().position(found)?;
+    Some(bytes.len() - rest.len() + offset)
 }
+
+/// What bytes are in a token.
+const PLAIN: u8 = 1;
+const UNDERSCORE: u8 = 2;
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::cast_possible_truncation)] // below 256
+        if is_token_byte(byte as u8) {
+            kinds[byte] = PLAIN;
+        }
+        byte += 1;
+    }
+    kinds[b'_' as usize] = UNDERSCORE;
+    kinds
+};
 
 /// How long the token is that begins here, and whether it has an underscore; `None` where its end is
 /// not there yet.
 fn token(bytes: &[u8]) -> Option<(usize, bool)> {
-    let (mut length, mut underscore) = (0, false);
-    loop {
-        let mut rest = bytes[length..].iter();
-        length += rest.position(|byte| !PLAIN[usize::from(*byte)])?;
-        if bytes[length] != b'_' {
-            return Some((length, underscore));
+    let mut kinds = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        match KINDS[usize::from(*byte)] {
+            0 => return Some((at, kinds & UNDERSCORE != 0)),
+            kind => kinds |= kind,
         }
-        underscore = true;
-        length += 1;
     }
+    None
 }
 
 /// A section of fields, as it is read.

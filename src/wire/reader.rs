@@ -121,7 +121,7 @@ impl Reader {
             // Nearly all heads come whole, and are read in the same pass that finds their end. One
             // that comes in pieces is not read again and again: from then on only its end is looked
             // for.
-            let fresh = self.scanner.is_fresh();
+            let fresh = self.scanner.is_fresh() && !data.is_empty();
             if fresh || self.scanner.find(data, strict)?.is_some() {
                 let within = &data[..data.len().min(limit)];
                 if let Some((head, length)) = read(within)? {
