@@ -60,7 +60,7 @@ use headers::Hop;
 use limit::{Bucket, Buckets, Key, Member};
 pub use local::{Local, Snapshot};
 use own::Own;
-pub use redirect::redirect;
+pub use redirect::plaintext;
 use route::{Action, Respond, Route, SiteIndex, Table};
 use rules::material::Material;
 use rules::{Known, Marks, Rules};

@@ -63,8 +63,8 @@ pub fn run(args: Args) -> Exit {
         }
     };
     print!("{}", imported.text);
-    for note in &imported.notes {
-        eprintln!("{note}");
+    for line in imported.told() {
+        eprintln!("{line}");
     }
     if let Err(report) = config::parse(&imported.text, &PathBuf::from("(imported)")) {
         eprintln!("what was written needs a hand before it can be used:\n{report}");
