@@ -369,6 +369,8 @@ pub struct Alerts {
     pub go_back: bool,
     /// Where clients reach this machine, besides where it listens; probed too.
     pub probe: Vec<SocketAddr>,
+    /// Where people read the runbook, for links to its sections.
+    pub runbook: Option<Arc<str>>,
     /// Whom to tell.
     pub sinks: Vec<Sink>,
 }

@@ -243,6 +243,12 @@ impl Subject<'_> {
                 "earlier renewals of this file came with at least {} left",
                 words::percent(world.memory.habit(self.source).unwrap_or(habit))
             ),
+            _ if left < 0.0 => {
+                format!(
+                    "nothing of its {} is left",
+                    words::span(validity.lifetime())
+                )
+            }
             _ => format!(
                 "{} of its {} are left",
                 words::percent(left),
@@ -285,7 +291,8 @@ impl Subject<'_> {
                     words::clean(&self.held.issuer)
                 ),
                 "If the authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`); if not, clients refuse it: have it issued anew.",
+                 (`update-ca-certificates`), then `staunch upgrade`; if not, clients refuse it: have \
+                 it issued anew.",
             )
         } else {
             (
@@ -295,7 +302,9 @@ impl Subject<'_> {
                      issuer {} is not among them. Browsers may fetch it; other clients refuse.",
                     words::clean(&self.held.issuer)
                 ),
-                "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem).",
+                "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem). If the \
+                 authority is your own, add its root to this system's trust store \
+                 (`update-ca-certificates`), then `staunch upgrade`.",
             )
         };
         let mut condition = self.condition(code, Severity::Warning, summary);
@@ -428,11 +437,16 @@ fn disk(
     let summary = format!("{} {}", headline(code, source, held), sentence(&detail));
     let step = match code {
         Code::RenewalHeldBack => next_step::accept(source),
-        Code::CertificateMissing => format!(
-            "Put it back, or take it out of the configuration: `ls -l {}`. After a restart the \
-             copy kept in the state directory is served.",
-            words::shell(source)
-        ),
+        Code::CertificateMissing => {
+            let after = match held {
+                Some(_) => " After a restart, the copy kept in the state directory is served.",
+                None => " Until then, nothing is served for its names by this certificate.",
+            };
+            format!(
+                "Put it back, or take it out of the configuration: `ls -l {}`.{after}",
+                words::shell(source)
+            )
+        }
         Code::CertificatePinned => "Mount the folder instead of the single file: a bind-mounted \
              file never shows a renewal that replaces it. Until then, restart the container after \
              each renewal."
@@ -463,7 +477,7 @@ fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> Str
         Code::RenewalHeldBack => {
             format!("{file} holds a new certificate that is worse than the one served")
         }
-        Code::CertificateMissing => format!("{file} is gone"),
+        Code::CertificateMissing => format!("{file} is not there"),
         Code::CertificatePinned => {
             format!("{file} was renewed on the host, where this container cannot see it")
         }
@@ -603,6 +617,10 @@ fn all_names(held: &ReportedCertificate) -> String {
 fn sentence(text: &str) -> String {
     match text.trim() {
         "" => String::new(),
+        text if text.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            let (first, rest) = text.split_at(1);
+            sentence(&format!("{}{rest}", first.to_ascii_uppercase()))
+        }
         text if text.ends_with(['.', '!', '?']) => text.to_owned(),
         text => format!("{text}."),
     }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::authority::{Authority, Folder};
-use super::Exit;
+use super::{Exit, say};
 use crate::clock::Clock;
 use crate::listen::{self, BindError};
 use crate::{config, server};
@@ -93,7 +93,8 @@ fn demo(args: Args) -> Result<(), Error> {
     let listening = addresses.https.clone();
     thread::spawn(move || {
         if listening.into_iter().all(is_listened_on) {
-            println!("{guide}");
+            // Whether or not somebody reads it, it serves.
+            let _unread = say(format_args!("{guide}\n"), Exit::Ok);
         }
     });
     server::run(
@@ -124,10 +125,16 @@ fn renew(dir: &Path) -> Result<(), Error> {
     let folder = Folder::new(dir.to_path_buf());
     let now = Clock::system().now();
     let fingerprint = Authority::load(&folder, now)?.issue(&folder, now)?;
-    println!("A new certificate and key are in place:");
-    println!("  {}", folder.chain().display());
-    println!("  {}", folder.key().display());
-    println!("SHA-256 {fingerprint}");
+    let (chain, key) = (folder.chain(), folder.key());
+    // It is done, whether or not somebody reads of it.
+    let _unread = say(
+        format_args!(
+            "A new certificate and key are in place:\n  {}\n  {}\nSHA-256 {fingerprint}\n",
+            chain.display(),
+            key.display()
+        ),
+        Exit::Ok,
+    );
     Ok(())
 }
 

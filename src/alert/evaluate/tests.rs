@@ -266,7 +266,7 @@ fn what_is_on_disk_is_told_with_its_reason_and_what_goes_on() {
         );
         assert!(
             it.summary
-                .ends_with("the key belongs to another certificate.")
+                .ends_with("The key belongs to another certificate.")
         );
         assert!(it.next_step.contains(step), "{}", it.next_step);
     }
