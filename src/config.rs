@@ -204,6 +204,8 @@ pub struct Site {
     pub rules: Rules,
     /// What it asks of TLS.
     pub tls: Arc<SiteTls>,
+    /// Its requests in plain text are answered, and not redirected.
+    pub plaintext: bool,
     /// Requests of all clients.
     pub rate: Option<Rate>,
 }

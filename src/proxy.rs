@@ -60,7 +60,7 @@ use headers::Hop;
 use limit::{Bucket, Buckets, Key, Member};
 pub use local::{Local, Snapshot};
 use own::Own;
-pub use redirect::redirect;
+pub use redirect::plaintext;
 use route::{Action, Respond, Route, SiteIndex, Table};
 use rules::material::Material;
 use rules::{Known, Marks, Rules};
@@ -652,7 +652,13 @@ async fn fail<C: Client>(
             Poll::Ready(())
         })
         .await;
-        client.abort();
+        match failure.side() {
+            // It must not take the beginning for all, and is told so in its own words.
+            Side::Upstream if grpc::asks(head) => {
+                client.finish(Some(grpc::trailers(failure.status())));
+            }
+            _ => client.abort(),
+        }
         return;
     }
     account.status = failure.status();

@@ -44,7 +44,7 @@ pub enum Role {
         /// Names whose TLS is passed through instead.
         passthrough: Option<Arc<Names>>,
     },
-    /// Redirects to this port of HTTPS.
+    /// Redirects to this port of HTTPS, but for sites that are served in plain text too.
     Redirect {
         /// The port that clients reach HTTPS at.
         port: u16,
@@ -70,7 +70,7 @@ impl Service {
         match self.role {
             Role::Https { .. } => proxy::handle(&self.local, peer, head, client).await,
             Role::Redirect { port } => {
-                proxy::redirect(&self.local, peer, head, client, port).await;
+                proxy::plaintext(&self.local, peer, head, client, port).await;
             }
             Role::Stream(_) => {} // no requests are read there
         }

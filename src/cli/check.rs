@@ -118,7 +118,9 @@ impl Served {
 
 impl Verdict {
     fn of(config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
-        let names = config.sites.iter().flat_map(|site| &site.names);
+        // What is served in plain text need not have one.
+        let terminated = config.sites.iter().filter(|site| !site.plaintext);
+        let names = terminated.flat_map(|site| &site.names);
         let sites = names
             .map(|name| Served::of(name, config, inventory, now))
             .collect();

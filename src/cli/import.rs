@@ -65,8 +65,8 @@ pub fn run(args: Args) -> Exit {
     if say(&imported.text, Exit::Ok) == Exit::Failed {
         return Exit::Failed;
     }
-    for note in &imported.notes {
-        eprintln!("{note}");
+    for line in imported.told() {
+        eprintln!("{line}");
     }
     if let Err(report) = config::parse(&imported.text, &PathBuf::from("(imported)")) {
         eprintln!("what was written needs a hand before it can be used:\n{report}");

@@ -32,6 +32,8 @@ pub(super) struct RawSite {
     pub(super) has_own: bool,
     pub(super) rules: Rules,
     pub(super) tls: RawSiteTls,
+    /// Whether it is served in plain text too.
+    pub(super) plaintext: At<bool>,
     pub(super) rate: Option<Rate>,
 }
 
@@ -181,6 +183,7 @@ fn finish_site(
         routes,
         rules,
         tls: Arc::new(site.tls.value),
+        plaintext: site.plaintext.value,
         rate: site.rate,
     }
 }
@@ -285,12 +288,28 @@ fn listeners(file: &File, cx: &Context<'_>) {
         value,
         span: listen.admin.span.clone(),
     });
-    let is_served = |site: &RawSite| site.passthrough.is_none();
+    let is_served = |site: &RawSite| site.passthrough.is_none() && !site.plaintext.value;
     if listen.https.is_empty() && !listen.http.is_empty() && file.sites.iter().any(is_served) {
         cx.report(
             Diagnostic::warning(listen.span.clone(), "no `https`: no site is ever served")
                 .help("addresses in `http` only redirect; write `https = [\"[::]:443\"]` too"),
         );
+    }
+    for site in file.sites.iter().filter(|site| site.plaintext.value) {
+        let span = || site.plaintext.span.clone();
+        if listen.http.is_empty() {
+            cx.report(
+                Diagnostic::warning(span(), "`plaintext` without an address for plain text")
+                    .help("write `http = [\"[::]:80\"]` in `[listen]`"),
+            );
+        }
+        // Who must show a certificate would be let in without one.
+        if site.tls.value.client.is_some() {
+            cx.report(
+                Diagnostic::error(span(), "`plaintext` beside `client_certificates`")
+                    .help("a client in plain text has no certificate to show; take one of them out"),
+            );
+        }
     }
     let mut firsts = Firsts::new();
     let streams = file.streams.iter().flat_map(|stream| &stream.listen);

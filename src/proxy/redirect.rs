@@ -1,16 +1,41 @@
-//! What plain-text listeners answer: the same, over HTTPS.
+//! What plain-text listeners answer: the same, over HTTPS; but for sites that are served in plain
+//! text too.
 
 use tokio::time::Instant;
 
 use super::error::{Failure, Refusal};
 use super::own::Own;
-use super::{Account, Client, Local, Peer, fail, record};
+use super::{Account, Client, Local, Peer, Snapshot, fail, record};
 use crate::http::host::Host;
 use crate::http::{Method, RequestHead};
 
+/// Serves a request in plain text, where its site wants that; else sends the client to HTTPS.
+pub async fn plaintext<C: Client>(
+    local: &Local,
+    peer: &Peer,
+    head: RequestHead,
+    client: &mut C,
+    port: u16,
+) {
+    match is_served(&local.world(), &head) {
+        true => super::handle(local, peer, head, client).await,
+        false => redirect(local, peer, head, client, port).await,
+    }
+}
+
+/// Whether the site of a request is served in plain text.
+fn is_served(world: &Snapshot, head: &RequestHead) -> bool {
+    let table = world.table();
+    let site = match head.authority() {
+        [] => table.nameless(),
+        authority => Host::parse(authority).and_then(|host| table.find(host.as_str())),
+    };
+    site.is_some_and(|site| table.site(site).plaintext)
+}
+
 /// Answers with 308 (RFC 9110, section 15.4.9), which keeps the method, to the same host and path
 /// at the port where HTTPS is.
-pub async fn redirect<C: Client>(
+async fn redirect<C: Client>(
     local: &Local,
     peer: &Peer,
     head: RequestHead,
@@ -72,7 +97,7 @@ mod tests {
     use crate::http::parse;
 
     fn to(text: &str, port: u16) -> Option<String> {
-        let head = parse::request(text.as_bytes(), 100).ok()?;
+        let head = parse::complete(parse::request(text.as_bytes(), 100)).ok()?;
         location(&head, port)
             .ok()
             .map(|location| String::from_utf8(location).unwrap())

@@ -4,12 +4,12 @@
 //! The engine is our own, because the proxy's requests and responses are: a field goes from the
 //! frame it came in to the buffer that is written to the server, and back, with one copy each way.
 
-mod budget;
+pub mod budget;
 mod client;
-mod connection;
-mod output;
+pub mod connection;
+pub mod output;
 pub mod request;
-mod streams;
+pub mod streams;
 mod websocket;
 
 use std::cell::RefCell;

@@ -25,7 +25,7 @@ const EVENTS: usize = 4096;
 pub struct Wanted {
     /// Where certificates come from.
     pub sources: Vec<CertificateSource>,
-    /// The names that sites answer to.
+    /// The names that sites answer to over TLS.
     pub sites: Vec<SiteName>,
     /// The default certificate, and when a renewal is overdue.
     pub settings: Settings,
@@ -54,6 +54,8 @@ impl Wanted {
             sites: config
                 .sites
                 .iter()
+                // What is served in plain text need not have a certificate.
+                .filter(|site| !site.plaintext)
                 .flat_map(|site| site.names.iter().cloned())
                 .collect(),
             settings: Settings {

@@ -20,6 +20,7 @@ use crate::http::frame::{
     ErrorCode, HEAD, Head, MAX_PAYLOAD, PREFACE, WINDOW, flag, kind, setting,
 };
 use crate::http::hpack::{Decoder, Encoder};
+use crate::http::parse::HeadError;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::proxy::error::Refusal;
 use frames::RESET;
@@ -33,6 +34,8 @@ const CONNECTION_WINDOW: i32 = 1 << 20;
 const MAX_RESETS: usize = 32;
 /// Streams of a connection that the client's mistakes have made us reset (CVE-2025-8671).
 const MAX_PROVOKED_RESETS: usize = 128;
+/// What a head that is too large costs, in tokens.
+const OVERSIZED: u32 = 2 * RESET;
 /// The last number that a stream can have.
 const LAST: u32 = 0x7fff_ffff;
 /// Says which of our pings is answered.
@@ -302,6 +305,10 @@ impl Connection {
             self.say_reset(id, ErrorCode::REFUSED_STREAM);
             self.streams.remember(id, true);
             return Ok(None);
+        }
+        // A short block can stand for much that is read and not used (RFC 7541, section 7.3).
+        if let Err(Refusal::Head(HeadError::TooLong | HeadError::TooManyFields)) = head {
+            self.spend(OVERSIZED)?;
         }
         let announced = match head.as_ref().map(|head| head.framing) {
             Ok(Framing::Length(length)) => Some(length),

@@ -138,7 +138,8 @@ impl Streams {
 
     /// What has become of a stream that is not under way.
     pub fn past(&self, id: u32) -> Past {
-        if id > self.last {
+        // Those with even numbers are the server's to begin (RFC 9113, section 5.1.1), and none does.
+        if id > self.last || id.is_multiple_of(2) {
             return Past::Idle;
         }
         match self.past.iter().rev().find(|&&(past, _)| past == id) {
@@ -236,6 +237,7 @@ mod tests {
         let slot = streams.insert(stream(5));
         assert_eq!(streams.find(5), Some(slot));
         assert_eq!(streams.past(3), Past::Skipped);
+        assert_eq!(streams.past(4), Past::Idle);
         streams.remove(slot);
         assert_eq!((streams.find(5), streams.past(5)), (None, Past::Closed));
         streams.begin(7);
