@@ -133,9 +133,18 @@ impl Note {
             Loss::None => 1,
             Loss::Real | Loss::Slight => return self.piece.clone(),
         };
-        let general = ["option", "timeout", "stats", "http-request", "http-response", "map"];
+        let general = [
+            "option",
+            "timeout",
+            "stats",
+            "http-request",
+            "http-response",
+            "map",
+        ];
         let mut words = self.piece.split(' ');
-        let more = general.iter().any(|word| self.piece.split(' ').next() == Some(word));
+        let more = general
+            .iter()
+            .any(|word| self.piece.split(' ').next() == Some(word));
         let taken: Vec<_> = words.by_ref().take(count + usize::from(more)).collect();
         taken.join(" ")
     }

@@ -306,8 +306,9 @@ fn listeners(file: &File, cx: &Context<'_>) {
         // Who must show a certificate would be let in without one.
         if site.tls.value.client.is_some() {
             cx.report(
-                Diagnostic::error(span(), "`plaintext` beside `client_certificates`")
-                    .help("a client in plain text has no certificate to show; take one of them out"),
+                Diagnostic::error(span(), "`plaintext` beside `client_certificates`").help(
+                    "a client in plain text has no certificate to show; take one of them out",
+                ),
             );
         }
     }

@@ -580,8 +580,11 @@ const fn is_coding_byte(byte: &u8) -> bool {
     is_token_byte(*byte) || matches!(*byte, b',' | b' ' | b'\t' | b';' | b'=' | b'"')
 }
 
-/// `1*DIGIT` (RFC 9110, section 8.6), without sign, and within 63 bits.
-fn decimal(value: &[u8]) -> Result<u64, HeadError> {
+/// The value of `Content-Length`: `1*DIGIT` (RFC 9110, section 8.6), without sign, and within 63 bits.
+///
+/// # Errors
+/// When it is none.
+pub fn decimal(value: &[u8]) -> Result<u64, HeadError> {
     const MALFORMED: HeadError = HeadError::Malformed("Content-Length is malformed");
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return Err(MALFORMED);

@@ -100,7 +100,9 @@ impl Rules {
         let key = Key::Field { side, change, name };
         match self.0.get_mut(&key) {
             // Several values of one field.
-            Some(before) if matches!(change, Change::Add | Change::AddIfOk) => *before = format!("{before}, {value}"),
+            Some(before) if matches!(change, Change::Add | Change::AddIfOk) => {
+                *before = format!("{before}, {value}")
+            }
             _ => drop(self.0.insert(key, value)),
         }
     }

@@ -6,9 +6,9 @@ use super::action::{FILES, Outcome};
 use super::auth::{self, asks};
 use super::choice::Chosen;
 use super::condition::Question;
+use super::plain::only_redirects;
 use super::rules::{Access, access};
 use super::scope::Scope;
-use super::plain::only_redirects;
 use super::server::{Server, closed};
 use super::value::escape;
 use super::{Directive, Import, quoted, rewrite};
@@ -180,7 +180,9 @@ impl Import {
         if matches!(matcher, Matcher::Prefix(_)) && !last {
             // What it rewrites it does once no expression has been found.
             let rewritten = server.first.split_off(before);
-            server.rewritten.extend(guarded(rewritten, server, &matcher));
+            server
+                .rewritten
+                .extend(guarded(rewritten, server, &matcher));
         }
         server.flags = flags;
         server.is_final = false;

@@ -386,7 +386,10 @@ impl Import {
                 self.differs(directive, advice);
                 continue;
             }
-            if statuses.iter().all(|status| matches!(&**status, "495" | "496") || status.starts_with('=')) {
+            if statuses
+                .iter()
+                .all(|status| matches!(&**status, "495" | "496") || status.starts_with('='))
+            {
                 let advice = "a client without a good certificate is refused in the handshake, and not \
                               answered";
                 self.differs(directive, advice);

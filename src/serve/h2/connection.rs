@@ -190,6 +190,11 @@ impl Connection {
         gone && self.streams.is_empty()
     }
 
+    /// What of its window was used and may be used again, which the client has not been told.
+    pub const fn unreleased(&self) -> u32 {
+        self.unreleased
+    }
+
     /// Takes what stands at the front of what came; how much, and a request that has begun by it.
     /// `None`: it is not whole.
     ///
@@ -378,7 +383,11 @@ impl Connection {
 
     /// Ends the connection.
     pub fn close(&mut self, code: ErrorCode) {
-        let last = self.streams.last();
+        // RFC 9113, section 6.8: what was said already is not taken back.
+        let last = match self.going {
+            Going::Since(last) => last,
+            Going::No | Going::Announced => self.streams.last(),
+        };
         self.going = Going::Since(last);
         self.say_goaway(last, code);
     }

@@ -564,6 +564,10 @@ fn a_client_that_is_asked_to_go_finishes_first() {
         wire.connection.leave(slot);
     }
     assert!(wire.connection.is_over());
+    // RFC 9113, section 6.8: what was not looked at is not looked at later.
+    wire.said();
+    wire.connection.close(ErrorCode::NO_ERROR);
+    assert_eq!(wire.said(), [goaway(3)]);
 }
 
 #[test]
