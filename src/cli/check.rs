@@ -118,10 +118,10 @@ impl Served {
 
 impl Verdict {
     fn of(config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
-        // What is served in plain text need not have one.
-        let terminated = config.sites.iter().filter(|site| !site.plaintext);
-        let names = terminated.flat_map(|site| &site.names);
-        let sites = names
+        // What is served in plain text only need not have one.
+        let terminated = (config.sites.iter())
+            .filter(|site| !config.listen.https.is_empty() && site.needs_certificate());
+        let sites = (terminated.flat_map(|site| &site.names))
             .map(|name| Served::of(name, config, inventory, now))
             .collect();
         let refused = (inventory.report(now).into_iter())
@@ -151,7 +151,9 @@ impl Verdict {
 
     fn text(&self, now: Timestamp) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "at {now} each name would be served with:\n");
+        if !self.sites.is_empty() {
+            let _ = writeln!(text, "at {now} each name would be served with:\n");
+        }
         let width = self
             .sites
             .iter()

@@ -278,12 +278,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
          of an `[upstream.NAME]`. The site has nothing else then.",
     );
     let tls = super::tls::site(t);
-    let plaintext = t.or(
-        "plaintext",
-        At::nowhere(false),
-        "Whether its requests in plain text, at `listen.http`, are answered like others, and not \
-         redirected to `https`. Anybody on the way can read and change them.",
-    );
     let rate = super::limits::rate(
         t,
         "rate",
@@ -329,7 +323,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
         has_own,
         rules,
         tls,
-        plaintext,
         rate,
     }
 }

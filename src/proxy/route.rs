@@ -37,8 +37,6 @@ pub struct Site {
     pub label: Arc<str>,
     /// What it asks of the connection that its requests come on.
     pub tls: Arc<SiteTls>,
-    /// Requests in plain text are answered.
-    pub plaintext: bool,
     /// What it may still be asked for, where that is limited.
     pub rate: Option<Bucket>,
     /// The rules that hold where no route does.
@@ -305,7 +303,6 @@ impl Site {
         let mut built = Self {
             label,
             tls: Arc::clone(&site.tls),
-            plaintext: site.plaintext,
             rate: site.rate.map(Bucket::new),
             rules: rules.clone(),
             is_single: false,

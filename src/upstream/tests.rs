@@ -194,7 +194,7 @@ fn a_cookie_brings_a_client_back_while_its_server_is_up() {
         &Upstreams::default(),
     );
     let upstream = all.get("u").unwrap();
-    let cookie = upstream.cookie(1).unwrap();
+    let cookie = upstream.cookie(1, true).unwrap();
     let pair = cookie.split(';').next().unwrap();
     let head = request(&format!("Cookie: a=b; {pair}\r\n"));
     let key = upstream.key([192, 0, 2, 1].into(), &head);

@@ -55,7 +55,7 @@ impl Wanted {
                 .sites
                 .iter()
                 // What is served in plain text need not have a certificate.
-                .filter(|site| !site.plaintext)
+                .filter(|site| site.needs_certificate())
                 .flat_map(|site| site.names.iter().cloned())
                 .collect(),
             settings: Settings {

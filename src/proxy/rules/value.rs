@@ -137,6 +137,7 @@ impl Known<'_> {
             | Variable::ClientPort
             | Variable::Host
             | Variable::Port
+            | Variable::LocalPort
             | Variable::EscapedUri
             | Variable::EscapedUrl => return Found::InParts,
         })
@@ -159,6 +160,9 @@ impl Known<'_> {
             }
             Variable::Host => host(head.authority(), out),
             Variable::Port => port(head.authority(), peer.scheme, out),
+            Variable::LocalPort => {
+                let _ = write!(out, "{}", peer.local_port);
+            }
             Variable::EscapedUri => encode(head.target(), is_unreserved, out),
             Variable::EscapedUrl => {
                 for part in [
@@ -326,6 +330,7 @@ pub(in crate::proxy) mod tests {
             id: crate::upstream::pool::ClientId::default(),
             client: "[::ffff:192.0.2.1]:4711".parse().unwrap(),
             destination: None,
+            local_port: 443,
             scheme: "https",
             sni: Some("a.test".into()),
             alpn: None,
