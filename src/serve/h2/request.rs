@@ -384,7 +384,14 @@ mod tests {
         assert_eq!(length("5", false), Some(Framing::Length(5)));
         assert_eq!(length("0", false), Some(Framing::None));
         assert_eq!(length("0", true), Some(Framing::None));
-        for wrong in ["+5", "", "5,5", "0x5", "99999999999999999999", "00000000000000000000"] {
+        for wrong in [
+            "+5",
+            "",
+            "5,5",
+            "0x5",
+            "99999999999999999999",
+            "00000000000000000000",
+        ] {
             assert_eq!(length(wrong, false), None, "{wrong}");
         }
         assert_eq!(length("5", true), None);
