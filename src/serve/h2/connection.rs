@@ -545,8 +545,9 @@ impl Connection {
         let stream = self.streams.get(slot);
         if !stream.local_ended {
             self.end(slot, ErrorCode::INTERNAL_ERROR);
-        } else if !stream.remote_ended {
-            // RFC 9113, section 8.1: the rest of the request is not needed.
+        } else if !stream.remote_ended && stream.announced != Some(0) {
+            // RFC 9113, section 8.1: the rest of the request is not needed. Where only its end is to
+            // come, that may be under way, and is waited for by nobody.
             self.end(slot, ErrorCode::NO_ERROR);
         }
         if self.streams.get(slot).queued {

@@ -406,6 +406,23 @@ fn a_request_that_nobody_reads_to_its_end_is_ended() {
 }
 
 #[test]
+fn the_end_of_a_request_may_come_behind_its_response() {
+    // All data has come, but not the empty frame that says so: there is no reason for a reset.
+    let mut wire = Wire::new();
+    wire.send(&[post(1, b"\x0f\x0d\x012"), data(0, 1, b"xx")])
+        .unwrap();
+    wire.respond_to(wire.slot(0));
+    let [ref head] = wire.said()[..] else {
+        panic!()
+    };
+    assert_eq!((head.0, head.1 & flag::END_STREAM), (kind::HEADERS, 1));
+    wire.send(&[data(flag::END_STREAM, 1, b""), get(3)])
+        .unwrap();
+    assert_eq!(wire.connection.unreleased, 2);
+    assert_eq!((wire.said(), wire.opened.len()), (vec![], 2));
+}
+
+#[test]
 fn streams_beyond_the_limit_are_refused() {
     let mut wire = Wire::new();
     wire.send(&[get(1), get(3), get(5), get(7)]).unwrap();
