@@ -508,8 +508,12 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
     for Coverage { name, certificate } in world.coverage {
         let covering = certificate.and_then(|it| held.get(&it));
         let mut severity = Severity::Critical;
+        let below = match covering {
+            None => covered_below(world, name),
+            Some(_) => 0,
+        };
         let summary = match covering {
-            None if let below @ 1.. = covered_below(world, name) => {
+            None if below > 0 => {
                 // A site for whatever names there are certificates for.
                 severity = Severity::Warning;
                 format!(

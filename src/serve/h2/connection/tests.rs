@@ -621,7 +621,7 @@ fn what_costs_without_a_request_is_counted() {
     // A frame of as many settings as fit, each of which touches all streams.
     let many = settings(&[(4, 1); MAX_PAYLOAD / 6]);
     let mut wire = Wire::new();
-    let taken = (0..).take_while(|_| wire.send(&[many.clone()]).is_ok());
+    let taken = (0..).take_while(|_| wire.send(std::slice::from_ref(&many)).is_ok());
     assert!(taken.count() < 10);
     // Blocks of a stream that was refused are read, since what follows refers to them.
     let mut wire = Wire::new();
