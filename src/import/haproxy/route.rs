@@ -31,7 +31,8 @@ impl Rule<'_> {
 
     /// Whether it is for some requests by more than their path, so that the order of rules matters.
     fn is_by_order(&self) -> bool {
-        let denies = matches!(self.act, Act::Deny(_));
+        // `allow` and `deny` answer with 403.
+        let denies = matches!(self.act, Act::Deny(0 | 403));
         self.alternatives
             .iter()
             .flatten()
