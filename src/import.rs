@@ -79,6 +79,77 @@ impl fmt::Display for Note {
     }
 }
 
+impl Imported {
+    /// What is told, what is missed first: a line for each reason in each file, with all places
+    /// that it is the reason for.
+    pub fn told(&self) -> Vec<String> {
+        let mut groups: Vec<Vec<&Note>> = Vec::new();
+        for note in &self.notes {
+            let alike = |group: &&mut Vec<&Note>| {
+                group.first().is_some_and(|first| {
+                    first.place.file == note.place.file
+                        && (first.loss, &first.advice) == (note.loss, &note.advice)
+                })
+            };
+            match groups.iter_mut().find(alike) {
+                Some(group) => group.push(note),
+                None => groups.push(vec![note]),
+            }
+        }
+        groups.sort_by_key(|group| group.first().map(|first| first.loss));
+        groups.iter().filter_map(|group| told(group)).collect()
+    }
+}
+
+/// One reason with all its places: `FILE:3: not needed: sendfile (3), tcp_nopush (4, 9): …`
+fn told(group: &[&Note]) -> Option<String> {
+    let (first, rest) = group.split_first()?;
+    if rest.is_empty() {
+        return Some(first.to_string());
+    }
+    let mut pieces: Vec<(String, Vec<String>)> = Vec::new();
+    for note in group {
+        let (piece, line) = (note.short(), note.place.line.to_string());
+        match pieces.iter_mut().find(|(known, _)| *known == piece) {
+            Some((_, lines)) if lines.contains(&line) => {}
+            Some((_, lines)) => lines.push(line),
+            None => pieces.push((piece, vec![line])),
+        }
+    }
+    let pieces = pieces.iter();
+    let pieces = pieces.map(|(piece, lines)| format!("{piece} ({})", lines.join(", ")));
+    let piece = pieces.collect::<Vec<_>>().join(", ");
+    let all = Note {
+        piece,
+        ..(*first).clone()
+    };
+    Some(all.to_string())
+}
+
+impl Note {
+    /// The piece; where nothing is missed, what it begins with is enough.
+    fn short(&self) -> String {
+        let count = match self.loss {
+            Loss::None => 1,
+            Loss::Real | Loss::Slight => return self.piece.clone(),
+        };
+        let general = [
+            "option",
+            "timeout",
+            "stats",
+            "http-request",
+            "http-response",
+            "map",
+        ];
+        let mut words = self.piece.split(' ');
+        let more = general
+            .iter()
+            .any(|word| self.piece.split(' ').next() == Some(word));
+        let taken: Vec<_> = words.by_ref().take(count + usize::from(more)).collect();
+        taken.join(" ")
+    }
+}
+
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

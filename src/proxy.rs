@@ -654,7 +654,13 @@ async fn fail<C: Client>(
             Poll::Ready(())
         })
         .await;
-        client.abort();
+        match failure.side() {
+            // It must not take the beginning for all, and is told so in its own words.
+            Side::Upstream if grpc::asks(head) => {
+                client.finish(Some(grpc::trailers(failure.status())));
+            }
+            _ => client.abort(),
+        }
         return;
     }
     account.status = failure.status();

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::Exit;
+use super::{Exit, say};
 use crate::cert::presented;
 use crate::config;
 use crate::import::{Loss, haproxy, nginx};
@@ -62,9 +62,11 @@ pub fn run(args: Args) -> Exit {
             return Exit::Failed;
         }
     };
-    print!("{}", imported.text);
-    for note in &imported.notes {
-        eprintln!("{note}");
+    if say(&imported.text, Exit::Ok) == Exit::Failed {
+        return Exit::Failed;
+    }
+    for line in imported.told() {
+        eprintln!("{line}");
     }
     if let Err(report) = config::parse(&imported.text, &PathBuf::from("(imported)")) {
         eprintln!("what was written needs a hand before it can be used:\n{report}");

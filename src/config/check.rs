@@ -348,7 +348,7 @@ fn twice(cx: &Context<'_>, what: &str, value: impl Display, span: &Span, first: 
 
 fn certificates(file: &File, cx: &Context<'_>) {
     let terminates = !file.listen.https.is_empty() || file.streams.iter().any(|s| s.tls.is_some());
-    if file.certificates.is_empty() && terminates {
+    if file.certificates.is_empty() && terminates && !cx.has_errors() {
         cx.report(
             Diagnostic::general_warning("no `[[certificate]]`: no TLS handshake can succeed")
                 .help("write `[[certificate]]` with `chain = …` and `key = …`, or `folder = …`"),
@@ -366,7 +366,7 @@ fn certificates(file: &File, cx: &Context<'_>) {
 }
 
 fn names(sites: &[RawSite], cx: &Context<'_>) {
-    if sites.is_empty() {
+    if sites.is_empty() && !cx.has_errors() {
         cx.report(
             Diagnostic::general_warning("no `[[site]]`: no request can be answered")
                 .help("write `[[site]]` with `names = […]` and `upstream = …`"),

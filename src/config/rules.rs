@@ -100,6 +100,8 @@ pub struct FieldRule {
     pub name: Arc<str>,
     /// What is done with it.
     pub change: Change,
+    /// Only in responses with a status below 400.
+    pub if_ok: bool,
 }
 
 /// What is done with a field.
@@ -338,6 +340,7 @@ mod tests {
         let rule = |name: &str| FieldRule {
             name: name.into(),
             change: Change::Remove,
+            if_ok: false,
         };
         let wide = Rules {
             request: vec![rule("a")],

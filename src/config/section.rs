@@ -15,7 +15,7 @@ use super::rules;
 use super::stream::{RawStream, stream};
 use super::tls::RawTls;
 use super::upstream::upstream;
-use super::value::{Address, LogLevel, Target};
+use super::value::{Address, CallUrl, LogLevel, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
     Rules, Timeouts, Traces, Upgrade, Workers,
@@ -486,6 +486,13 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
             "Further addresses on which clients reach this machine, such as its public one: the \
              probe asks them too for what is served. Not for one that is shared with other machines.",
         ),
+        runbook: t
+            .optional(
+                "runbook",
+                "Where your people read the runbook, such as \"https://wiki.example.com/staunch/runbook\": \
+                 alerts link to its sections, `#expired` for example. Without it they name its file.",
+            )
+            .map(|CallUrl(url)| url),
         sinks: super::sink::all(t),
     }
 }

@@ -22,6 +22,7 @@ mod location;
 mod map;
 mod method;
 mod parse;
+mod plain;
 mod rewrite;
 mod rules;
 mod scope;
@@ -86,6 +87,10 @@ struct Import {
     odd_port: bool,
     /// A server that is named as the default is still to come.
     default_follows: bool,
+    /// The names of servers with TLS.
+    secured: BTreeSet<String>,
+    /// The server that is read has no TLS.
+    in_plain: bool,
     quotas: Quotas,
     sites: String,
     streams: String,
@@ -189,7 +194,9 @@ impl Import {
                 [status] if status == "429" && directive.name.ends_with("_status") => {
                     (Loss::None, "it is 429 here in any case")
                 }
-                [off] if off == "off" => (Loss::None, "it is off here, unless told otherwise"),
+                [off] if off == "off" && !advice::is_on_here(&directive.name) => {
+                    (Loss::None, "it is off here, unless told otherwise")
+                }
                 _ => advice::of(&directive.name),
             };
             self.whole(directive, loss, advice);
@@ -209,22 +216,38 @@ impl Import {
         let seen = self.seen.clone();
         let scope = Scope::new(http, &seen);
         self.general(&scope);
+        let servers = || http.iter().filter(|directive| directive.name == "server");
+        let secure = |server: &Directive| {
+            server.inside().iter().any(|one| match one.name.as_str() {
+                "listen" => one.args.iter().any(|arg| arg == "ssl"),
+                "ssl" => one.first() == "on",
+                _ => false,
+            })
+        };
+        for server in servers().filter(|server| secure(server)) {
+            let names = server
+                .inside()
+                .iter()
+                .filter(|one| one.name == "server_name");
+            let names = names.flat_map(|names| names.args.iter().cloned());
+            // One without a name is there all the same.
+            self.secured.extend(names.chain(["_".to_owned()]));
+        }
         // Without one that is named as the default, it is the first.
-        self.default_follows = http.iter().flat_map(Directive::inside).any(|directive| {
-            let secure = |arg: &String| arg == "ssl";
-            let default = |arg: &String| arg.starts_with("default");
-            directive.name == "listen"
-                && directive.args.iter().any(secure)
-                && directive.args.iter().any(default)
-        });
+        let any_secure = !self.secured.is_empty();
+        let mut listens = servers()
+            .filter(|server| secure(server) == any_secure)
+            .flat_map(Directive::inside)
+            .filter(|one| one.name == "listen");
+        self.default_follows =
+            listens.any(|listen| listen.args.iter().any(|arg| arg.starts_with("default")));
         for server in http.iter().filter(|directive| directive.name == "server") {
             self.seen.mark(server);
             self.server(server, &scope);
         }
         self.unused_groups(http);
         if self.sites.is_empty() {
-            self.sites
-                .push_str("\n# No server that terminates TLS was found.\n");
+            self.sites.push_str("\n# No server was found.\n");
         }
     }
 

@@ -90,6 +90,11 @@ pub(in crate::import) fn all(texts: &[String]) -> Option<Vec<String>> {
 /// One that matches at least what another does, which cannot be written here: for what keeps
 /// somebody out.
 pub(in crate::import) fn wider(text: &str, caseless: bool) -> String {
+    convert(&without_looking(text), caseless, false).unwrap_or_else(|_| "^/".to_owned())
+}
+
+/// An expression that looks neither ahead nor behind, and so matches at least as much.
+pub(in crate::import) fn without_looking(text: &str) -> String {
     let mut left = text.to_owned();
     for begin in ["(?=", "(?!", "(?<=", "(?<!"] {
         while let Some(at) = left.find(begin) {
@@ -105,7 +110,25 @@ pub(in crate::import) fn wider(text: &str, caseless: bool) -> String {
             left.replace_range(at..end.unwrap_or(left.len()), "");
         }
     }
-    convert(&left, caseless, false).unwrap_or_else(|_| "^/".to_owned())
+    left
+}
+
+/// `^(?!no)yes`: what must not stand at the beginning, and what is matched else.
+pub(in crate::import) fn refused_first(text: &str) -> Option<(String, String)> {
+    let behind = text.strip_prefix("^(?!")?;
+    let (mut depth, mut escaped) = (1, false);
+    let end = behind.char_indices().find_map(|(at, c)| {
+        match c {
+            _ if escaped => {}
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+        (depth == 0).then_some(at)
+    })?;
+    let (no, yes) = (&behind[..end], &behind[end + 1..]);
+    Some((format!("^(?:{no})"), format!("^{yes}")))
 }
 
 /// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.

@@ -43,7 +43,9 @@ impl Side {
 pub(in crate::import) enum Change {
     Remove,
     Set,
+    SetIfOk,
     Add,
+    AddIfOk,
 }
 
 impl Change {
@@ -51,7 +53,9 @@ impl Change {
         match self {
             Self::Remove => "remove",
             Self::Set => "set",
+            Self::SetIfOk => "set_if_ok",
             Self::Add => "add",
+            Self::AddIfOk => "add_if_ok",
         }
     }
 }
@@ -96,7 +100,9 @@ impl Rules {
         let key = Key::Field { side, change, name };
         match self.0.get_mut(&key) {
             // Several values of one field.
-            Some(before) if change == Change::Add => *before = format!("{before}, {value}"),
+            Some(before) if matches!(change, Change::Add | Change::AddIfOk) => {
+                *before = format!("{before}, {value}")
+            }
             _ => drop(self.0.insert(key, value)),
         }
     }
@@ -161,7 +167,9 @@ impl Rules {
                     let name = quoted(&name.1);
                     line.entry(Some(*change)).or_default().push(match change {
                         Change::Remove => name,
-                        Change::Add if value.contains("\", \"") => format!("{name} = [{value}]"),
+                        Change::Add | Change::AddIfOk if value.contains("\", \"") => {
+                            format!("{name} = [{value}]")
+                        }
                         _ => format!("{name} = {value}"),
                     });
                 }

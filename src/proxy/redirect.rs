@@ -105,7 +105,7 @@ mod tests {
     use crate::http::parse;
 
     fn to(text: &str, port: u16) -> Option<String> {
-        let head = parse::request(text.as_bytes(), 100).ok()?;
+        let head = parse::complete(parse::request(text.as_bytes(), 100)).ok()?;
         location(&head, port)
             .ok()
             .map(|location| String::from_utf8(location).unwrap())

@@ -584,7 +584,7 @@ mod tests {
 
     fn asked(table: &Table, target: &str, fields: &str) -> Result<String, Refusal> {
         let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
-        let head = parse::request(head.as_bytes(), 100).unwrap();
+        let head = parse::complete(parse::request(head.as_bytes(), 100)).unwrap();
         let peer = peer();
         let client = peer.client.ip();
         let (route, _) = table.sites()[0].route(Asked {

@@ -209,7 +209,7 @@ impl Rules {
             marks,
         };
         // All values first: they are of the request as it came.
-        let changes = Changes::of(&self.request, &known);
+        let changes = Changes::of(&self.request, &known, true);
         let host = self.host.as_ref().map(|template| known.text(template));
         changes.apply(&mut head.fields);
         marks.to_upstream(self.request_id.as_deref(), &mut head.fields);
@@ -251,6 +251,7 @@ impl Rules {
 
     /// Changes a response on its way to its client.
     pub fn to_client(&self, response: &mut ResponseHead, known: &Known<'_>) {
+        let ok = response.status < 400;
         let fields = &mut response.fields;
         // RFC 6797, section 7.2: never over plain text.
         if let Some(hsts) = &self.hsts
@@ -266,7 +267,7 @@ impl Rules {
         for cookie in &known.marks.cookies {
             fields.push(b"Set-Cookie", cookie);
         }
-        Changes::of(&self.response, known).apply(fields);
+        Changes::of(&self.response, known, ok).apply(fields);
     }
 }
 
@@ -286,10 +287,12 @@ struct Changes<'r> {
     values: Vec<u8>,
     /// Where the value of each rule ends.
     ends: SmallVec<[usize; 16]>,
+    /// The message is no error.
+    ok: bool,
 }
 
 impl<'r> Changes<'r> {
-    fn of(rules: &'r [FieldRule], known: &Known<'_>) -> Self {
+    fn of(rules: &'r [FieldRule], known: &Known<'_>, ok: bool) -> Self {
         let (mut values, mut ends) = (Vec::new(), SmallVec::new());
         for rule in rules {
             if let Change::Set(template) | Change::Add(template) = &rule.change {
@@ -301,6 +304,7 @@ impl<'r> Changes<'r> {
             rules,
             values,
             ends,
+            ok,
         }
     }
 
@@ -309,6 +313,9 @@ impl<'r> Changes<'r> {
         for (rule, end) in self.rules.iter().zip(self.ends) {
             let (name, value) = (rule.name.as_bytes(), &self.values[begin..end]);
             begin = end;
+            if rule.if_ok && !self.ok {
+                continue;
+            }
             if !matches!(rule.change, Change::Add(_)) {
                 fields.remove_named(name);
             }

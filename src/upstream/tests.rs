@@ -51,7 +51,7 @@ fn client(upstream: &Upstream, n: u8) -> Key {
 
 fn request(text: &str) -> RequestHead {
     let text = format!("GET /path?query HTTP/1.1\r\nHost: a\r\n{text}\r\n");
-    crate::http::parse::request(text.as_bytes(), 100).unwrap()
+    crate::http::parse::complete(crate::http::parse::request(text.as_bytes(), 100)).unwrap()
 }
 
 fn down(upstream: &Upstream, server: usize) {

@@ -193,8 +193,20 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
         "add",
         "Fields with their values, beside those of the same name; several values in brackets.",
     );
+    let (mut set_if_ok, mut add_if_ok): (Option<Fields>, Option<Fields>) = (None, None);
+    if side == Side::Response {
+        set_if_ok = t.optional(
+            "set_if_ok",
+            "As `set`, in responses with a status below 400 only: how long caches may keep them, for \
+             one, is not for errors.",
+        );
+        add_if_ok = t.optional(
+            "add_if_ok",
+            "As `add`, in responses with a status below 400 only.",
+        );
+    }
     let mut rules = Vec::new();
-    let mut push = |name: At<Arc<str>>, touch, value: Option<At<Arc<str>>>| {
+    let mut push = |name: At<Arc<str>>, touch, value: Option<At<Arc<str>>>, if_ok| {
         if let Err(complaint) = owned::refuse(&name.value, side, touch) {
             return t.complain(&name.span, complaint);
         }
@@ -214,16 +226,24 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
             Some(template) => Change::Add(template),
         };
         let name = name.value;
-        rules.push(FieldRule { name, change });
+        rules.push(FieldRule {
+            name,
+            change,
+            if_ok,
+        });
     };
     for name in remove.into_iter().flatten() {
-        push(name, Touch::Remove, None);
+        push(name, Touch::Remove, None, false);
     }
-    for Field { name, value } in set.into_iter().flat_map(|fields| fields.0) {
-        push(name, Touch::Set, Some(value));
-    }
-    for Field { name, value } in add.into_iter().flat_map(|fields| fields.0) {
-        push(name, Touch::Add, Some(value));
+    for (fields, touch, if_ok) in [
+        (set, Touch::Set, false),
+        (set_if_ok, Touch::Set, true),
+        (add, Touch::Add, false),
+        (add_if_ok, Touch::Add, true),
+    ] {
+        for Field { name, value } in fields.into_iter().flat_map(|fields| fields.0) {
+            push(name, touch, Some(value), if_ok);
+        }
     }
     rules
 }

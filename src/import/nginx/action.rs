@@ -1,6 +1,6 @@
 //! Who answers: an upstream, a redirect, a fixed response.
 
-use super::rewrite::{is_all, rooted};
+use super::rewrite::{is_all, rooted, within};
 use super::scope::Scope;
 use super::server::{Server, closed};
 use super::upstream::Pass;
@@ -9,6 +9,11 @@ use super::{Directive, Import, quoted};
 use crate::import::Loss;
 use crate::import::pattern;
 use crate::import::site::{Deed, Matcher, Route, Rules};
+
+/// What is told where files were served.
+pub(super) const FILES: &str = "files are not served here: these paths are closed. Let a server \
+                                behind do it, nginx itself on another address, and name that as \
+                                `upstream`";
 
 /// What is done with a location's requests.
 pub(super) enum Outcome {
@@ -93,7 +98,23 @@ impl Import {
             return Outcome::Closed;
         };
         let mut action = Vec::new();
-        for rewrite in &rewrites {
+        for rewrite in rewrites.iter().copied() {
+            if redirects(rewrite) {
+                match self.redirected(rewrite, server, scope, matcher.clone()) {
+                    // All that its location takes.
+                    Some(route) => return Outcome::Answer(route.action),
+                    None => continue,
+                }
+            }
+            // What follows is to be done to the path as the client wrote it.
+            if rewrites.len() > 1 && rewrite.args == ["^", "$request_uri"] {
+                self.note_as(
+                    rewrite,
+                    Loss::None,
+                    "paths are passed on as clients write them",
+                );
+                continue;
+            }
             match self.rewritten(rewrite, location, matcher, &server.variables) {
                 Some(line) if action.is_empty() => action.push(line),
                 _ => self.rewrite_route(rewrite, matcher, server, &wanted, pass, scope),
@@ -192,21 +213,14 @@ impl Import {
         let mut variables = server.variables.clone();
         variables.groups = true;
         let expression = pattern::convert(text, false, true).ok();
-        let expression = expression.and_then(|expression| match matcher {
-            Matcher::Prefix(path) => pattern::below(&expression, path),
-            Matcher::Regex(outer) => pattern::both(outer, &expression),
-            Matcher::Exact(_) | Matcher::Any => None,
-        });
         let (Some(expression), Some(target)) = (expression, rooted(to, &variables)) else {
             return self.lost(
                 rewrite,
                 "cannot be written as a route with `regex` and `rewrite`",
             );
         };
-        self.differs(
-            rewrite,
-            "is a route for its expression, which goes before longer paths",
-        );
+        self.seen.mark(rewrite);
+        let (expression, asked) = within(expression, matcher);
         let (name, _) = self.upstreams.add(wanted, pass, scope);
         let rules = self.rules(scope, &variables, Some(wanted));
         server.first.push(Route {
@@ -216,6 +230,7 @@ impl Import {
                 format!("rewrite = {}", quoted(&target)),
             ],
             rules,
+            conditions: asked.into_iter().collect(),
             ..closed(rewrite, Matcher::Regex(expression))
         });
     }
@@ -315,15 +330,8 @@ impl Import {
             .iter()
             .any(|inner| inner.name == "location");
         match nested {
-            true => self.lost(
-                location,
-                "files are not served here: what it answered is closed",
-            ),
-            false => self.whole(
-                location,
-                Loss::Real,
-                "files are not served here: what it answered is closed",
-            ),
+            true => self.lost(location, FILES),
+            false => self.whole(location, Loss::Real, FILES),
         }
         Outcome::Closed
     }
@@ -403,10 +411,11 @@ impl Import {
         status: u16,
         variables: &Variables,
     ) -> Option<Vec<String>> {
-        // Requests come by https; and a host is taken as it was checked.
+        // A host is taken as it was checked.
         let url = variables.plain(url);
+        let scheme = format!("{}://", variables.scheme());
         let url = url
-            .replacen("${scheme}://", "https://", 1)
+            .replacen("${scheme}://", &scheme, 1)
             .replace("${http_host}", "${host}");
         match variables.template(&url) {
             Ok(url) => Some(vec![
@@ -461,8 +470,7 @@ impl Import {
             Matcher::Prefix(path) => path.clone(),
             _ => "/".to_owned(),
         };
-        let all = matches!(text.as_str(), "^" | ".*" | "^.*" | "^.*$" | "^/" | "/");
-        if all && to.ends_with("$request_uri") {
+        if is_all(text) && to.ends_with("$request_uri") {
             self.seen.mark(directive);
             let action = self.redirect(directive, to, status, &server.variables)?;
             return Some(answer(directive, matcher, action));
@@ -487,19 +495,7 @@ impl Import {
         variables.groups = true;
         match pattern::convert(text, false, true) {
             Ok(expression) => {
-                let path = match &matcher {
-                    Matcher::Prefix(path) => path.as_str(),
-                    // What is not a prefix has few paths, and this is for others too.
-                    _ => "",
-                };
-                let below = pattern::below(&expression, path).filter(|_| !path.is_empty());
-                let Some(expression) = below else {
-                    self.lost(
-                        directive,
-                        "is for other paths too than those that it is inside of",
-                    );
-                    return None;
-                };
+                let (expression, asked) = within(expression, &matcher);
                 self.seen.mark(directive);
                 // A group may begin with the slash.
                 let rooted = to.starts_with(['/', '$']) && !away;
@@ -520,12 +516,21 @@ impl Import {
                 let action = self.redirect(directive, &to, status, &variables)?;
                 let mut route = answer(directive, Matcher::Regex(expression), action);
                 route.rules = self.rules(scope, &variables, None);
+                route.conditions.extend(asked);
                 server.first.push(route);
             }
             Err(why) => self.lost(directive, format!("{why} cannot be in an expression here")),
         }
         None
     }
+}
+
+/// Whether a `rewrite` sends the client elsewhere.
+pub(super) fn redirects(rewrite: &Directive) -> bool {
+    let to = rewrite.args.get(1).map_or("", String::as_str);
+    let away = ["http://", "https://", "$scheme"];
+    let flag = rewrite.args.get(2).map_or("", String::as_str);
+    matches!(flag, "permanent" | "redirect") || away.iter().any(|begin| to.starts_with(begin))
 }
 
 /// Whether a `rewrite` only changes what the server behind is asked for.
@@ -545,6 +550,20 @@ fn answer(directive: &Directive, matcher: Matcher, action: Vec<String>) -> Route
 
 /// What a `rewrite` puts before the rest, where it is for all that is below a path.
 fn cover(text: &str, to: &str, path: &str) -> Option<Cover> {
+    let bare = path.trim_end_matches('/');
+    // The path of the location itself, where it may be there or not, is there.
+    let optional = format!("^({bare})?(/");
+    let (text, to) = match (text.strip_prefix(&optional), to.strip_suffix("$2")) {
+        (Some(rest), Some(to)) => (format!("^{bare}(/{rest}"), format!("{to}$1")),
+        _ => (text.to_owned(), to.to_owned()),
+    };
+    // A group that begins with the slash is one without, behind it.
+    let (text, to) = match (text.contains("(/.*)"), to.strip_suffix("$1")) {
+        (true, Some(to)) if !to.ends_with('/') => {
+            (text.replace("(/.*)", "/(.*)"), format!("{to}/$1"))
+        }
+        _ => (text, to),
+    };
     let body = text.trim_start_matches('^').trim_end_matches('$');
     let head = body
         .strip_suffix("(.*)")
@@ -557,7 +576,6 @@ fn cover(text: &str, to: &str, path: &str) -> Option<Cover> {
     if before.contains("$1") || !path.ends_with('/') && path != "/" {
         return None;
     }
-    let bare = path.trim_end_matches('/');
     // All that the location takes has this before what the group takes.
     let more = match head == format!("{bare}/?") {
         true => "",

@@ -2,6 +2,24 @@
 
 use crate::import::Loss;
 
+/// Whether what another `off` switches off is done here in any case.
+pub(super) fn is_on_here(name: &str) -> bool {
+    matches!(
+        name,
+        "proxy_pass_request_body"
+            | "proxy_pass_request_headers"
+            | "ignore_invalid_headers"
+            | "ssl_prefer_server_ciphers"
+            | "ssl_session_cache"
+            | "chunked_transfer_encoding"
+            | "merge_slashes"
+            | "http2"
+            | "tcp_nodelay"
+            | "keepalive_timeout"
+            | "absolute_redirect"
+    )
+}
+
 /// Whether it is missed, and what to do.
 #[allow(clippy::too_many_lines)] // a table
 pub(super) fn of(name: &str) -> (Loss, &'static str) {
@@ -97,12 +115,13 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "grpc_socket_keepalive"
         | "proxy_socket_keepalive"
         | "proxy_ignore_client_abort"
-        | "proxy_pass_request_body"
-        | "proxy_pass_request_headers"
         | "proxy_pass_header"
         | "connection_pool_size"
         | "request_pool_size" => {
             none("bodies are passed on as they come, with buffers of a fixed size")
+        }
+        "proxy_pass_request_body" | "proxy_pass_request_headers" => {
+            slight("a request is passed on as a whole, with its fields and body")
         }
         "ssl_session_cache"
         | "ssl_session_timeout"

@@ -1,14 +1,16 @@
 //! `if`: routes that are for some requests only, before the one that is for all of a path.
 
-use super::action::Outcome;
+use super::action::{Outcome, redirects};
 use super::condition::{Asking, Question, Test};
-use super::rules::{Access, access};
+use super::plain::only_redirects;
+use super::rules::{Access, access, is_anyway};
 use super::scope::Scope;
-use super::server::{Server, closed, only_redirects};
+use super::server::{Server, closed};
 use super::value::{Part, parts};
 use super::{Directive, Import};
 use crate::import::Loss;
 use crate::import::formula::Formula;
+use crate::import::pattern;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
 /// What has become of an `if`.
@@ -31,7 +33,8 @@ impl Import {
         matcher: &Matcher,
         rules: &Rules,
     ) -> Chosen {
-        if only_redirects(directive, &std::collections::BTreeSet::new()) {
+        let plain = server.variables.plain;
+        if !plain && only_redirects(directive, &std::collections::BTreeSet::new()) {
             let advice = "would send a client to where it is: requests always come by https here";
             self.whole(directive, Loss::None, advice);
             return Chosen::Settled;
@@ -46,19 +49,23 @@ impl Import {
                 .or_else(|| asking(server, scope).formula(value, test)),
             _ => None,
         };
+        let formula = formula.or_else(|| self.of_more(directive, &question, server, scope));
         let formula = formula.and_then(|formula| formula.and(&server.flags.live));
         let Some(formula) = formula.filter(|one| one.alternatives().is_some()) else {
             for set in directive.inside().iter().filter(|one| one.name == "set") {
                 server.flags.set(set, None);
             }
-            return match self.condition(directive) {
+            return match self.condition(directive, server.variables.plain) {
                 true => Chosen::Shut,
                 false => Chosen::Settled,
             };
         };
         if formula.is_never() {
             if !self.seen.has(directive) {
-                let advice = "never holds here: requests come by https";
+                let advice = match plain {
+                    true => "never holds here: requests come in plain text",
+                    false => "never holds here: requests come by https",
+                };
                 self.whole(directive, Loss::None, advice);
             }
             return Chosen::Settled;
@@ -67,6 +74,48 @@ impl Import {
         self.chosen(
             directive, &formula, expression, server, scope, matcher, rules,
         )
+    }
+
+    /// What keeps somebody out by an expression that cannot be written here keeps out all that one
+    /// which is wider matches.
+    fn of_more(
+        &mut self,
+        directive: &Directive,
+        question: &Option<Question>,
+        server: &Server<'_>,
+        scope: &Scope<'_>,
+    ) -> Option<Formula> {
+        let refuses = |one: &Directive| match one.name.as_str() {
+            "return" => one.first().starts_with('4'),
+            name => name == "break",
+        };
+        let Some(Question::Value(
+            value,
+            Test::Matches {
+                text,
+                caseless,
+                not: false,
+            },
+        )) = question
+        else {
+            return None;
+        };
+        if !directive.inside().iter().all(refuses) {
+            return None;
+        }
+        let wider = pattern::without_looking(text);
+        let test = Test::Matches {
+            text: wider.clone(),
+            caseless: *caseless,
+            not: false,
+        };
+        let formula = asking(server, scope).formula(value, &test)?;
+        let advice = format!(
+            "looks ahead or behind, which no expression does here; it keeps out all that {wider} \
+             matches, which is more"
+        );
+        self.lost(directive, advice);
+        Some(formula)
     }
 
     /// What is done where an `if` holds.
@@ -100,7 +149,7 @@ impl Import {
                     break;
                 }
                 "return" | "rewrite" => {
-                    let fits = one.name == "return" || is_redirect(one);
+                    let fits = one.name == "return" || redirects(one);
                     let outer = server.variables.clone();
                     if expression {
                         // They are groups of what was asked, which are not known.
@@ -188,7 +237,9 @@ impl Import {
         let looks = |one: &&Directive| {
             one.name.ends_with("_pass") || matches!(one.name.as_str(), "return" | "add_header")
         };
-        let fields = scope.all("add_header").into_iter();
+        let sent =
+            (scope.all("proxy_set_header").into_iter()).filter(|set| !is_anyway(set.first()));
+        let fields = scope.all("add_header").into_iter().chain(sent);
         let used = scope.here().iter().filter(looks).chain(fields);
         let texts: Vec<_> = used.flat_map(|one| &one.args).collect();
         let names = texts.iter().flat_map(|text| parts(text));
@@ -326,7 +377,7 @@ impl Import {
             return None;
         }
         // With its groups.
-        let grouped = crate::import::pattern::convert(text, *caseless, true).ok()?;
+        let grouped = pattern::convert(text, *caseless, true).ok()?;
         let grouped = regex::bytes::RegexBuilder::new(&grouped)
             .unicode(false)
             .build();
@@ -410,7 +461,7 @@ impl Import {
             self.lost(directive, advice);
             return Chosen::Passes(server.flags.live.clone());
         }
-        match self.condition(directive) {
+        match self.condition(directive, server.variables.plain) {
             true => Chosen::Shut,
             false => Chosen::Settled,
         }
@@ -431,12 +482,4 @@ fn is_passing(name: &str) -> bool {
         name,
         "add_header" | "expires" | "more_set_headers" | "more_clear_headers"
     ) || name.ends_with("_pass")
-}
-
-/// Whether a `rewrite` sends the client elsewhere.
-fn is_redirect(rewrite: &Directive) -> bool {
-    let to = rewrite.args.get(1).map_or("", String::as_str);
-    let away = ["http://", "https://", "$scheme"];
-    let flag = rewrite.args.get(2).map_or("", String::as_str);
-    matches!(flag, "permanent" | "redirect") || away.iter().any(|begin| to.starts_with(begin))
 }

@@ -110,11 +110,18 @@ impl Test<'_> {
                 caseless,
                 not,
             } => {
-                let expression = pattern::convert(text, *caseless, false).ok()?;
-                let expression = regex::bytes::RegexBuilder::new(&expression)
-                    .unicode(false)
-                    .build();
-                expression.ok()?.is_match(value.as_bytes()) != *not
+                let matches = |text: &str| {
+                    let expression = pattern::convert(text, *caseless, false).ok()?;
+                    let expression = regex::bytes::RegexBuilder::new(&expression)
+                        .unicode(false)
+                        .build();
+                    Some(expression.ok()?.is_match(value.as_bytes()))
+                };
+                let found = match pattern::refused_first(text) {
+                    Some((no, yes)) => !matches(&no)? && matches(&yes)?,
+                    None => matches(text)?,
+                };
+                found != *not
             }
             Self::Through(map, test) => test.on(&entry_for(map, value)?)?,
         })
@@ -342,10 +349,12 @@ impl<'d> Asking<'_, 'd> {
 
     fn variable(&self, name: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
         let known = match name {
+            "scheme" => Some(self.variables.scheme()),
             // What a client says of those before it is not believed.
-            "scheme" | "http_x_forwarded_proto" => Some("https"),
+            "http_x_forwarded_proto" if !self.variables.plain => Some("https"),
+            "https" if self.variables.plain => Some(""),
             "https" => Some("on"),
-            "server_port" if !self.variables.port => Some("443"),
+            "server_port" if !self.variables.port => Some(self.variables.usual_port()),
             "server_name" => Some(self.variables.server.as_str()),
             _ => None,
         };
@@ -401,9 +410,36 @@ impl<'d> Asking<'_, 'd> {
                 text,
                 caseless,
                 not,
-            } => value(pattern::convert(text, *caseless, false).ok()?, *not),
+            } => {
+                let found = matching(of, text, *caseless)?;
+                if *not { found.not() } else { Some(found) }
+            }
             Test::Through(map, test) => self.entries(of, map, test, depth),
         }
+    }
+
+    /// A test of what a map makes of a value, where some entries are more than one expression.
+    fn one_by_one<'m>(
+        &self,
+        of: &str,
+        entries: impl Iterator<Item = &'m &'m Directive>,
+        map: &Map<'_>,
+        test: &Test<'_>,
+        depth: usize,
+    ) -> Option<Formula> {
+        let (mut found, mut none) = (Formula::never(), Formula::always());
+        for entry in entries {
+            let Test::Matches { text, caseless, .. } = Test::of_entry(entry) else {
+                continue;
+            };
+            let own = matching(of, &text, caseless)?;
+            let then = self.text(entry.first(), test, depth + 1)?;
+            found = found.or(&own.and(&then)?.and(&none)?)?;
+            none = none.and(&own.not()?)?;
+        }
+        let default = map.default.map_or("", Directive::first);
+        let rest = self.text(default, test, depth + 1)?;
+        found.or(&none.and(&rest)?)
     }
 
     /// A test of what a map makes of a value: texts first, then expressions, in their order.
@@ -423,6 +459,9 @@ impl<'d> Asking<'_, 'd> {
         let is_text = |entry: &&&Directive| !entry.name.starts_with('~');
         let texts = map.entries.iter().filter(is_text);
         let expressions = map.entries.iter().filter(|entry| !is_text(entry));
+        if (map.entries.iter()).any(|entry| entry.name.contains("^(?!")) {
+            return self.one_by_one(of, texts.chain(expressions), map, test, depth);
+        }
         let mut found = Formula::never();
         // Those that something else was said of, and those of one kind that follow each other.
         let mut before: Vec<String> = Vec::new();
@@ -579,6 +618,18 @@ fn referer(name: &str) -> Option<String> {
         None => "(?:/|$)".to_owned(),
     };
     Some(format!("(?i)^https?://{host}(?::[0-9]*)?{behind}"))
+}
+
+/// For which values an expression matches, which may say at its beginning what must not be there.
+fn matching(of: &str, text: &str, caseless: bool) -> Option<Formula> {
+    let value = |text: &str, not| {
+        let pattern = pattern::convert(text, caseless, false).ok()?;
+        Some(Formula::value(of, pattern, not))
+    };
+    match pattern::refused_first(text) {
+        Some((no, yes)) => value(&no, true)?.and(&value(&yes, false)?),
+        None => value(text, false),
+    }
 }
 
 /// The `geo` that says what a variable is.

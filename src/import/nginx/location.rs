@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::action::Outcome;
+use super::action::{FILES, Outcome};
 use super::auth::{self, asks};
 use super::choice::Chosen;
 use super::condition::Question;
+use super::plain::only_redirects;
 use super::rules::{Access, access};
 use super::scope::Scope;
-use super::server::{Server, closed, only_redirects};
+use super::server::{Server, closed};
 use super::value::escape;
-use super::{Directive, Import, quoted};
+use super::{Directive, Import, quoted, rewrite};
 use crate::import::Loss;
-use crate::import::formula::Formula;
+use crate::import::formula::{Formula, Term};
 use crate::import::pattern;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
@@ -56,7 +57,7 @@ impl Import {
         let files = scope.any_of(&content).first().copied().cloned();
         let route = match files {
             Some(files) => {
-                self.lost(&files, "files are not served here: such paths are closed");
+                self.lost(&files, FILES);
                 closed(&files, root)
             }
             None => Route {
@@ -78,7 +79,7 @@ impl Import {
     ) {
         let mut groups = uses_groups(location);
         let scope = outer.inside(location.inside());
-        let mut last = false;
+        let (mut last, mut also) = (false, None);
         let matcher = match location.args.as_slice() {
             // Only what leads there is carried over.
             [name] if name.starts_with('@') => return,
@@ -91,21 +92,14 @@ impl Import {
             [glued] if glued.starts_with('=') => Matcher::Exact(glued[1..].to_owned()),
             [modifier, text] if modifier == "~" || modifier == "~*" => {
                 match pattern::convert(text, modifier == "~*", groups) {
-                    Ok(found) => match inside_of(&found, within) {
-                        Some(found) => Matcher::Regex(found),
-                        // Rather closed too far than open.
-                        None if location.inside().iter().any(restricts) => {
-                            let advice = "is for other paths too than those that it is inside of; \
-                                          here it keeps out of all of them, which is more";
-                            self.lost(location, advice);
-                            Matcher::Regex(found)
-                        }
-                        None => {
-                            let advice = "is for other paths too than those that it is inside of; \
-                                          it is left out";
-                            return self.whole(location, Loss::Real, advice);
-                        }
-                    },
+                    Ok(found) => {
+                        let (found, asked) = match within {
+                            Some(outer) => rewrite::within(found, outer),
+                            None => (found, None),
+                        };
+                        also = asked;
+                        Matcher::Regex(found)
+                    }
                     Err(why) if location.inside().iter().any(restricts) => {
                         let wider = pattern::wider(text, modifier == "~*");
                         let advice = format!(
@@ -151,8 +145,16 @@ impl Import {
         }
         self.seen.mark(location);
         if self.is_error_page(&matcher, location) {
+            if location.inside().iter().any(|one| one.name == "internal") {
+                server.routes.push(Route {
+                    deed: Deed::Answer,
+                    action: vec!["respond = 404".to_owned()],
+                    ..closed(location, matcher)
+                });
+            }
             return;
         }
+        let before = server.first.len();
         let keeps_out = self.boundary(server, location, &matcher, &scope);
         let outer = server.variables.known.clone();
         server.variables.add_sets(location.inside());
@@ -175,6 +177,13 @@ impl Import {
         server.variables.known.extend(last_one);
         let flags = server.flags.clone();
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
+        if matches!(matcher, Matcher::Prefix(_)) && !last {
+            // What it rewrites it does once no expression has been found.
+            let rewritten = server.first.split_off(before);
+            server
+                .rewritten
+                .extend(guarded(rewritten, server, &matcher));
+        }
         server.flags = flags;
         server.is_final = false;
         let variables = server.variables.clone();
@@ -223,6 +232,9 @@ impl Import {
         if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
             routes.truncate(at + 1);
         }
+        for route in &mut routes {
+            route.conditions.extend(also.clone());
+        }
         if let Some(matcher) = keeps_out {
             let beyond = |route: &Route| beyond(route, matcher.clone());
             server.last.extend(routes.iter().map(beyond));
@@ -238,9 +250,13 @@ impl Import {
             (Some(_), Matcher::Regex(_)) => server.first.extend(routes),
             _ => server.routes.extend(routes),
         }
+        let before = server.first.len();
         for inner in scope.own().all("location") {
             self.location(server, inner, &scope, Some(&matcher));
         }
+        let inner = server.first.split_off(before.min(server.first.len()));
+        let inner = guarded(inner, server, &matcher);
+        server.first.extend(inner);
     }
 
     /// Routes of a location for requests of which one variable is known.
@@ -295,8 +311,9 @@ impl Import {
             || self.guard(scope).is_some()
             || asks(scope)
             || scope.here().iter().any(restricts);
-        let advice = format!("matches {path} and {path}/…; in nginx {path}… of any kind");
         if !keeps_out {
+            let advice = "has no slash at its end: it is for this path and what is below it; in nginx \
+                          for all that begins so";
             self.differs(location, advice);
             return None;
         }
@@ -371,11 +388,15 @@ impl Import {
         if let Some(internal) = scope.own().nearest("internal") {
             let inner = scope.here().iter().filter(|inner| inner.name != "location");
             inner.for_each(|inner| self.seen.mark_all(inner));
-            let advice = "answers nobody from outside, with 404, as in nginx; that a server may send \
-                          requests there by X-Accel-Redirect is not known here";
             let pages = self.pages.keys().any(|page| matcher.is_for(page));
-            let loss = if pages { Loss::None } else { Loss::Slight };
-            self.note_as(internal, loss, advice);
+            match pages {
+                true => self.seen.mark(internal),
+                false => self.differs(
+                    internal,
+                    "answers nobody from outside, with 404, as in nginx; a server that answers with \
+                     X-Accel-Redirect has to send the file itself from now on",
+                ),
+            }
             return (
                 Deed::Answer,
                 vec!["respond = 404".to_owned()],
@@ -493,7 +514,7 @@ impl Import {
     }
 
     /// Tells of an `if`. `true`: what it is in has to be closed.
-    pub(super) fn condition(&mut self, directive: &Directive) -> bool {
+    pub(super) fn condition(&mut self, directive: &Directive, plain: bool) -> bool {
         let test = directive.args.join(" ");
         let of_https = [
             "$scheme",
@@ -501,11 +522,11 @@ impl Import {
             "$https",
             "$http_x_forwarded_proto",
         ];
-        if of_https.iter().any(|variable| test.contains(variable)) {
+        if !plain && of_https.iter().any(|variable| test.contains(variable)) {
             self.whole(directive, Loss::None, "requests always come by https here");
             return false;
         }
-        if only_redirects(directive, &BTreeSet::new()) {
+        if !plain && only_redirects(directive, &BTreeSet::new()) {
             let advice = "would send a client to where it is: requests always come by https here";
             self.whole(directive, Loss::None, advice);
             return false;
@@ -521,13 +542,38 @@ impl Import {
     }
 }
 
-/// An expression for what it matches of what the location around it is for. `None`: it is for other
-/// paths too.
-fn inside_of(expression: &str, within: Option<&Matcher>) -> Option<String> {
-    match within {
-        None | Some(Matcher::Any) => Some(expression.to_owned()),
-        Some(Matcher::Prefix(path) | Matcher::Exact(path)) => pattern::below(expression, path),
-        Some(Matcher::Regex(outer)) => pattern::both(outer, expression),
+/// Routes for expressions that are asked only where the path of their location is the longest.
+fn guarded(mut routes: Vec<Route>, server: &Server<'_>, matcher: &Matcher) -> Vec<Route> {
+    let Matcher::Prefix(path) = matcher else {
+        return routes;
+    };
+    let mut longer = BTreeSet::new();
+    collect_longer(server.scope.here(), path, &mut longer);
+    if longer.is_empty() {
+        return routes;
+    }
+    let any: Vec<_> = longer.into_iter().map(pattern::literal).collect();
+    let elsewhere = Term::of("{path}", format!("^(?:{})", any.join("|")), true);
+    for route in &mut routes {
+        if matches!(route.matcher, Matcher::Regex(_)) && !route.conditions.contains(&elsewhere) {
+            route.conditions.push(elsewhere.clone());
+        }
+    }
+    routes
+}
+
+/// The paths of locations that are longer than another and begin with it.
+fn collect_longer<'d>(level: &'d [Directive], path: &str, longer: &mut BTreeSet<&'d str>) {
+    for location in level.iter().filter(|one| one.name == "location") {
+        let own = match location.args.as_slice() {
+            [own] if own.starts_with('/') => Some(own),
+            [modifier, own] if modifier == "^~" => Some(own),
+            _ => None,
+        };
+        if let Some(own) = own.filter(|own| own.len() > path.len() && own.starts_with(path)) {
+            longer.insert(own);
+        }
+        collect_longer(location.inside(), path, longer);
     }
 }
 

@@ -5,6 +5,7 @@ use super::scope::Scope;
 use super::server::{Server, closed};
 use super::value::Variables;
 use super::{Directive, Import, quoted};
+use crate::import::formula::Term;
 use crate::import::pattern;
 use crate::import::site::{Deed, Matcher, Route};
 
@@ -104,6 +105,25 @@ pub(super) fn rooted(to: &str, variables: &Variables) -> Option<String> {
     })
 }
 
+/// An expression for what it matches of what is around it, and what else has to be asked where that
+/// cannot be said by one.
+pub(super) fn within(expression: String, matcher: &Matcher) -> (String, Option<Term>) {
+    let asks = |pattern: String| Some(Term::of("{path}", pattern, false));
+    let (found, else_asks) = match matcher {
+        Matcher::Any => return (expression, None),
+        Matcher::Prefix(path) => (
+            pattern::below(&expression, path),
+            asks(format!("^{}", pattern::literal(path))),
+        ),
+        Matcher::Exact(path) => (None, asks(format!("^{}$", pattern::literal(path)))),
+        Matcher::Regex(outer) => (pattern::both(outer, &expression), asks(outer.clone())),
+    };
+    match found {
+        Some(found) => (found, None),
+        None => (expression, else_asks),
+    }
+}
+
 /// Whether an expression matches every path.
 pub(super) fn is_all(text: &str) -> bool {
     matches!(
@@ -116,6 +136,10 @@ pub(super) fn is_all(text: &str) -> bool {
             | "^(.*)"
             | "^/"
             | "/"
+            | "^/.*$"
+            | "^/.*"
+            | "^(/.*)$"
+            | "^(/.*)"
             | "^/(.*)$"
             | "^/(.*)"
     )

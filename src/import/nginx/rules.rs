@@ -30,6 +30,12 @@ const ANYWAY: [&str; 6] = [
     "Forwarded",
 ];
 
+/// Whether a field is sent in any case, or only says how messages are.
+pub(super) fn is_anyway(name: &str) -> bool {
+    let is = |other: &&str| name.eq_ignore_ascii_case(other);
+    ANYWAY.iter().chain(&OWN).any(is)
+}
+
 /// Fields that nobody but staunch can write, as they say how messages are sent.
 const OWN: [&str; 11] = [
     "Content-Length",
@@ -114,7 +120,11 @@ impl Import {
                 self.differs(directive, "told of HTTP/3, which is not spoken here");
                 continue;
             }
-            self.field(directive, Change::Add, name, value, variables, rules);
+            let change = match directive.args.get(2).map(String::as_str) {
+                Some("always") => Change::Add,
+                _ => Change::AddIfOk,
+            };
+            self.field(directive, change, name, value, variables, rules);
         }
         for directive in scope.all("more_set_headers") {
             for (name, value) in directive.args.iter().filter_map(|arg| arg.split_once(':')) {
@@ -125,7 +135,8 @@ impl Import {
         if let Some(directive) = scope.nearest("expires") {
             match cache_control(directive) {
                 Ok(Some(value)) => {
-                    rules.change(Side::Response, Change::Set, "Cache-Control", quoted(&value));
+                    let change = Change::SetIfOk;
+                    rules.change(Side::Response, change, "Cache-Control", quoted(&value));
                 }
                 Ok(None) => {}
                 Err(()) => self.lost(directive, "set Cache-Control; see response_headers"),
@@ -197,7 +208,7 @@ impl Import {
                 continue;
             }
             if ANYWAY.iter().any(|anyway| is(anyway)) {
-                self.anyway(set, name, value);
+                self.anyway(set, name, value, variables.plain);
                 continue;
             }
             if is("X-Request-ID") && value.trim_matches(['{', '}']).ends_with("request_id") {
@@ -251,7 +262,7 @@ impl Import {
                 [word] if word == "off" => {}
                 [word] if word == "default" => pairs.extend(default()),
                 [from, to] if !from.starts_with('~') && !from.contains('$') => {
-                    let to = to.replacen("$scheme://", "https://", 1);
+                    let to = to.replacen("$scheme://", &format!("{}://", variables.scheme()), 1);
                     let to = to
                         .replace(":$server_port", "")
                         .replace("$http_host", "$host");
@@ -294,10 +305,15 @@ impl Import {
     }
 
     /// A field that is sent in any case: told where it said something else.
-    fn anyway(&mut self, set: &Directive, name: &str, value: &str) {
+    fn anyway(&mut self, set: &Directive, name: &str, value: &str, plain: bool) {
         let usual = match name.to_ascii_lowercase().as_str() {
             "upgrade" | "connection" => true,
             "forwarded" => false,
+            "x-forwarded-proto" if value == "https" && plain => {
+                let advice = "is http here, as requests come; what TLS ends at before it is believed \
+                              where listen.forwarded_from names it";
+                return self.lost(set, advice);
+            }
             "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
             _ => value.starts_with('$'),
         };
@@ -367,6 +383,15 @@ impl Import {
             };
             if statuses == ["497"] {
                 let advice = "a request in plain text to a TLS address is not answered here";
+                self.differs(directive, advice);
+                continue;
+            }
+            if statuses
+                .iter()
+                .all(|status| matches!(&**status, "495" | "496") || status.starts_with('='))
+            {
+                let advice = "a client without a good certificate is refused in the handshake, and not \
+                              answered";
                 self.differs(directive, advice);
                 continue;
             }

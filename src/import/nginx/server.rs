@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::choice::Chosen;
 use super::condition::Flags;
+use super::rules::is_anyway;
 use super::scope::Scope;
 use super::value::Variables;
 use super::{Directive, Import, array, map, quoted};
@@ -19,6 +20,8 @@ pub(super) struct Server<'d> {
     /// What goes before all locations: expressions that rewrite, and those inside of locations.
     pub(super) first: Vec<Route>,
     pub(super) routes: Vec<Route>,
+    /// What locations rewrite where no expression is found.
+    pub(super) rewritten: Vec<Route>,
     /// Expressions that go behind all others.
     pub(super) last: Vec<Route>,
     /// What holds in all routes, unless they say something else.
@@ -66,78 +69,37 @@ impl Import {
             plain.push("0.0.0.0:80".to_owned());
         }
         self.http.extend(plain.iter().cloned());
-        if secure.is_empty() {
-            return self.plain_server(server, &scope);
+        let in_plain = secure.is_empty();
+        if in_plain && !self.plain_server(server, &scope) {
+            return;
         }
-        if !plain.is_empty() {
+        if !in_plain && !plain.is_empty() {
             self.differs(
                 server,
-                "was served in plain text too; those addresses redirect to https now",
+                "was served in plain text too; those addresses redirect to https now, unless \
+                 `plain_text = true` is written to its [[site]]",
             );
         }
         // The first on an address is its default, unless another is named so.
-        let new = secure
+        let addresses = if in_plain { plain } else { secure };
+        let new = addresses
             .iter()
             .filter(|address| self.defaults.insert((*address).clone()))
             .count();
         default |= new > 0 && !self.default_follows;
-        self.odd_port = secure.iter().any(|address| !address.ends_with(":443"));
-        self.https.extend(secure);
-        self.certificates(server, &scope);
-        self.forwarded(&scope);
-        self.site(server, scope, default);
-    }
-
-    /// A server without TLS: its addresses redirect, and what else it did is told.
-    fn plain_server(&mut self, server: &Directive, scope: &Scope<'_>) {
-        let names: BTreeSet<_> = scope
-            .own()
-            .all("server_name")
-            .into_iter()
-            .collect::<Vec<_>>()
-            .into_iter()
-            .flat_map(|names| names.args.iter().map(String::as_str))
-            .collect();
-        for directive in server.inside() {
-            match directive.name.as_str() {
-                "listen" | "server_name" => self.seen.mark(directive),
-                _ if only_redirects(directive, &names) => self.whole(
-                    directive,
-                    Loss::None,
-                    "plain-text addresses redirect to the same host and path on https by \
-                     themselves, with 308",
-                ),
-                "return" if matches!(directive.first(), "404" | "444" | "403") => self.whole(
-                    directive,
-                    Loss::None,
-                    "other hosts are redirected too, and refused over https",
-                ),
-                "return" | "rewrite" => self.whole(
-                    directive,
-                    Loss::Slight,
-                    "plain-text addresses redirect to the same host on https first; a [[site]] \
-                     for it can send clients on",
-                ),
-                "location" if shown(directive).contains("acme-challenge") => self.whole(
-                    directive,
-                    Loss::Real,
-                    "served the challenges of a certificate authority in plain text; see \
-                     docs/certificates.md for what to do instead",
-                ),
-                "access_log" | "error_log" | "root" | "index" | "server_tokens" => {
-                    self.whole(
-                        directive,
-                        Loss::None,
-                        "only redirects are served in plain text",
-                    );
-                }
-                _ => self.whole(
-                    directive,
-                    Loss::Real,
-                    "was served in plain text; this address only redirects to https now",
-                ),
-            }
+        self.in_plain = in_plain;
+        if in_plain {
+            self.odd_port = addresses.iter().any(|address| !address.ends_with(":80"));
+            // Whom nobody names is of a server with TLS, where there is one.
+            default &= self.secured.is_empty() && !self.names.contains("*");
+            self.forwarded(&scope);
+        } else {
+            self.odd_port = addresses.iter().any(|address| !address.ends_with(":443"));
+            self.https.extend(addresses);
+            self.certificates(server, &scope);
+            self.forwarded(&scope);
         }
+        self.site(server, scope, default);
     }
 
     pub(super) fn proxy_protocol(&mut self, scope: &Scope<'_>) {
@@ -224,7 +186,7 @@ impl Import {
 
     fn site<'d>(&mut self, directive: &'d Directive, scope: Scope<'d>, default: bool) {
         let mut names = self.site_names(&scope, default);
-        if scope.is_on("ssl_reject_handshake") {
+        if !self.in_plain && scope.is_on("ssl_reject_handshake") {
             self.differs(
                 directive,
                 "refused the handshake for names that are not known; here they are answered with \
@@ -233,7 +195,13 @@ impl Import {
             return self.seen.mark_all(directive);
         }
         if names.is_empty() {
-            let advice = "has no name that can be a site's; it is left out";
+            let advice = match self.in_plain {
+                true => {
+                    "is told apart from others by its address alone, and sites are by their names: \
+                     give it a name of its own, or a staunch of its own; it is left out"
+                }
+                false => "has no name that can be a site's; it is left out",
+            };
             return self.whole(directive, Loss::Real, advice);
         }
         for (value, names) in by_host(&scope, directive, &mut names, default) {
@@ -257,7 +225,7 @@ impl Import {
         mut names: Vec<String>,
         known: Option<(String, String)>,
     ) {
-        let mut variables = Variables::of_server(directive);
+        let mut variables = Variables::of_server(directive, self.in_plain);
         variables.port = self.odd_port;
         variables.known.extend(known);
         for map in variables.add_maps(scope.outermost()) {
@@ -269,6 +237,7 @@ impl Import {
             scope,
             first: Vec::new(),
             routes: Vec::new(),
+            rewritten: Vec::new(),
             last: Vec::new(),
             slashes: Vec::new(),
             flags: Flags::default(),
@@ -285,7 +254,10 @@ impl Import {
             self.seen.mark(set);
         }
         self.find_pages(&server);
-        let tls = self.site_tls(&server.scope);
+        let tls = match self.in_plain {
+            true => vec!["plain_text = true".to_owned()],
+            false => self.site_tls(&server.scope),
+        };
         self.redirects_of_names(&mut server, &mut names, &tls);
         server.names.clone_from(&names);
         match self.whole_server(&mut server) {
@@ -297,6 +269,7 @@ impl Import {
         }
         let mut routes = server.first;
         routes.append(&mut server.routes);
+        routes.append(&mut server.rewritten);
         routes.append(&mut server.last);
         for route in &mut routes {
             let mut rules = server.rules.clone();
@@ -616,9 +589,19 @@ impl Import {
     }
 
     /// Whose certificates are asked for.
-    pub(super) fn client_certificates(&self, scope: &Scope<'_>) -> Option<String> {
+    pub(super) fn client_certificates(&mut self, scope: &Scope<'_>) -> Option<String> {
         let verify = scope.nearest("ssl_verify_client")?;
+        // Who has shown none, or not a good one, is refused later: he may as well be at once.
+        let refuses = scope.here().iter().find(|one| {
+            let asks = one.name == "if" && one.args.join(" ").contains("$ssl_client_verify != ");
+            asks && one.args.iter().any(|arg| arg.contains("SUCCESS")) && refused(one)
+        });
+        if let Some(refuses) = refuses.filter(|_| verify.first() == "optional") {
+            let advice = "a client without a good certificate is refused in the handshake";
+            self.whole(refuses, Loss::Slight, advice);
+        }
         let mode = match verify.first() {
+            "optional" if refuses.is_some() => "required",
             "on" => "required",
             "optional" => "optional",
             "optional_no_ca" => "request",
@@ -632,6 +615,12 @@ impl Import {
         }
         Some(format!("{line} }}  # from {}", verify.place))
     }
+}
+
+/// Whether nobody gets more than an error.
+fn refused(condition: &Directive) -> bool {
+    let mut inner = condition.inside().iter();
+    inner.all(|one| one.name == "return" && one.first().starts_with('4'))
 }
 
 /// The map by the host that a server's directives use, and its variable.
@@ -653,7 +642,9 @@ fn chosen<'d>(scope: &Scope<'d>, server: &Directive) -> Option<(&'d str, map::Ma
 /// Whether a variable is used in what decides where requests go.
 fn uses(level: &[Directive], name: &str) -> bool {
     level.iter().any(|directive| {
-        let here = directive.name.ends_with("_pass") || directive.name == "set";
+        let here = directive.name.ends_with("_pass")
+            || directive.name == "set"
+            || directive.name.ends_with("_set_header") && !is_anyway(directive.first());
         let (plain, braced) = (format!("${name}"), format!("${{{name}}}"));
         let used = |arg: &String| arg.contains(&braced) || arg.contains(&plain);
         here && directive.args.iter().any(used) || uses(directive.inside(), name)
@@ -707,32 +698,6 @@ pub(super) fn closed(directive: &Directive, matcher: Matcher) -> Route {
         deed: Deed::Closed,
         action: vec![CLOSED.to_owned()],
         rules: Rules::default(),
-    }
-}
-
-fn shown(directive: &Directive) -> String {
-    let inner = directive.inside().iter().map(shown);
-    inner.fold(directive.args.join(" "), |text, inner| text + " " + &inner)
-}
-
-/// Whether all that is done is to redirect to the same host on https.
-pub(super) fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
-    let to_itself = |arg: &String| {
-        let Some(rest) = arg.strip_prefix("https://") else {
-            return false;
-        };
-        let end = rest.find("$request_uri").or_else(|| rest.find("$1"));
-        let end = end.or_else(|| rest.find('/')).unwrap_or(rest.len());
-        let host = rest[..end].trim_end_matches('/').trim_end_matches(":443");
-        matches!(host, "$host" | "$http_host" | "$server_name" | "${host}") || names.contains(host)
-    };
-    match directive.name.as_str() {
-        "return" | "rewrite" => directive.args.iter().any(to_itself),
-        "if" | "location" if !directive.inside().is_empty() => directive
-            .inside()
-            .iter()
-            .all(|inner| only_redirects(inner, names)),
-        _ => false,
     }
 }
 

@@ -386,8 +386,9 @@ impl Upstreams {
     ) {
         let of = |name: &str| scope.nearest(&format!("{prefix}_{name}"));
         if of("ssl_verify").is_none_or(|verify| verify.first() != "on") {
-            let advice = "nginx did not verify these servers; they are verified here: see \
-                          [upstream.NAME.tls]";
+            let advice = "nginx did not verify these servers, and they are verified here: name the \
+                          authority that signed their certificates as `ca` in [upstream.NAME.tls], \
+                          or what they show gets 502";
             lost.push((directive.clone(), Loss::Real, advice.to_owned()));
         }
         // A name is always sent.

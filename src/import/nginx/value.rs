@@ -20,6 +20,8 @@ pub(super) struct Variables {
     pub(super) path: Option<String>,
     /// Clients write a port in `Host`, as it is not the usual one.
     pub(super) port: bool,
+    /// Requests come in plain text.
+    pub(super) plain: bool,
 }
 
 /// A part of a value.
@@ -65,10 +67,11 @@ pub(super) fn parts(text: &str) -> Vec<Part<'_>> {
 
 impl Variables {
     /// Those of a server: what `set` says once and for all.
-    pub(super) fn of_server(server: &Directive) -> Self {
+    pub(super) fn of_server(server: &Directive, plain: bool) -> Self {
         let name = server.inside().iter().find(|d| d.name == "server_name");
         let mut variables = Self {
             server: name.map(|name| name.first().to_owned()).unwrap_or_default(),
+            plain,
             ..Self::default()
         };
         variables.add_sets(server.inside());
@@ -78,7 +81,7 @@ impl Variables {
     /// Takes in what `set` says on a level.
     pub(super) fn add_sets(&mut self, level: &[Directive]) {
         let (mut found, mut varying) = (HashMap::new(), HashSet::new());
-        collect(level, false, &mut found, &mut varying);
+        collect(level, self.plain, false, &mut found, &mut varying);
         self.known.extend(found);
         self.known.retain(|name, _| !varying.contains(name));
     }
@@ -106,8 +109,10 @@ impl Variables {
         let known;
         let source = match map.source {
             "" => "",
-            "scheme" | "https" => "https",
-            "server_port" if !self.port => "443",
+            "scheme" => self.scheme(),
+            "https" if self.plain => "",
+            "https" => "on",
+            "server_port" if !self.port => self.usual_port(),
             // The idiom for an id of the request.
             source if source == "http_x_request_id" || source == "http_x_correlation_id" => {
                 let mut entries = map.entries.iter();
@@ -128,7 +133,7 @@ impl Variables {
             source => {
                 known = self.plain(self.known.get(source)?);
                 match known.as_str() {
-                    "${scheme}" => "https",
+                    "${scheme}" => self.scheme(),
                     text if text.contains('$') => return None,
                     text => text,
                 }
@@ -141,6 +146,16 @@ impl Variables {
         let found = entries.find(|entry| map::key(entry) == source);
         let found = found.or(map.default.as_ref());
         Some(found.map_or("", |entry| entry.first()).to_owned())
+    }
+
+    /// What requests come by.
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.plain { "http" } else { "https" }
+    }
+
+    /// The port that clients need not write.
+    pub(super) const fn usual_port(&self) -> &'static str {
+        if self.plain { "80" } else { "443" }
     }
 
     /// A value without those variables that stand for a text.
@@ -195,6 +210,7 @@ impl Variables {
             "ssl_protocol" => "tls_version",
             "ssl_curve" => "tls_group",
             "request_id" => "request_id",
+            "https" if self.plain => return Some(String::new()),
             "https" => return Some("on".to_owned()),
             // Early data is never taken.
             "ssl_early_data" => return Some(String::new()),
@@ -238,6 +254,7 @@ pub(super) fn escape(text: &str) -> String {
 /// themselves.
 fn collect(
     level: &[Directive],
+    plain: bool,
     sometimes: bool,
     found: &mut HashMap<String, String>,
     varying: &mut HashSet<String>,
@@ -252,13 +269,22 @@ fn collect(
                     varying.insert(name.to_owned());
                 }
             }
-            // Requests never come in plain text.
+            // Which of them holds is settled.
             ("if", [https]) if https == "($https)" => {
-                collect(directive.inside(), sometimes, found, varying);
+                let holds = !plain;
+                if holds {
+                    collect(directive.inside(), plain, sometimes, found, varying);
+                }
             }
             ("if", [variable, is, text])
-                if variable == "($scheme" && is == "=" && text.contains("http)") => {}
-            ("if", _) => collect(directive.inside(), true, found, varying),
+                if variable == "($scheme" && is == "=" && text.contains("http)") =>
+            {
+                let holds = plain;
+                if holds {
+                    collect(directive.inside(), plain, sometimes, found, varying);
+                }
+            }
+            ("if", _) => collect(directive.inside(), plain, true, found, varying),
             _ => {}
         }
     }
