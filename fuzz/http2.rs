@@ -32,7 +32,7 @@ mod http2 {
 
     const GET: &[u8] = b"\x82\x87\x84\x41\x06a.test";
     const POST: &[u8] = b"\x83\x87\x84\x41\x06a.test";
-    const TEXT: [u8; 40_000] = [b'x'; 40_000];
+    static TEXT: [u8; 40_000] = [b'x'; 40_000];
     const INCREMENTS: [u32; 8] = [0, 1, 5, 100, 65_535, 1 << 20, 0x7fff_ffff, 16_384];
     const VALUES: [u32; 8] = [0, 1, 100, 65_535, 1 << 20, 0x7fff_ffff, 0x8000_0000, 16_384];
 
@@ -115,6 +115,9 @@ mod http2 {
         received: u64,
     }
 
+    /// Name and value.
+    type Field = (Vec<u8>, Vec<u8>);
+
     struct Play {
         connection: Connection,
         workers: Vec<Worker>,
@@ -130,7 +133,7 @@ mod http2 {
         window: i64,
         may_send: i64,
         /// Heads that were said: stream, whether they end it, fields.
-        heads: VecDeque<(u32, bool, Vec<(Vec<u8>, Vec<u8>)>)>,
+        heads: VecDeque<(u32, bool, Vec<Field>)>,
         goaway: u32,
         /// A block of its own goes on.
         within: Option<u32>,
@@ -594,8 +597,8 @@ mod http2 {
                     return;
                 }
                 let data = &TEXT[..worker.left.min(TEXT.len())];
-                let mut cx = Context::from_waker(&waker);
-                match self.connection.poll_send(&mut cx, worker.slot, data) {
+                let cx = Context::from_waker(&waker);
+                match self.connection.poll_send(&cx, worker.slot, data) {
                     Poll::Ready(count) => {
                         assert!((1..=data.len()).contains(&count));
                         assert!(self.connection.output.len() <= FULL);
