@@ -7,7 +7,7 @@ use std::process::Child;
 use crate::support::{HOST, Leaf, Site, Staunch, TestCa, python, run, until};
 
 const SERVER: &str = r#"
-import os, sys, threading, time
+import os, sys, threading
 from concurrent import futures
 import grpc
 
@@ -39,8 +39,8 @@ def endless(request, context):
 
 def dies(request, context):
     yield b"one"
-    while not os.path.exists(os.path.join(folder, "die")):
-        time.sleep(0.01)
+    # Blocks until somebody writes to it.
+    open(os.path.join(folder, "die")).read()
     os._exit(0)
 
 def up(requests, context):
@@ -65,6 +65,7 @@ if len(sys.argv) > 2:
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
 else:
     port = server.add_insecure_port("127.0.0.1:0")
+os.mkfifo(os.path.join(folder, "die"))
 server.start()
 with open(os.path.join(folder, "port.new"), "w") as file:
     file.write(str(port))
