@@ -32,7 +32,7 @@ mod http2 {
 
     const GET: &[u8] = b"\x82\x87\x84\x41\x06a.test";
     const POST: &[u8] = b"\x83\x87\x84\x41\x06a.test";
-    const TEXT: [u8; 40_000] = [b'x'; 40_000];
+    static TEXT: [u8; 40_000] = [b'x'; 40_000];
     const INCREMENTS: [u32; 8] = [0, 1, 5, 100, 65_535, 1 << 20, 0x7fff_ffff, 16_384];
     const VALUES: [u32; 8] = [0, 1, 100, 65_535, 1 << 20, 0x7fff_ffff, 0x8000_0000, 16_384];
 
@@ -98,6 +98,9 @@ mod http2 {
         waits: bool,
     }
 
+    /// A head that was said: its stream, whether it ends it, its fields.
+    type Said = (u32, bool, Vec<(Vec<u8>, Vec<u8>)>);
+
     /// A stream as the client knows it.
     #[derive(Default)]
     struct Known {
@@ -129,8 +132,8 @@ mod http2 {
         initial: i64,
         window: i64,
         may_send: i64,
-        /// Heads that were said: stream, whether they end it, fields.
-        heads: VecDeque<(u32, bool, Vec<(Vec<u8>, Vec<u8>)>)>,
+        /// Heads that were said and not heard.
+        heads: VecDeque<Said>,
         goaway: u32,
         /// A block of its own goes on.
         within: Option<u32>,
@@ -594,8 +597,8 @@ mod http2 {
                     return;
                 }
                 let data = &TEXT[..worker.left.min(TEXT.len())];
-                let mut cx = Context::from_waker(&waker);
-                match self.connection.poll_send(&mut cx, worker.slot, data) {
+                let cx = Context::from_waker(&waker);
+                match self.connection.poll_send(&cx, worker.slot, data) {
                     Poll::Ready(count) => {
                         assert!((1..=data.len()).contains(&count));
                         assert!(self.connection.output.len() <= FULL);
