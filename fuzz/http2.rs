@@ -98,6 +98,9 @@ mod http2 {
         waits: bool,
     }
 
+    /// A head that was said: its stream, whether it ends it, its fields.
+    type Said = (u32, bool, Vec<(Vec<u8>, Vec<u8>)>);
+
     /// A stream as the client knows it.
     #[derive(Default)]
     struct Known {
@@ -115,9 +118,6 @@ mod http2 {
         received: u64,
     }
 
-    /// Name and value.
-    type Field = (Vec<u8>, Vec<u8>);
-
     struct Play {
         connection: Connection,
         workers: Vec<Worker>,
@@ -132,8 +132,8 @@ mod http2 {
         initial: i64,
         window: i64,
         may_send: i64,
-        /// Heads that were said: stream, whether they end it, fields.
-        heads: VecDeque<(u32, bool, Vec<Field>)>,
+        /// Heads that were said and not heard.
+        heads: VecDeque<Said>,
         goaway: u32,
         /// A block of its own goes on.
         within: Option<u32>,
