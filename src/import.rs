@@ -133,9 +133,18 @@ impl Note {
             Loss::None => 1,
             Loss::Real | Loss::Slight => return self.piece.clone(),
         };
-        let general = ["option", "timeout", "stats", "http-request", "http-response", "map"];
+        let general = [
+            "option",
+            "timeout",
+            "stats",
+            "http-request",
+            "http-response",
+            "map",
+        ];
         let mut words = self.piece.split(' ');
-        let more = general.iter().any(|word| self.piece.split(' ').next() == Some(word));
+        let more = general
+            .iter()
+            .any(|word| self.piece.split(' ').next() == Some(word));
         let taken: Vec<_> = words.by_ref().take(count + usize::from(more)).collect();
         taken.join(" ")
     }
@@ -182,4 +191,41 @@ fn without_covered(addresses: &mut Vec<String>) {
         let port = address.strip_prefix("0.0.0.0:");
         !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reason_is_told_once_with_all_its_places() {
+        let note = |file: &str, line, piece: &str, loss, advice: &str| Note {
+            place: Place {
+                file: Path::new(file).into(),
+                line,
+            },
+            piece: piece.to_owned(),
+            loss,
+            advice: advice.to_owned(),
+        };
+        let imported = Imported {
+            text: String::new(),
+            notes: vec![
+                note("a", 1, "sendfile on", Loss::None, "x"),
+                note("a", 2, "tcp_nopush on", Loss::None, "x"),
+                note("a", 3, "alias /a", Loss::Real, "y"),
+                note("a", 4, "sendfile off", Loss::None, "x"),
+                note("a", 5, "alias /b", Loss::Real, "y"),
+                note("b", 1, "sendfile on", Loss::None, "x"),
+            ],
+        };
+        assert_eq!(
+            imported.told(),
+            [
+                "a:3: not imported: alias /a (3), alias /b (5): y",
+                "a:1: not needed: sendfile (1, 4), tcp_nopush (2): x",
+                "b:1: not needed: sendfile on: x",
+            ]
+        );
+    }
 }

@@ -303,11 +303,19 @@ fn listeners(file: &File, cx: &Context<'_>) {
                     .help("write `http = [\"[::]:80\"]` in `[listen]`"),
             );
         }
+        let asks = |rules: &Rules| matches!(rules.basic_auth, Some(Setting::On(_)));
+        if asks(&site.rules) || site.routes.iter().any(|route| asks(&route.rules)) {
+            cx.report(
+                Diagnostic::warning(span(), "`basic_auth` asks for passwords in plain text")
+                    .help("take `plaintext` out, or ask for them where there is TLS"),
+            );
+        }
         // Who must show a certificate would be let in without one.
         if site.tls.value.client.is_some() {
             cx.report(
-                Diagnostic::error(span(), "`plaintext` beside `client_certificates`")
-                    .help("a client in plain text has no certificate to show; take one of them out"),
+                Diagnostic::error(span(), "`plaintext` beside `client_certificates`").help(
+                    "a client in plain text has no certificate to show; take one of them out",
+                ),
             );
         }
     }

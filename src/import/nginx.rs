@@ -17,6 +17,7 @@ mod auth;
 mod choice;
 mod compression;
 mod condition;
+mod cookie;
 mod limit;
 mod location;
 mod map;
@@ -225,7 +226,10 @@ impl Import {
             })
         };
         for server in servers().filter(|server| secure(server)) {
-            let names = server.inside().iter().filter(|one| one.name == "server_name");
+            let names = server
+                .inside()
+                .iter()
+                .filter(|one| one.name == "server_name");
             let names = names.flat_map(|names| names.args.iter().cloned());
             // One without a name is there all the same.
             self.secured.extend(names.chain(["_".to_owned()]));
@@ -244,8 +248,7 @@ impl Import {
         }
         self.unused_groups(http);
         if self.sites.is_empty() {
-            self.sites
-                .push_str("\n# No server was found.\n");
+            self.sites.push_str("\n# No server was found.\n");
         }
     }
 

@@ -100,7 +100,9 @@ impl Rules {
         let key = Key::Field { side, change, name };
         match self.0.get_mut(&key) {
             // Several values of one field.
-            Some(before) if matches!(change, Change::Add | Change::AddIfOk) => *before = format!("{before}, {value}"),
+            Some(before) if matches!(change, Change::Add | Change::AddIfOk) => {
+                *before = format!("{before}, {value}")
+            }
             _ => drop(self.0.insert(key, value)),
         }
     }
@@ -252,7 +254,8 @@ pub(in crate::import) struct Site {
 pub(in crate::import) const CLOSED: &str = "respond = 503";
 
 /// What makes no difference to a request that is answered here.
-const OF_UPSTREAMS: [&str; 6] = [
+const OF_UPSTREAMS: [&str; 7] = [
+    "cookies",
     "rewrite_location",
     "request_headers",
     "request_body",

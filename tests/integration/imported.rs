@@ -54,10 +54,10 @@ const ASKED: [&str; 7] = [
 ];
 
 /// `path` may have an option of curl's behind it.
-fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
+fn ask((scheme, port): (&str, u16), host: &str, path: &str, bare: bool) -> Answer {
     let (path, option) = path.split_once(' ').unwrap_or((path, "--http1.1"));
     let resolve = format!("{host}:{port}:127.0.0.1");
-    let url = format!("https://{host}:{port}{path}");
+    let url = format!("{scheme}://{host}:{port}{path}");
     let field = match bare {
         true => format!("Host: {host}"),
         false => format!("Host: {host}:{port}"),
@@ -83,12 +83,18 @@ fn ask(port: u16, host: &str, path: &str, bare: bool) -> Answer {
         if FIELDS.contains(&name.as_str()) {
             // Each makes up its own value.
             let value = match name.as_str() {
-                "set-cookie" => value.split('=').next().unwrap_or_default(),
-                _ => value,
+                // That of the server behind is the same, with attributes in any order.
+                "set-cookie" if value.starts_with("sid=") => {
+                    let mut parts: Vec<_> = value.split(';').map(str::trim).collect();
+                    parts.sort_unstable();
+                    parts.join("; ").to_ascii_lowercase()
+                }
+                "set-cookie" => value.split('=').next().unwrap_or_default().to_owned(),
+                _ => value.to_owned(),
             };
             // Each writes the port or not, relative or not.
-            let value = value.replace(&format!("https://{host}:{port}"), "");
-            let value = value.replace(&format!("https://{host}/"), "/");
+            let value = value.replace(&format!("{scheme}://{host}:{port}"), "");
+            let value = value.replace(&format!("{scheme}://{host}/"), "/");
             fields.entry(name).or_default().push(value);
         }
     }
@@ -128,7 +134,9 @@ struct Case {
     folder: tempfile::TempDir,
     text: String,
     https: Port,
-    _http: Port,
+    http: Port,
+    /// Without TLS.
+    plain: bool,
     builder: Builder,
     _origins: [Origin; 2],
     questions: Vec<(String, String)>,
@@ -139,7 +147,16 @@ struct Case {
 impl Case {
     fn read(path: &str) -> Self {
         let text = std::fs::read_to_string(fixture(path)).unwrap();
-        let origins = [Origin::named("a"), Origin::named("b")];
+        let origin = |name| {
+            let cookie = "Set-Cookie: sid=1; Path=/cookie/a; Domain=app.internal\r\n";
+            let crumb = "Set-Cookie: sid=1; Path=/\r\n";
+            Origin::plan(name)
+                .route("/broken/", |it| it.respond(500, "", b"broken"))
+                .route("/cookie/", move |it| it.respond(200, cookie, b"cookie"))
+                .route("/crumb/", move |it| it.respond(200, crumb, b"crumb"))
+                .start()
+        };
+        let origins = [origin("a"), origin("b")];
         let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
         let written = builder.text();
         let place = |key: &str| {
@@ -154,6 +171,7 @@ impl Case {
             .filter_map(|line| line.strip_prefix("# try: ")?.split_once(' '))
             .map(|(host, path)| (host.to_owned(), path.to_owned()))
             .collect();
+        let plain = !text.contains("@HTTPS@") && path.starts_with("nginx/");
         let folder = tempfile::tempdir().unwrap();
         let pem = folder.path().join("both.pem");
         let [chain, key] = ["chain", "key"].map(|name| std::fs::read_to_string(place(name)));
@@ -177,11 +195,20 @@ impl Case {
             folder,
             text,
             https,
-            _http: http,
+            http,
+            plain,
             builder,
             _origins: origins,
             questions,
             bare: path.ends_with(".cfg"),
+        }
+    }
+
+    /// Where it is asked.
+    fn at(&self) -> (&'static str, u16) {
+        match self.plain {
+            true => ("http", self.http.address().port()),
+            false => ("https", self.https.address().port()),
         }
     }
 
@@ -194,9 +221,8 @@ impl Case {
             .spawn()
             .map(Program)
             .unwrap();
-        let port = self.https.address().port();
         until("it answers", || {
-            !ask(port, "one.test", "/", self.bare).status.is_empty()
+            !ask(self.at(), "one.test", "/", self.bare).status.is_empty()
         });
         program
     }
@@ -204,9 +230,8 @@ impl Case {
     /// Starts a program and asks it all the questions.
     fn answers(&self, command: Command) -> Vec<Answer> {
         let program = self.start(command);
-        let port = self.https.address().port();
         let answers = (self.questions.iter())
-            .map(|(host, path)| ask(port, host, path, self.bare))
+            .map(|(host, path)| ask(self.at(), host, path, self.bare))
             .collect();
         drop(program);
         answers
@@ -403,8 +428,8 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, asked, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    mastodon, methods, plaintext, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]

@@ -108,7 +108,11 @@ impl Import {
             }
             // What follows is to be done to the path as the client wrote it.
             if rewrites.len() > 1 && rewrite.args == ["^", "$request_uri"] {
-                self.note_as(rewrite, Loss::None, "paths are passed on as clients write them");
+                self.note_as(
+                    rewrite,
+                    Loss::None,
+                    "paths are passed on as clients write them",
+                );
                 continue;
             }
             match self.rewritten(rewrite, location, matcher, &server.variables) {
@@ -326,15 +330,8 @@ impl Import {
             .iter()
             .any(|inner| inner.name == "location");
         match nested {
-            true => self.lost(
-                location,
-                FILES,
-            ),
-            false => self.whole(
-                location,
-                Loss::Real,
-                FILES,
-            ),
+            true => self.lost(location, FILES),
+            false => self.whole(location, Loss::Real, FILES),
         }
         Outcome::Closed
     }
@@ -562,7 +559,9 @@ fn cover(text: &str, to: &str, path: &str) -> Option<Cover> {
     };
     // A group that begins with the slash is one without, behind it.
     let (text, to) = match (text.contains("(/.*)"), to.strip_suffix("$1")) {
-        (true, Some(to)) if !to.ends_with('/') => (text.replace("(/.*)", "/(.*)"), format!("{to}/$1")),
+        (true, Some(to)) if !to.ends_with('/') => {
+            (text.replace("(/.*)", "/(.*)"), format!("{to}/$1"))
+        }
         _ => (text, to),
     };
     let body = text.trim_start_matches('^').trim_end_matches('$');

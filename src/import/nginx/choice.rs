@@ -2,9 +2,9 @@
 
 use super::action::{Outcome, redirects};
 use super::condition::{Asking, Question, Test};
+use super::plain::only_redirects;
 use super::rules::{Access, access, is_anyway};
 use super::scope::Scope;
-use super::plain::only_redirects;
 use super::server::{Server, closed};
 use super::value::{Part, parts};
 use super::{Directive, Import};
@@ -89,7 +89,14 @@ impl Import {
             "return" => one.first().starts_with('4'),
             name => name == "break",
         };
-        let Some(Question::Value(value, Test::Matches { text, caseless, not: false })) = question
+        let Some(Question::Value(
+            value,
+            Test::Matches {
+                text,
+                caseless,
+                not: false,
+            },
+        )) = question
         else {
             return None;
         };
@@ -230,7 +237,8 @@ impl Import {
         let looks = |one: &&Directive| {
             one.name.ends_with("_pass") || matches!(one.name.as_str(), "return" | "add_header")
         };
-        let sent = (scope.all("proxy_set_header").into_iter()).filter(|set| !is_anyway(set.first()));
+        let sent =
+            (scope.all("proxy_set_header").into_iter()).filter(|set| !is_anyway(set.first()));
         let fields = scope.all("add_header").into_iter().chain(sent);
         let used = scope.here().iter().filter(looks).chain(fields);
         let texts: Vec<_> = used.flat_map(|one| &one.args).collect();

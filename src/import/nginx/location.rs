@@ -6,9 +6,9 @@ use super::action::{FILES, Outcome};
 use super::auth::{self, asks};
 use super::choice::Chosen;
 use super::condition::Question;
+use super::plain::only_redirects;
 use super::rules::{Access, access};
 use super::scope::Scope;
-use super::plain::only_redirects;
 use super::server::{Server, closed};
 use super::value::escape;
 use super::{Directive, Import, quoted, rewrite};
@@ -146,9 +146,11 @@ impl Import {
         self.seen.mark(location);
         if self.is_error_page(&matcher, location) {
             if location.inside().iter().any(|one| one.name == "internal") {
+                let rules = self.rules(&scope, &server.variables, None);
                 server.routes.push(Route {
                     deed: Deed::Answer,
                     action: vec!["respond = 404".to_owned()],
+                    rules,
                     ..closed(location, matcher)
                 });
             }
@@ -180,7 +182,9 @@ impl Import {
         if matches!(matcher, Matcher::Prefix(_)) && !last {
             // What it rewrites it does once no expression has been found.
             let rewritten = server.first.split_off(before);
-            server.rewritten.extend(guarded(rewritten, server, &matcher));
+            server
+                .rewritten
+                .extend(guarded(rewritten, server, &matcher, None));
         }
         server.flags = flags;
         server.is_final = false;
@@ -253,7 +257,7 @@ impl Import {
             self.location(server, inner, &scope, Some(&matcher));
         }
         let inner = server.first.split_off(before.min(server.first.len()));
-        let inner = guarded(inner, server, &matcher);
+        let inner = guarded(inner, server, &matcher, Some(location));
         server.first.extend(inner);
     }
 
@@ -540,13 +544,19 @@ impl Import {
     }
 }
 
-/// Routes for expressions that are asked only where the path of their location is the longest.
-fn guarded(mut routes: Vec<Route>, server: &Server<'_>, matcher: &Matcher) -> Vec<Route> {
+/// Routes for expressions that are asked only where the path of their location is the longest, or
+/// where that is inside of one.
+fn guarded(
+    mut routes: Vec<Route>,
+    server: &Server<'_>,
+    matcher: &Matcher,
+    inside: Option<&Directive>,
+) -> Vec<Route> {
     let Matcher::Prefix(path) = matcher else {
         return routes;
     };
     let mut longer = BTreeSet::new();
-    collect_longer(server.scope.here(), path, &mut longer);
+    collect_longer(server.scope.here(), path, inside, &mut longer);
     if longer.is_empty() {
         return routes;
     }
@@ -560,8 +570,13 @@ fn guarded(mut routes: Vec<Route>, server: &Server<'_>, matcher: &Matcher) -> Ve
     routes
 }
 
-/// The paths of locations that are longer than another and begin with it.
-fn collect_longer<'d>(level: &'d [Directive], path: &str, longer: &mut BTreeSet<&'d str>) {
+/// The paths of locations that are longer than another and begin with it, but for those inside of one.
+fn collect_longer<'d>(
+    level: &'d [Directive],
+    path: &str,
+    inside: Option<&Directive>,
+    longer: &mut BTreeSet<&'d str>,
+) {
     for location in level.iter().filter(|one| one.name == "location") {
         let own = match location.args.as_slice() {
             [own] if own.starts_with('/') => Some(own),
@@ -571,7 +586,9 @@ fn collect_longer<'d>(level: &'d [Directive], path: &str, longer: &mut BTreeSet<
         if let Some(own) = own.filter(|own| own.len() > path.len() && own.starts_with(path)) {
             longer.insert(own);
         }
-        collect_longer(location.inside(), path, longer);
+        if inside.is_none_or(|inside| inside.id != location.id) {
+            collect_longer(location.inside(), path, inside, longer);
+        }
     }
 }
 

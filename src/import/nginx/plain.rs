@@ -45,7 +45,8 @@ impl Import {
     fn leads_on(&self, server: &Directive, names: &BTreeSet<&str>) -> bool {
         let of_tls = |name: &&str| self.secured.contains(*name);
         let unnamed = |name: &&str| matches!(*name, "_" | "");
-        let beside = names.iter().any(of_tls) || names.iter().all(unnamed) && !self.secured.is_empty();
+        let beside =
+            names.iter().any(of_tls) || names.iter().all(unnamed) && !self.secured.is_empty();
         let (mut leads, mut serves) = (false, false);
         for inner in server.inside() {
             match inner {

@@ -71,6 +71,7 @@ impl Import {
         self.compression(scope, &mut rules);
         self.quotas(scope, variables, &mut rules);
         self.rewrites_location(scope, variables, pass, &mut rules);
+        self.cookies(scope, &mut rules);
         rules
     }
 
@@ -386,7 +387,10 @@ impl Import {
                 self.differs(directive, advice);
                 continue;
             }
-            if statuses.iter().all(|status| matches!(&**status, "495" | "496") || status.starts_with('=')) {
+            if statuses
+                .iter()
+                .all(|status| matches!(&**status, "495" | "496") || status.starts_with('='))
+            {
                 let advice = "a client without a good certificate is refused in the handshake, and not \
                               answered";
                 self.differs(directive, advice);
