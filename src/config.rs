@@ -44,7 +44,7 @@ pub use load::{LARGEST, load, parse};
 pub use quota::Quota;
 pub use reference::{KeyDoc, reference};
 pub use rules::{
-    Action, BasicAuth, Change, Condition, Conditions, ErrorPage, FieldRule, ForwardAuth,
+    Action, BasicAuth, Change, Condition, Conditions, Cookies, ErrorPage, FieldRule, ForwardAuth,
     Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, Template,
     Trace, Variable, is_below,
 };

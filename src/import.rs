@@ -192,3 +192,40 @@ fn without_covered(addresses: &mut Vec<String>) {
         !port.is_some_and(|port| all.contains(&format!("[::]:{port}")))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reason_is_told_once_with_all_its_places() {
+        let note = |file: &str, line, piece: &str, loss, advice: &str| Note {
+            place: Place {
+                file: Path::new(file).into(),
+                line,
+            },
+            piece: piece.to_owned(),
+            loss,
+            advice: advice.to_owned(),
+        };
+        let imported = Imported {
+            text: String::new(),
+            notes: vec![
+                note("a", 1, "sendfile on", Loss::None, "x"),
+                note("a", 2, "tcp_nopush on", Loss::None, "x"),
+                note("a", 3, "alias /a", Loss::Real, "y"),
+                note("a", 4, "sendfile off", Loss::None, "x"),
+                note("a", 5, "alias /b", Loss::Real, "y"),
+                note("b", 1, "sendfile on", Loss::None, "x"),
+            ],
+        };
+        assert_eq!(
+            imported.told(),
+            [
+                "a:3: not imported: alias /a (3), alias /b (5): y",
+                "a:1: not needed: sendfile (1, 4), tcp_nopush (2): x",
+                "b:1: not needed: sendfile on: x",
+            ]
+        );
+    }
+}

@@ -38,9 +38,21 @@ pub(super) struct RawSite {
 impl RawSite {
     /// Whether requests in plain text are answered anywhere in it.
     fn is_plain(&self, defaults: &Rules) -> bool {
+        self.in_plain(defaults, |_| true)
+    }
+
+    /// Whether passwords are asked for where they are.
+    fn asks_in_plain(&self, defaults: &Rules) -> bool {
+        self.in_plain(defaults, |rules| {
+            matches!(rules.basic_auth, Some(Setting::On(_)))
+        })
+    }
+
+    /// Whether something holds for rules under which requests in plain text are answered.
+    fn in_plain(&self, defaults: &Rules, holds: impl Fn(&Rules) -> bool) -> bool {
         let own = self.rules.plain_text.or(defaults.plain_text);
-        let of = |rules: &Rules| rules.plain_text.or(own) == Some(true);
-        own == Some(true) || self.routes.iter().any(|route| of(&route.rules))
+        let of = |rules: &Rules| rules.plain_text.or(own) == Some(true) && holds(rules);
+        of(&self.rules) || self.routes.iter().any(|route| of(&route.rules))
     }
 
     /// What is done where a route does not say: what the site does, if that is to pass on.
@@ -306,20 +318,25 @@ fn listeners(file: &File, cx: &Context<'_>) {
         .iter()
         .filter(|site| site.is_plain(&file.defaults))
     {
-        let (message, help) = if listen.http.is_empty() {
-            (
+        let warn = |message, help| {
+            cx.report(Diagnostic::warning(site.span.clone(), message).help(help));
+        };
+        if listen.http.is_empty() {
+            warn(
                 "`plain_text`, and no address where anybody could ask so",
                 "write `http = [\"[::]:80\"]` in `[listen]`",
-            )
+            );
         } else if !site.tls.value.is_default() {
-            (
+            warn(
                 "`plain_text`, and TLS settings of its own: it is never answered in plain text",
                 "take one of them out",
-            )
-        } else {
-            continue;
-        };
-        cx.report(Diagnostic::warning(site.span.clone(), message).help(help));
+            );
+        } else if site.asks_in_plain(&file.defaults) {
+            warn(
+                "`basic_auth` asks for passwords in plain text",
+                "take `plain_text` out, or ask for them where there is TLS",
+            );
+        }
     }
     let mut firsts = Firsts::new();
     let streams = file.streams.iter().flat_map(|stream| &stream.listen);

@@ -8,6 +8,7 @@
 mod action;
 mod auth;
 mod condition;
+mod cookies;
 mod owned;
 mod pattern;
 mod read;
@@ -21,6 +22,7 @@ use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
 pub use auth::{BasicAuth, ForwardAuth};
 pub use condition::{Condition, Conditions};
+pub use cookies::Cookies;
 use ipnet::IpNet;
 pub use pattern::Pattern;
 pub(super) use read::{TraceWord, defaults};
@@ -37,6 +39,8 @@ pub struct Rules {
     /// What stands in place of the beginnings of `Location` in an upstream's responses; the first
     /// that fits.
     pub locations: Option<Vec<(Arc<str>, Template)>>,
+    /// What becomes of cookies that an upstream sets.
+    pub cookies: Cookies,
     /// The value of `Strict-Transport-Security` (RFC 6797).
     pub hsts: Option<Setting<Arc<str>>>,
     /// Whether requests are answered with 503.
@@ -100,7 +104,7 @@ pub struct FieldRule {
     pub name: Arc<str>,
     /// What is done with it.
     pub change: Change,
-    /// Only in responses with a status below 400.
+    /// Only in responses with a status from 200 to 399.
     pub if_ok: bool,
 }
 
@@ -196,6 +200,7 @@ impl Rules {
             request: behind(self.request, &wider.request),
             response: behind(self.response, &wider.response),
             locations: self.locations.or_else(|| wider.locations.clone()),
+            cookies: self.cookies.over(&wider.cookies),
             hsts: self.hsts.or_else(|| wider.hsts.clone()),
             maintenance: self.maintenance.or_else(|| wider.maintenance.clone()),
             error_pages,

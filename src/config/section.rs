@@ -137,7 +137,7 @@ fn listen(t: &mut Table<'_>) -> RawListen {
         http: t.or(
             "http",
             Vec::new(),
-            "Plain-text addresses; they answer with a redirect to https.",
+            "Plain-text addresses; they answer with a redirect to https, but for sites and routes with `plain_text`.",
         ),
         admin: t.or(
             "admin",

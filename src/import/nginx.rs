@@ -17,6 +17,7 @@ mod auth;
 mod choice;
 mod compression;
 mod condition;
+mod cookie;
 mod limit;
 mod location;
 mod map;

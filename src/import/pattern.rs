@@ -435,4 +435,18 @@ mod tests {
             assert_eq!(below(pattern, path).as_deref(), expected, "{pattern}");
         }
     }
+
+    #[test]
+    fn what_must_not_begin_a_text_is_told_apart() {
+        let split = |text| refused_first(text).map(|(no, yes)| format!("{no} {yes}"));
+        for (text, expected) in [
+            (r"^(?!(GET|HEAD)).*:", Some("^(?:(GET|HEAD)) ^.*:")),
+            (r"^(?!a\)b)c$", Some(r"^(?:a\)b) ^c$")),
+            (r"^a(?!b)", None),
+            (r"^(?!a", None),
+        ] {
+            assert_eq!(split(text).as_deref(), expected, "{text}");
+        }
+        assert_eq!(without_looking("^(a|b(?!(c|d))|e)$"), "^(a|b|e)$");
+    }
 }

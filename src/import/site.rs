@@ -270,7 +270,8 @@ pub(in crate::import) struct Site {
 pub(in crate::import) const CLOSED: &str = "respond = 503";
 
 /// What makes no difference to a request that is answered here.
-const OF_UPSTREAMS: [&str; 6] = [
+const OF_UPSTREAMS: [&str; 7] = [
+    "cookies",
     "rewrite_location",
     "request_headers",
     "request_body",

@@ -3,6 +3,7 @@
 //!
 //! A site without rules has none of this: an `Option` that is `None`.
 
+mod cookies;
 mod marks;
 pub mod material;
 mod target;
@@ -24,7 +25,7 @@ pub use value::{Known, encode_path};
 use super::auth::Auth;
 use super::error::Refusal;
 use super::quota::{Quota, Quotas};
-use crate::config::{self, Change, FieldRule, Setting, Template, Trace};
+use crate::config::{self, Change, Cookies, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
 use crate::upstream::Upstreams;
@@ -38,6 +39,7 @@ pub struct Rules {
     /// Another host to ask the upstream for.
     host: Option<Template>,
     locations: Box<[(Arc<str>, Template)]>,
+    cookies: Option<Box<Cookies>>,
     hsts: Option<Arc<str>>,
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,
@@ -93,6 +95,7 @@ impl Rules {
                 Change::Remove | Change::Add(_) => None,
             }),
             locations: rules.locations.as_deref().unwrap_or_default().into(),
+            cookies: (rules.cookies != Cookies::default()).then(|| rules.cookies.clone().into()),
             hsts: on(&rules.hsts).cloned(),
             allow: rules.allow.as_deref().unwrap_or_default().into(),
             deny: rules.deny.as_deref().unwrap_or_default().into(),
@@ -118,6 +121,7 @@ impl Rules {
             && self.response.is_empty()
             && self.host.is_none()
             && self.locations.is_empty()
+            && self.cookies.is_none()
             && self.hsts.is_none()
             && self.allow.is_empty()
             && self.deny.is_empty()
@@ -251,7 +255,10 @@ impl Rules {
 
     /// Changes a response on its way to its client.
     pub fn to_client(&self, response: &mut ResponseHead, known: &Known<'_>) {
-        let ok = response.status < 400;
+        let ok = (200..400).contains(&response.status);
+        if let Some(cookies) = &self.cookies {
+            cookies::rewrite(cookies, response);
+        }
         let fields = &mut response.fields;
         // RFC 6797, section 7.2: never over plain text.
         if let Some(hsts) = &self.hsts

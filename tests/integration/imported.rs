@@ -110,12 +110,19 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
         if FIELDS.contains(&name.as_str()) {
             // Each makes up its own value.
             let value = match name.as_str() {
-                "set-cookie" => value.split('=').next().unwrap_or_default(),
-                _ => value,
+                // That of the server behind is the same, with attributes in any order.
+                "set-cookie" if value.starts_with("sid=") => {
+                    let mut parts: Vec<_> = value.split(';').map(str::trim).collect();
+                    parts.sort_unstable();
+                    parts.join("; ").to_ascii_lowercase()
+                }
+                "set-cookie" => value.split('=').next().unwrap_or_default().to_owned(),
+                _ => value.to_owned(),
             };
             // Each writes the port or not, relative or not.
             let value = value.replace(&format!("https://{host}:{https}"), "");
             let value = value.replace(&format!("https://{host}/"), "/");
+            let value = value.replace(&format!("http://{host}:{http}"), "");
             fields.entry(name).or_default().push(value);
         }
     }
@@ -166,7 +173,16 @@ struct Case {
 impl Case {
     fn read(path: &str) -> Self {
         let text = std::fs::read_to_string(fixture(path)).unwrap();
-        let origins = [Origin::named("a"), Origin::named("b")];
+        let origin = |name| {
+            let cookie = "Set-Cookie: sid=1; Path=/cookie/a; Domain=app.internal\r\n";
+            let crumb = "Set-Cookie: sid=1; Path=/\r\n";
+            Origin::plan(name)
+                .route("/broken/", |it| it.respond(500, "", b"broken"))
+                .route("/cookie/", move |it| it.respond(200, cookie, b"cookie"))
+                .route("/crumb/", move |it| it.respond(200, crumb, b"crumb"))
+                .start()
+        };
+        let origins = [origin("a"), origin("b")];
         let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
         let written = builder.text();
         let place = |key: &str| {
@@ -433,8 +449,8 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, asked, discourse, generated, h5bp, homeassistant, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    mastodon, methods, plain, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]

@@ -125,6 +125,36 @@ fn a_path_without_a_route_is_not_found() {
 }
 
 #[test]
+fn a_site_in_plain_text_is_served_and_others_redirect() {
+    let origin = Origin::echo();
+    let site = |name: &str| Site::new(&[name], &origin.url());
+    let plain = site("plain.test").also("plain_text = true\nhsts = '1d'\n");
+    let tls = site(HOST).also("[site.tls]\nversions = ['1.3']\n");
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().leaf(&[HOST, "plain.test"]).issue())
+        .sites(plain.also("request_headers = { set = { X-Scheme = '{scheme} {port}' } }\n"))
+        .sites(tls)
+        .start();
+    let mut client = Connection::plain(proxy.http()).unwrap();
+    for _ in 0..2 {
+        let response = client.get("plain.test", "/a?b").expect(200);
+        assert_eq!(response.json()["target"], "/a?b");
+        // RFC 6797, section 7.2.
+        assert!(response.all("strict-transport-security").is_empty());
+        let asked = origin.last();
+        assert_eq!(asked.field("x-forwarded-proto"), "http");
+        assert_eq!(asked.field("x-scheme"), "http 80");
+        // Another site on the same connection.
+        client.get(HOST, "/").expect(308);
+    }
+    client.get("unknown.test", "/").expect(308);
+    let mut client = proxy.tls("plain.test").connect();
+    let response = client.get("plain.test", "/").expect(200);
+    assert_eq!(response.all("strict-transport-security"), ["max-age=86400"]);
+    assert_eq!(origin.last().field("x-forwarded-proto"), "https");
+}
+
+#[test]
 fn every_listener_serves() {
     let origin = Origin::echo();
     let (second, v6) = (Port::free(), Port::free());

@@ -107,6 +107,36 @@ fn fields_of_responses_are_changed_whoever_answers() {
 }
 
 #[test]
+fn some_fields_are_not_for_errors() {
+    let plan = Origin::plan("a").route("/gone", |exchange| {
+        exchange.respond(404, "Cache-Control: no-store\r\n", b"gone")
+    });
+    let origin = plan.start();
+    let site = "[site.response_headers]\nset = { X-All = 'yes' }\n\
+        set_if_ok = { Cache-Control = 'max-age=60' }\nadd_if_ok = { Link = ['</a>', '</b>'] }\n\
+        [[site.route]]\nexact = '/away'\nredirect = 'https://elsewhere.test/'\nstatus = 302\n\
+        [[site.route]]\nexact = '/closed'\nrespond = 403\n\
+        [[site.route]]\nexact = '/down'\nupstream = 'http://127.0.0.1:1'\n";
+    let proxy = with(&origin, site).start();
+    let mut client = proxy.connect();
+    for (target, status) in [("/", 200), ("/away", 302)] {
+        let response = client.get(HOST, target).expect(status);
+        assert_eq!(response.all("cache-control"), ["max-age=60"], "{target}");
+        assert_eq!(response.all("link"), ["</a>", "</b>"], "{target}");
+    }
+    for (target, status, left) in [
+        ("/gone", 404, "no-store"),
+        ("/closed", 403, ""),
+        ("/down", 502, ""),
+    ] {
+        let response = client.get(HOST, target).expect(status);
+        assert_eq!(response.all("cache-control").join(""), left, "{target}");
+        assert!(response.all("link").is_empty(), "{target}");
+        assert_eq!(response.all("x-all"), ["yes"], "{target}");
+    }
+}
+
+#[test]
 fn what_tells_how_a_message_is_sent_cannot_be_a_rule() {
     let origin = Origin::echo();
     for name in [

@@ -125,6 +125,11 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             |t| fields(t, Side::Response, scope),
         ),
         locations: locations(t, scope),
+        cookies: t.section(
+            "cookies",
+            inside!(place, "cookies"),
+            super::cookies::cookies,
+        ),
         hsts: hsts(t, place),
         maintenance: maintenance(t, place),
         error_pages: pages.map(|pages| pages.0).unwrap_or_default(),
@@ -197,12 +202,12 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
     if side == Side::Response {
         set_if_ok = t.optional(
             "set_if_ok",
-            "As `set`, in responses with a status below 400 only: how long caches may keep them, for \
+            "As `set`, in responses with a status from 200 to 399 only: how long caches may keep them, for \
              one, is not for errors.",
         );
         add_if_ok = t.optional(
             "add_if_ok",
-            "As `add`, in responses with a status below 400 only.",
+            "As `add`, in responses with a status from 200 to 399 only.",
         );
     }
     let mut rules = Vec::new();
@@ -393,11 +398,11 @@ fn maintenance(t: &mut Table<'_>, place: Place) -> Option<Setting<Maintenance>> 
 }
 
 /// Fields and their values, as in `{ "X-Name" = "value" }`.
-struct Fields(Vec<Field>);
+pub(super) struct Fields(pub(super) Vec<Field>);
 
-struct Field {
-    name: At<Arc<str>>,
-    value: At<Arc<str>>,
+pub(super) struct Field {
+    pub(super) name: At<Arc<str>>,
+    pub(super) value: At<Arc<str>>,
 }
 
 impl FromToml for Fields {

@@ -357,3 +357,42 @@ fn faults_of_the_syntax_hide_only_what_they_may_have_caused() {
     let said = refused("a = 1\na = 2\n");
     assert!(said.contains("duplicate key"), "{said}");
 }
+
+#[test]
+fn what_is_served_in_plain_text_asks_for_no_certificate_and_no_password() {
+    let site = "[listen]\nhttps = []\nhttp = ['[::]:80']\n\
+                [[site]]\nnames = ['a.b']\nplain_text = true\nupstream = 'http://x'\n";
+    let config = parse(site).unwrap();
+    assert!(!config.sites[0].needs_certificate());
+    assert_eq!(config.warnings.to_string(), "");
+    for (lines, words) in [
+        (
+            "[site.client_certificates]\nmode = 'required'\nca = 'ca.pem'\n",
+            "never answered in plain text",
+        ),
+        (
+            "basic_auth = { file = 'users' }\n",
+            "passwords in plain text",
+        ),
+        (
+            "[[site.route]]\npath = '/x/'\nbasic_auth = { file = 'users' }\n",
+            "passwords in plain text",
+        ),
+    ] {
+        let said = parse(&format!("{site}{lines}"))
+            .unwrap()
+            .warnings
+            .to_string();
+        assert!(said.contains(words), "{lines}\n{said}");
+    }
+    let said = parse(
+        &site
+            .replace("http = ['[::]:80']", "")
+            .replace("[]", "['[::]:443']"),
+    );
+    let said = said.unwrap().warnings.to_string();
+    assert!(
+        said.contains("no address where anybody could ask"),
+        "{said}"
+    );
+}

@@ -301,7 +301,9 @@ fn branch(text: &str, environment: &Environment) -> Option<bool> {
             // `7-dev0` is before 7, which is near enough.
             let number = |part: &str| {
                 let end = part.find(|it: char| !it.is_ascii_digit());
-                part[..end.unwrap_or(part.len())].parse::<u32>().unwrap_or(0)
+                part[..end.unwrap_or(part.len())]
+                    .parse::<u32>()
+                    .unwrap_or(0)
             };
             let mut parts = of.split('.').map(number);
             let (major, minor) = (parts.next()?, parts.next().unwrap_or(0));

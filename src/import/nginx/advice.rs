@@ -59,8 +59,6 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "variables_hash_bucket_size"
         | "proxy_headers_hash_max_size"
         | "proxy_headers_hash_bucket_size"
-        | "charset"
-        | "charset_types"
         | "index"
         | "root"
         | "alias"
@@ -120,6 +118,9 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         | "request_pool_size" => {
             none("bodies are passed on as they come, with buffers of a fixed size")
         }
+        "charset" | "charset_types" | "override_charset" | "source_charset" => {
+            slight("told clients of a charset where the upstream names none; let it name one")
+        }
         "proxy_pass_request_body" | "proxy_pass_request_headers" => {
             slight("a request is passed on as a whole, with its fields and body")
         }
@@ -160,7 +161,7 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         }
         "proxy_redirect" => none("nothing that was imported goes by it"),
         "proxy_cookie_path" | "proxy_cookie_domain" | "proxy_cookie_flags" => {
-            real("changed URLs or cookies in responses; let the upstream write them so")
+            none("nothing that was imported goes by it")
         }
         "sub_filter" | "sub_filter_once" | "sub_filter_types" | "addition_types"
         | "add_before_body" | "add_after_body" | "ssi" | "ssi_types" | "image_filter" => {

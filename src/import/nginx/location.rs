@@ -146,9 +146,11 @@ impl Import {
         self.seen.mark(location);
         if self.is_error_page(&matcher, location) {
             if location.inside().iter().any(|one| one.name == "internal") {
+                let rules = self.rules(&scope, &server.variables, None);
                 server.routes.push(Route {
                     deed: Deed::Answer,
                     action: vec!["respond = 404".to_owned()],
+                    rules,
                     ..closed(location, matcher)
                 });
             }
@@ -182,7 +184,7 @@ impl Import {
             let rewritten = server.first.split_off(before);
             server
                 .rewritten
-                .extend(guarded(rewritten, server, &matcher));
+                .extend(guarded(rewritten, server, &matcher, None));
         }
         server.flags = flags;
         server.is_final = false;
@@ -255,7 +257,7 @@ impl Import {
             self.location(server, inner, &scope, Some(&matcher));
         }
         let inner = server.first.split_off(before.min(server.first.len()));
-        let inner = guarded(inner, server, &matcher);
+        let inner = guarded(inner, server, &matcher, Some(location));
         server.first.extend(inner);
     }
 
@@ -542,13 +544,19 @@ impl Import {
     }
 }
 
-/// Routes for expressions that are asked only where the path of their location is the longest.
-fn guarded(mut routes: Vec<Route>, server: &Server<'_>, matcher: &Matcher) -> Vec<Route> {
+/// Routes for expressions that are asked only where the path of their location is the longest, or
+/// where that is inside of one.
+fn guarded(
+    mut routes: Vec<Route>,
+    server: &Server<'_>,
+    matcher: &Matcher,
+    inside: Option<&Directive>,
+) -> Vec<Route> {
     let Matcher::Prefix(path) = matcher else {
         return routes;
     };
     let mut longer = BTreeSet::new();
-    collect_longer(server.scope.here(), path, &mut longer);
+    collect_longer(server.scope.here(), path, inside, &mut longer);
     if longer.is_empty() {
         return routes;
     }
@@ -562,8 +570,13 @@ fn guarded(mut routes: Vec<Route>, server: &Server<'_>, matcher: &Matcher) -> Ve
     routes
 }
 
-/// The paths of locations that are longer than another and begin with it.
-fn collect_longer<'d>(level: &'d [Directive], path: &str, longer: &mut BTreeSet<&'d str>) {
+/// The paths of locations that are longer than another and begin with it, but for those inside of one.
+fn collect_longer<'d>(
+    level: &'d [Directive],
+    path: &str,
+    inside: Option<&Directive>,
+    longer: &mut BTreeSet<&'d str>,
+) {
     for location in level.iter().filter(|one| one.name == "location") {
         let own = match location.args.as_slice() {
             [own] if own.starts_with('/') => Some(own),
@@ -573,7 +586,9 @@ fn collect_longer<'d>(level: &'d [Directive], path: &str, longer: &mut BTreeSet<
         if let Some(own) = own.filter(|own| own.len() > path.len() && own.starts_with(path)) {
             longer.insert(own);
         }
-        collect_longer(location.inside(), path, longer);
+        if inside.is_none_or(|inside| inside.id != location.id) {
+            collect_longer(location.inside(), path, inside, longer);
+        }
     }
 }
 

@@ -71,6 +71,7 @@ impl Import {
         self.compression(scope, &mut rules);
         self.quotas(scope, variables, &mut rules);
         self.rewrites_location(scope, variables, pass, &mut rules);
+        self.cookies(scope, &mut rules);
         rules
     }
 

@@ -68,10 +68,11 @@ impl Import {
         if secure.is_empty() && plain.is_empty() {
             plain.push("0.0.0.0:80".to_owned());
         }
-        self.http.extend(plain.iter().cloned());
         let in_plain = secure.is_empty();
-        if in_plain && !self.plain_server(server, &scope) {
-            return;
+        if !in_plain {
+            self.http.extend(plain.iter().cloned());
+        } else if !self.plain_server(server, &scope) {
+            return self.http.extend(plain);
         }
         if !in_plain && !plain.is_empty() {
             self.differs(
@@ -95,11 +96,16 @@ impl Import {
             self.forwarded(&scope);
         } else {
             self.odd_port = addresses.iter().any(|address| !address.ends_with(":443"));
-            self.https.extend(addresses);
             self.certificates(server, &scope);
             self.forwarded(&scope);
         }
-        self.site(server, scope, default);
+        // Where it is left out, its addresses would be those of other sites.
+        if self.site(server, scope, default) {
+            match in_plain {
+                true => self.http.extend(addresses),
+                false => self.https.extend(addresses),
+            }
+        }
     }
 
     pub(super) fn proxy_protocol(&mut self, scope: &Scope<'_>) {
@@ -184,7 +190,8 @@ impl Import {
         }
     }
 
-    fn site<'d>(&mut self, directive: &'d Directive, scope: Scope<'d>, default: bool) {
+    /// The sites that come of a server. `false`: it is left out.
+    fn site<'d>(&mut self, directive: &'d Directive, scope: Scope<'d>, default: bool) -> bool {
         let mut names = self.site_names(&scope, default);
         if !self.in_plain && scope.is_on("ssl_reject_handshake") {
             self.differs(
@@ -192,7 +199,8 @@ impl Import {
                 "refused the handshake for names that are not known; here they are answered with \
                  a certificate for another name, and requests with 421",
             );
-            return self.seen.mark_all(directive);
+            self.seen.mark_all(directive);
+            return true;
         }
         if names.is_empty() {
             let advice = match self.in_plain {
@@ -202,7 +210,8 @@ impl Import {
                 }
                 false => "has no name that can be a site's; it is left out",
             };
-            return self.whole(directive, Loss::Real, advice);
+            self.whole(directive, Loss::Real, advice);
+            return false;
         }
         for (value, names) in by_host(&scope, directive, &mut names, default) {
             self.one_site(directive, scope.clone(), false, names, Some(value));
@@ -214,6 +223,7 @@ impl Import {
         if !names.is_empty() {
             self.one_site(directive, scope, default, names, rest);
         }
+        true
     }
 
     /// The site for some names, where one variable may stand for a text.
