@@ -111,7 +111,7 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     );
     let table = Table::build(&config, &upstreams, &Material::default());
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
-    let head = parse::request(head, 100).expect("a head");
+    let head = parse::complete(parse::request(head, 100)).expect("a head");
     let authority = host(count / 2);
     let peer = pipeline::peer();
     bencher.bench_local(|| {
@@ -132,7 +132,7 @@ fn request_head(bencher: Bencher<'_, '_>) {
     let client: IpAddr = [192, 0, 2, 1].into();
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
-        let mut head = parse::request(black_box(REQUEST), 100).expect("a request");
+        let mut head = parse::complete(parse::request(black_box(REQUEST), 100)).expect("a request");
         let hop = Hop {
             client,
             trusted: false,
@@ -165,7 +165,8 @@ fn thousand_requests_of_http2(bencher: Bencher<'_, '_>) {
 fn response_head(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(4096);
     bencher.bench_local(|| {
-        let mut head = parse::response(black_box(RESPONSE), Method::Get).expect("a response");
+        let mut head =
+            parse::complete(parse::response(black_box(RESPONSE), Method::Get)).expect("a response");
         headers::to_client(&mut head, |_| {});
         out.clear();
         encode::response(&mut out, &head, false, encode::Connection::Default, None);

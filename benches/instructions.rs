@@ -158,7 +158,7 @@ fn route(times: u32) {
     );
     let table = Table::build(&config, &upstreams, &Material::default());
     let head = b"GET /api/items HTTP/1.1\r\nHost: x\r\n\r\n";
-    let head = parse::request(head, 100).expect("a head");
+    let head = parse::complete(parse::request(head, 100)).expect("a head");
     let peer = pipeline::peer();
     for _ in 0..times {
         let host = Host::parse(black_box(b"n7.example.test")).expect("a host");

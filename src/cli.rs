@@ -15,6 +15,8 @@ pub mod run;
 pub mod upgrade;
 pub mod upstreams;
 
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -86,6 +88,19 @@ pub struct ConfigArg {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+}
+
+/// Writes to standard output, and returns how the command ends. A reader that has gone (`| head`)
+/// had enough, which is no fault; what could not be written for another reason is.
+fn say(text: impl Display, exit: Exit) -> Exit {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("staunch: standard output cannot be written: {error}");
+            Exit::Failed
+        }
+        _ => exit,
+    }
 }
 
 /// Reads the arguments and carries the command out.

@@ -204,10 +204,16 @@ pub struct Site {
     pub rules: Rules,
     /// What it asks of TLS.
     pub tls: Arc<SiteTls>,
-    /// Its requests in plain text are answered, and not redirected.
-    pub plaintext: bool,
     /// Requests of all clients.
     pub rate: Option<Rate>,
+}
+
+impl Site {
+    /// Whether somebody is turned away where none is held for its names: all of it is answered in
+    /// plain text otherwise.
+    pub fn needs_certificate(&self) -> bool {
+        self.rules.plain_text != Some(true)
+    }
 }
 
 /// A server behind.
@@ -369,6 +375,8 @@ pub struct Alerts {
     pub go_back: bool,
     /// Where clients reach this machine, besides where it listens; probed too.
     pub probe: Vec<SocketAddr>,
+    /// Where people read the runbook, for links to its sections.
+    pub runbook: Option<Arc<str>>,
     /// Whom to tell.
     pub sinks: Vec<Sink>,
 }

@@ -60,7 +60,7 @@ use headers::Hop;
 use limit::{Bucket, Buckets, Key, Member};
 pub use local::{Local, Snapshot};
 use own::Own;
-pub use redirect::plaintext;
+pub use redirect::plain;
 use route::{Action, Respond, Route, SiteIndex, Table};
 use rules::material::Material;
 use rules::{Known, Marks, Rules};
@@ -97,6 +97,8 @@ pub struct Peer {
     pub client: std::net::SocketAddr,
     /// Where it connected to, where a server is to be told.
     pub destination: Option<std::net::SocketAddr>,
+    /// The port of the listener that it came in at.
+    pub local_port: u16,
     /// `https` or `http`; of streams `tls` or `tcp`.
     pub scheme: &'static str,
     /// The name that the TLS handshake asked for.
@@ -652,7 +654,13 @@ async fn fail<C: Client>(
             Poll::Ready(())
         })
         .await;
-        client.abort();
+        match failure.side() {
+            // It must not take the beginning for all, and is told so in its own words.
+            Side::Upstream if grpc::asks(head) => {
+                client.finish(Some(grpc::trailers(failure.status())));
+            }
+            _ => client.abort(),
+        }
         return;
     }
     account.status = failure.status();

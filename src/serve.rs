@@ -44,7 +44,7 @@ pub enum Role {
         /// Names whose TLS is passed through instead.
         passthrough: Option<Arc<Names>>,
     },
-    /// Redirects to this port of HTTPS, but for sites that are served in plain text too.
+    /// Takes requests in plain text: redirects to this port of HTTPS, but where a site answers.
     Redirect {
         /// The port that clients reach HTTPS at.
         port: u16,
@@ -60,6 +60,8 @@ pub struct Service {
     pub local: Rc<Local>,
     /// What the listener is for.
     pub role: Role,
+    /// Its port.
+    pub port: u16,
     /// Peers that must send a PROXY protocol header.
     pub proxy_protocol_from: Arc<[IpNet]>,
 }
@@ -70,7 +72,7 @@ impl Service {
         match self.role {
             Role::Https { .. } => proxy::handle(&self.local, peer, head, client).await,
             Role::Redirect { port } => {
-                proxy::plaintext(&self.local, peer, head, client, port).await;
+                proxy::plain(&self.local, peer, head, client, port).await;
             }
             Role::Stream(_) => {} // no requests are read there
         }
@@ -319,6 +321,7 @@ async fn ends(
         id: service.local.pool().client(),
         client,
         destination,
+        port: service.port,
     };
     if service.proxy_protocol_from.is_empty()
         || !config::contains(&service.proxy_protocol_from, from.ip())

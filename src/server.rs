@@ -30,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use crate::admin::logs;
+use crate::alert::board::Board;
 use crate::alert::canary;
 use crate::cert::keeper::{self, Keeper};
 use crate::cert::load::Roots;
@@ -231,7 +232,8 @@ impl Server {
         };
         inherited.settle(|address| listeners::wants(&config.listen, address));
 
-        let state = state_dir(&config);
+        let alerting = Alerting::new(&config);
+        let state = state_dir(&config, &alerting.board);
         if let Some(state) = &state
             && !(takes_over && canary::file(state.path()).exists())
             && let Err(error) = canary::begin(state.path(), &clock)
@@ -279,7 +281,7 @@ impl Server {
             inherited,
             registry,
             keeper,
-            alerting: Alerting::new(&config),
+            alerting,
             state,
             tls,
             anchors,
@@ -381,10 +383,11 @@ fn material(config: &Config, previous: &Material) -> Material {
 }
 
 /// The state directory. That it cannot be used is said and lived with.
-fn state_dir(config: &Config) -> Option<StateDir> {
+fn state_dir(config: &Config, board: &Board) -> Option<StateDir> {
     match StateDir::open(&config.state_dir) {
         Ok(state) => Some(state),
         Err(error) => {
+            board.raise(alerting::stateless(&config.state_dir, &error));
             warn!(
                 path = %config.state_dir.display(),
                 %error,

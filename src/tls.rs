@@ -31,7 +31,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
 pub use ja4::Ja4;
-pub use keep::{Keep, Options, Prepared, Trouble};
+pub use keep::{Keep, Options, Prepared, Trouble, faults};
 pub use policy::{Current, Policies, Policy};
 pub use session::Session;
 pub use tickets::Legacy;

@@ -256,11 +256,13 @@ impl Upstream {
     }
 
     /// The cookie that brings a client back to a server, for a `Set-Cookie`, where cookies do that.
-    pub fn cookie(&self, server: usize) -> Option<String> {
+    /// `secure`: the client is spoken to over TLS; without, it would not keep a cookie that wants it.
+    pub fn cookie(&self, server: usize, secure: bool) -> Option<String> {
         let name = self.sticky.as_ref()?;
         let tag = self.servers[server].tag();
+        let secure = if secure { "; Secure" } else { "" };
         Some(format!(
-            "{name}={tag:016x}; Path=/; HttpOnly; Secure; SameSite=Lax"
+            "{name}={tag:016x}; Path=/; HttpOnly{secure}; SameSite=Lax"
         ))
     }
 

@@ -179,6 +179,7 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
                     *accepting.service.borrow_mut() = Rc::new(Service {
                         local: Rc::clone(&local),
                         role,
+                        port: address.port(),
                         proxy_protocol_from,
                     });
                 }
@@ -240,6 +241,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
     let service = Service {
         local: Rc::clone(local),
         role: listener.role,
+        port: listener.address.port(),
         proxy_protocol_from: listener.proxy_protocol_from,
     };
     let service = Rc::new(RefCell::new(Rc::new(service)));

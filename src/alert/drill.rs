@@ -191,6 +191,7 @@ pub async fn send(config: &Alerts, alerts: &[Alert], client: &Client, now: Times
             told.alert
                 .labels
                 .insert("instance".to_owned(), super::run::instance());
+            told.alert.link(config.runbook.as_deref());
             let attempt = tokio::time::timeout(sink.timeout, ready.send(&told, now)).await;
             all.push(Sent {
                 sink: Arc::clone(&sink.name),

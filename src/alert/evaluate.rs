@@ -3,7 +3,7 @@
 //! [`evaluate`] is a pure function: no clock, no file, no memory of its own. The same world gives
 //! the same conditions, in a drill as in the night it matters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::condition::{Code, Condition};
@@ -243,6 +243,12 @@ impl Subject<'_> {
                 "earlier renewals of this file came with at least {} left",
                 words::percent(world.memory.habit(self.source).unwrap_or(habit))
             ),
+            _ if left < 0.0 => {
+                format!(
+                    "nothing of its {} is left",
+                    words::span(validity.lifetime())
+                )
+            }
             _ => format!(
                 "{} of its {} are left",
                 words::percent(left),
@@ -285,7 +291,8 @@ impl Subject<'_> {
                     words::clean(&self.held.issuer)
                 ),
                 "If the authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`); if not, clients refuse it: have it issued anew.",
+                 (`update-ca-certificates`), then `staunch upgrade`; if not, clients refuse it: have \
+                 it issued anew.",
             )
         } else {
             (
@@ -295,7 +302,9 @@ impl Subject<'_> {
                      issuer {} is not among them. Browsers may fetch it; other clients refuse.",
                     words::clean(&self.held.issuer)
                 ),
-                "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem).",
+                "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem). If the \
+                 authority is your own, add its root to this system's trust store \
+                 (`update-ca-certificates`), then `staunch upgrade`.",
             )
         };
         let mut condition = self.condition(code, Severity::Warning, summary);
@@ -428,11 +437,16 @@ fn disk(
     let summary = format!("{} {}", headline(code, source, held), sentence(&detail));
     let step = match code {
         Code::RenewalHeldBack => next_step::accept(source),
-        Code::CertificateMissing => format!(
-            "Put it back, or take it out of the configuration: `ls -l {}`. After a restart the \
-             copy kept in the state directory is served.",
-            words::shell(source)
-        ),
+        Code::CertificateMissing => {
+            let after = match held {
+                Some(_) => " After a restart, the copy kept in the state directory is served.",
+                None => " Until then, nothing is served for its names by this certificate.",
+            };
+            format!(
+                "Put it back, or take it out of the configuration: `ls -l {}`.{after}",
+                words::shell(source)
+            )
+        }
         Code::CertificatePinned => "Mount the folder instead of the single file: a bind-mounted \
              file never shows a renewal that replaces it. Until then, restart the container after \
              each renewal."
@@ -463,7 +477,7 @@ fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> Str
         Code::RenewalHeldBack => {
             format!("{file} holds a new certificate that is worse than the one served")
         }
-        Code::CertificateMissing => format!("{file} is gone"),
+        Code::CertificateMissing => format!("{file} is not there"),
         Code::CertificatePinned => {
             format!("{file} was renewed on the host, where this container cannot see it")
         }
@@ -493,7 +507,24 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
         .collect();
     for Coverage { name, certificate } in world.coverage {
         let covering = certificate.and_then(|it| held.get(&it));
+        let mut severity = Severity::Critical;
+        let below = match covering {
+            None => covered_below(world, name),
+            Some(_) => 0,
+        };
         let summary = match covering {
+            None if below > 0 => {
+                // A site for whatever names there are certificates for.
+                severity = Severity::Warning;
+                format!(
+                    "No certificate covers all of {name}, though {}: clients that ask for another \
+                     get one for another name.",
+                    match below {
+                        1 => "one name below it has one".to_owned(),
+                        more => format!("{more} names below it have one"),
+                    }
+                )
+            }
             None => format!(
                 "No certificate covers {name}: clients that ask for it get one for another name."
             ),
@@ -516,15 +547,35 @@ fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
              names; staunch takes it up by itself. See `staunch certs` and `{}`.",
             next_step::probe(name)
         );
-        let critical = Severity::Critical;
         found.push(Condition::new(
             Code::NamesUncovered,
             &**name,
-            critical,
+            severity,
             summary,
             step,
         ));
     }
+}
+
+/// How many names that a wildcard stands for have certificates of their own that are valid now.
+fn covered_below(world: &World<'_>, name: &str) -> usize {
+    let Some(parent) = name.strip_prefix("*.") else {
+        return 0;
+    };
+    let certificates = world
+        .reports
+        .iter()
+        .filter_map(|it| it.certificate.as_ref());
+    let valid = certificates.filter(|it| validity(it).contains(world.now));
+    let below: BTreeSet<&str> = valid
+        .flat_map(|it| it.names.iter())
+        .filter_map(|name| match name {
+            Name::Dns(host) => host.split_once('.').filter(|(_, rest)| *rest == parent),
+            _ => None,
+        })
+        .map(|(first, _)| first)
+        .collect();
+    below.len()
 }
 
 /// The share below which a source is clearly later than its own habit.
@@ -603,6 +654,10 @@ fn all_names(held: &ReportedCertificate) -> String {
 fn sentence(text: &str) -> String {
     match text.trim() {
         "" => String::new(),
+        text if text.starts_with(|c: char| c.is_ascii_lowercase()) => {
+            let (first, rest) = text.split_at(1);
+            sentence(&format!("{}{rest}", first.to_ascii_uppercase()))
+        }
         text if text.ends_with(['.', '!', '?']) => text.to_owned(),
         text => format!("{text}."),
     }

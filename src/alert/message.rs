@@ -99,6 +99,14 @@ impl Alert {
         }
     }
 
+    /// Has the link lead to where the people here read the runbook, if that was said.
+    pub fn link(&mut self, runbook: Option<&str>) {
+        if let Some(page) = runbook {
+            let page = page.split('#').next().unwrap_or(page);
+            self.runbook = format!("{page}#{}", self.condition);
+        }
+    }
+
     /// The alert of many conditions of one code: the gravest and most urgent speaks, and the first
     /// few are named. `None` when there are none.
     pub fn of_group(code: Code, members: &[(&Condition, Timestamp)]) -> Option<Self> {
@@ -198,4 +206,27 @@ pub struct Notification {
     pub occasion: Occasion,
     /// What.
     pub alert: Alert,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_leads_to_the_section_of_the_page_that_was_named() {
+        let condition = Condition::new(
+            Code::Expired,
+            "a.pem",
+            Severity::Critical,
+            "It is expired.",
+            "Renew it.",
+        );
+        let mut alert = Alert::of(&condition, Severity::Critical, Timestamp::from_unix(0));
+        alert.link(None);
+        assert_eq!(alert.runbook, Code::Expired.runbook());
+        for page in ["https://wiki.test/runbook", "https://wiki.test/runbook#top"] {
+            alert.link(Some(page));
+            assert_eq!(alert.runbook, "https://wiki.test/runbook#expired");
+        }
+    }
 }

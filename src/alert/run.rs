@@ -304,7 +304,7 @@ impl Watch {
         for delivery in &self.deliveries {
             let due = self.exercise.due(delivery.config(), at.wall, at.monotonic);
             if let Some(mut told) = due {
-                sign(&mut told.alert, &self.instance);
+                self.sign(&mut told.alert);
                 delivery.test(told);
                 any = true;
             }
@@ -320,14 +320,14 @@ impl Watch {
     fn publish(&self, turn: Turn) -> Vec<Notification> {
         let Turn {
             told,
-            alerts,
+            mut alerts,
             mut standing,
             counts,
         } = turn;
+        let listed = alerts.firing.iter_mut().chain(&mut alerts.resolved);
+        listed.for_each(|alert| alert.link(self.config.runbook.as_deref()));
         self.inputs.listing.0.store(Arc::new(alerts));
-        standing
-            .iter_mut()
-            .for_each(|alert| sign(alert, &self.instance));
+        standing.iter_mut().for_each(|alert| self.sign(alert));
         self.standing.send_replace(Arc::new(standing));
         for ((code, severity), gauge) in &self.gauges {
             let count = counts.get(&(*code, *severity)).copied().unwrap_or(0);
@@ -336,11 +336,20 @@ impl Watch {
         told
     }
 
+    /// Says which machine speaks, as people have more than one, and where to read on.
+    fn sign(&self, alert: &mut Alert) {
+        alert
+            .labels
+            .entry("instance".to_owned())
+            .or_insert_with(|| self.instance.clone());
+        alert.link(self.config.runbook.as_deref());
+    }
+
     fn tell(&self, told: &[Notification]) {
         for notification in told {
             sink::log::write(notification);
             let mut signed = notification.clone();
-            sign(&mut signed.alert, &self.instance);
+            self.sign(&mut signed.alert);
             for delivery in &self.deliveries {
                 delivery.offer(&signed);
             }
@@ -418,14 +427,6 @@ async fn load(dir: Option<StateDir>) -> State {
         }
         Err(_) => State::default(),
     }
-}
-
-/// Says which machine speaks: people have more than one.
-fn sign(alert: &mut Alert, instance: &str) {
-    alert
-        .labels
-        .entry("instance".to_owned())
-        .or_insert_with(|| instance.to_owned());
 }
 
 /// A gauge for every condition and severity, so that a query finds 0 rather than nothing.

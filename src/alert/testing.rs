@@ -29,6 +29,7 @@ pub(crate) fn alerts() -> Alerts {
         expiring: 0.10,
         repeat: Duration::from_secs(6 * 3600),
         probe: Vec::new(),
+        runbook: None,
         sinks: Vec::new(),
     }
 }

@@ -73,8 +73,8 @@ fn degradation(degraded: &Degraded) -> Condition {
                 "Last-good certificates and the ledger are not kept: {}.",
                 words::clean(why)
             ),
-            "See `df -h` and `ls -ld` of the state directory. Until it is mended, a restart with \
-             broken files has nothing to fall back on.",
+            "See `df -h` and `ls -ld` of it. Until it is mended, a restart with broken files has \
+             nothing new to fall back on. It is tried again by itself.",
         ),
         Degraded::Failed => warning(
             Code::WatchDegraded,

@@ -167,6 +167,22 @@ impl Inventory {
         rank::best(self.covering(host), client, now)
     }
 
+    /// How many names that `*.parent` stands for have certificates of their own that are valid now.
+    pub fn covered_below(&self, parent: &str, now: Timestamp) -> usize {
+        let candidates = self.all().flat_map(|held| &held.candidates);
+        let facts = candidates.map(|candidate| candidate.certificate.facts());
+        let valid = facts.filter(|facts| facts.validity.contains(now));
+        let below: BTreeSet<&str> = valid
+            .flat_map(|facts| facts.names.iter())
+            .filter_map(|name| match name {
+                Name::Dns(host) => host.split_once('.').filter(|(_, rest)| *rest == parent),
+                Name::Wildcard(_) | Name::Ip(_) => None,
+            })
+            .map(|(first, _)| first)
+            .collect();
+        below.len()
+    }
+
     /// Whether another source holds a certificate for `host` that is valid now.
     pub fn is_covered_without(&self, slot: u32, host: &str, now: Timestamp) -> bool {
         self.covering(host).any(|(other, _)| {

@@ -117,6 +117,8 @@ pub struct Ledger {
     dir: StateDir,
     file: File,
     length: u64,
+    /// The last line may be cut short.
+    torn: bool,
 }
 
 impl Ledger {
@@ -131,6 +133,7 @@ impl Ledger {
             dir: dir.clone(),
             file,
             length,
+            torn: false,
         })
     }
 
@@ -145,7 +148,14 @@ impl Ledger {
             self.begin_anew()?;
         }
         // One write, so that lines of two programs do not mix, and a crash costs the last at most.
-        self.file.write_all(&line)?;
+        if std::mem::take(&mut self.torn) {
+            // Half a line on a full disk must not spoil this one. It is left out when it is read.
+            line.insert(0, b'\n');
+        }
+        if let Err(error) = self.file.write_all(&line) {
+            self.torn = true;
+            return Err(error);
+        }
         self.length += line.len() as u64;
         Ok(())
     }
@@ -199,6 +209,21 @@ mod tests {
             rejection: rejection.into(),
         };
         Entry::of(&event, Timestamp::from_unix(1_790_000_000))
+    }
+
+    #[test]
+    fn half_a_line_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let mut ledger = Ledger::open(&state).unwrap();
+        ledger.write(&entry("one")).unwrap();
+        // As a disk that is full leaves it.
+        let writable = std::mem::replace(&mut ledger.file, File::open("/dev/null").unwrap());
+        ledger.write(&entry("lost")).unwrap_err();
+        ledger.file = writable;
+        ledger.file.write_all(b"{\"half").unwrap();
+        ledger.write(&entry("two")).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [entry("one"), entry("two")]);
     }
 
     #[test]

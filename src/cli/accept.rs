@@ -3,8 +3,8 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::Exit;
-use super::certs::client::{Answer, DEFAULT_ADMIN, ask, complaint};
+use super::certs::client::{Answer, admin_of, ask, complaint};
+use super::{Exit, say};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -13,9 +13,10 @@ pub struct Args {
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// Ask the staunch with this admin address
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
-    admin: String,
+    /// Ask the staunch with this admin address, such as http://127.0.0.1:9180 [default: the one in
+    /// /etc/staunch/staunch.toml]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 
     /// Why, for the ledger
     #[arg(long, value_name = "TEXT")]
@@ -30,7 +31,7 @@ pub fn run(args: Args) -> Exit {
         because,
     } = args;
     let body = json!({ "source": source, "because": because });
-    match ask(&admin, "/api/accept", Some(&body)) {
+    match ask(&admin_of(admin), "/api/accept", Some(&body)) {
         Ok(answer) => conclude(&source, &answer),
         Err(why) => {
             eprintln!("staunch accept: {why}; is staunch running?");
@@ -42,15 +43,12 @@ pub fn run(args: Args) -> Exit {
 fn conclude(source: &str, answer: &Answer) -> Exit {
     let said = complaint(answer);
     match answer.status {
-        StatusCode::OK => {
-            println!("{source}: {said}");
-            Exit::Ok
-        }
+        StatusCode::OK => say(format_args!("{source}: {said}\n"), Exit::Ok),
         // Nothing is held back: what was asked for is so already.
-        StatusCode::CONFLICT => {
-            println!("{source}: nothing to accept: {said}");
-            Exit::Ok
-        }
+        StatusCode::CONFLICT => say(
+            format_args!("{source}: nothing to accept: {said}\n"),
+            Exit::Ok,
+        ),
         StatusCode::UNPROCESSABLE_ENTITY => {
             eprintln!("staunch accept: {source} cannot be served at all: {said}");
             Exit::Bad
@@ -92,7 +90,7 @@ mod tests {
             let (admin, served) = answer_once(status, body);
             let args = Args {
                 source: "/a.pem".to_owned(),
-                admin,
+                admin: Some(admin),
                 because: "so".to_owned(),
             };
             assert_eq!(run(args), expected, "{status}");

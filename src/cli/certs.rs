@@ -11,13 +11,13 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Exit;
+use super::{DEFAULT_CONFIG, Exit, say};
 use crate::cert::keeper::{self, Wanted};
 use crate::cert::ledger;
 use crate::cert::load::Roots;
 use crate::clock::Clock;
 use crate::config;
-use client::{DEFAULT_ADMIN, ask, complaint};
+use client::{admin_of, ask, complaint};
 use table::{Row, Style};
 
 /// Where the ledger is unless the environment says otherwise, as in the configuration.
@@ -30,9 +30,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "admin")]
     config: Option<PathBuf>,
 
-    /// Ask the staunch with this admin address
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
-    admin: String,
+    /// Ask the staunch with this admin address, such as http://127.0.0.1:9180 [default: the one in
+    /// /etc/staunch/staunch.toml]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 
     /// Print one JSON document
     #[arg(long)]
@@ -55,10 +56,7 @@ pub fn run(args: Args) -> Exit {
         inventory(&args)
     };
     match done {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Ok
-        }
+        Ok(text) => say(text, Exit::Ok),
         Err(why) => {
             eprintln!("staunch certs: {why}");
             Exit::Failed
@@ -69,7 +67,7 @@ pub fn run(args: Args) -> Exit {
 fn inventory(args: &Args) -> Result<String, String> {
     let document = match &args.config {
         Some(path) => read(path)?,
-        None => fetch(&args.admin)?,
+        None => fetch(&admin_of(args.admin.clone()))?,
     };
     if args.json {
         return Ok(format!("{document:#}\n"));
@@ -112,9 +110,13 @@ fn history(args: &Args) -> Result<String, String> {
                 .map_err(|report| format!("\n{report}"))?
                 .state_dir
         }
-        (None, None) => {
-            env::var_os("STATE_DIRECTORY").map_or_else(|| STATE_DIR.into(), PathBuf::from)
-        }
+        // As for the admin address: a configuration with a fault says nothing of what runs.
+        (None, None) => match config::load(Path::new(DEFAULT_CONFIG)) {
+            Ok(config) => config.state_dir,
+            Err(_) => {
+                env::var_os("STATE_DIRECTORY").map_or_else(|| STATE_DIR.into(), PathBuf::from)
+            }
+        },
     };
     let entries = ledger::read(&dir).map_err(|error| {
         let dir = dir.display();

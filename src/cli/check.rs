@@ -4,6 +4,7 @@
 //! counts: last-good copies in the state directory are what is left when everything here has been
 //! ignored.
 
+mod files;
 mod machine;
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{DEFAULT_CONFIG, Exit};
+use super::{DEFAULT_CONFIG, Exit, say};
 use crate::cert::inventory::Inventory;
 use crate::cert::keeper::{self, Wanted};
 use crate::cert::load::Roots;
@@ -52,22 +53,34 @@ pub fn run(args: Args) -> Exit {
         eprint!("{}", config.warnings);
     }
     let now = args.at.unwrap_or_else(|| Clock::system().now());
+    if let Some(files::Fault { path, what, help }) = files::access_log(&config) {
+        let (config, path) = (args.config.display(), path.display());
+        eprintln!("{config}: error: {path}: {what}\n      help: {help}");
+        return Exit::Failed;
+    }
     let roots = Arc::new(Roots::system());
-    let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), roots);
+    let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), Arc::clone(&roots));
     let mut verdict = Verdict::of(&config, &inventory, now);
     let (material, pages) = Material::read(&config, &Material::default());
     verdict.pages = pages;
     for users in material.all_users() {
         verdict.users.extend(users.faults().iter().cloned());
     }
-    println!("{}: the configuration is usable", args.config.display());
-    print!("{}", verdict.text(now));
-    print!("{}", machine::Machine::this().advice(&config));
-    match verdict.is_well() {
+    verdict.files = files::faults(&config, now, &roots);
+    let file = args.config.display();
+    let (found, advice) = (verdict.text(now), machine::Machine::this().advice(&config));
+    let exit = match verdict.is_well() {
         true => Exit::Ok,
         false => Exit::Bad,
-    }
+    };
+    say(
+        format_args!("{file}: the configuration is usable\n{found}{advice}"),
+        exit,
+    )
 }
+
+/// Exposed keys that are named one by one.
+const EXPOSED: usize = 10;
 
 /// What was found.
 struct Verdict {
@@ -80,6 +93,8 @@ struct Verdict {
     pages: Vec<Fault>,
     /// Files of `basic_auth`, and lines of them, that cannot be used.
     users: Vec<file::Fault>,
+    /// Other files that cannot be used.
+    files: Vec<files::Fault>,
 }
 
 /// What one name of a site would be answered with.
@@ -88,20 +103,25 @@ struct Served {
     /// `None`: no certificate covers it.
     choice: Option<Choice>,
     stage: Option<Stage>,
+    /// Names that a wildcard without a certificate stands for and that have their own.
+    below: usize,
 }
 
 impl Served {
     fn is_well(&self) -> bool {
+        if self.choice.is_none() {
+            return self.below > 0;
+        }
         matches!(self.stage, Some(stage) if !matches!(stage, Stage::Expired | Stage::NotYetValid))
     }
 }
 
 impl Verdict {
     fn of(config: &Config, inventory: &Inventory, now: Timestamp) -> Self {
-        // What is served in plain text need not have one.
-        let terminated = config.sites.iter().filter(|site| !site.plaintext);
-        let names = terminated.flat_map(|site| &site.names);
-        let sites = names
+        // What is served in plain text only need not have one.
+        let terminated = (config.sites.iter())
+            .filter(|site| !config.listen.https.is_empty() && site.needs_certificate());
+        let sites = (terminated.flat_map(|site| &site.names))
             .map(|name| Served::of(name, config, inventory, now))
             .collect();
         let refused = (inventory.report(now).into_iter())
@@ -117,6 +137,7 @@ impl Verdict {
             exposed,
             pages: Vec::new(),
             users: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -124,12 +145,15 @@ impl Verdict {
         self.refused.is_empty()
             && self.pages.is_empty()
             && self.users.is_empty()
+            && self.files.is_empty()
             && self.sites.iter().all(Served::is_well)
     }
 
     fn text(&self, now: Timestamp) -> String {
         let mut text = String::new();
-        let _ = writeln!(text, "at {now} each name would be served with:\n");
+        if !self.sites.is_empty() {
+            let _ = writeln!(text, "at {now} each name would be served with:\n");
+        }
         let width = self
             .sites
             .iter()
@@ -179,13 +203,20 @@ impl Verdict {
             let path = path.display();
             let _ = write!(text, "\n{path}: basic_auth: {what}\n  do: {help}\n");
         }
-        for key in &self.exposed {
+        for files::Fault { path, what, help } in &self.files {
+            let path = path.display();
+            let _ = write!(text, "\n{path}: {what}\n  do: {help}\n");
+        }
+        for key in self.exposed.iter().take(EXPOSED) {
             let key = key.display();
             let _ = write!(
                 text,
                 "\n{key}: warning: the private key is readable by everyone on this machine\n  \
                  do: chmod o-r {key}\n"
             );
+        }
+        if let Some(more) = self.exposed.len().checked_sub(EXPOSED + 1) {
+            let _ = write!(text, "\nand {} more private keys like that\n", more + 1);
         }
         text
     }
@@ -203,15 +234,32 @@ impl Served {
             let validity = choice.certificate.facts().validity;
             validity.stage(now, config.alerts.overdue, config.alerts.expiring)
         });
+        let below = match name {
+            SiteName::Wildcard(parent) if choice.is_none() => inventory.covered_below(parent, now),
+            _ => 0,
+        };
         Self {
             name: name.to_string(),
             choice,
             stage,
+            below,
         }
     }
 
     fn sentence(&self, now: Timestamp) -> String {
         let Some(choice) = &self.choice else {
+            match self.below {
+                0 => {}
+                1 => {
+                    return "only one name below it has a certificate; others get the default one"
+                        .to_owned();
+                }
+                more => {
+                    return format!(
+                        "only {more} names below it have certificates; others get the default one"
+                    );
+                }
+            }
             return "NOTHING: no certificate covers this name; add one that does, or clients get \
                     the default certificate and refuse it"
                 .to_owned();

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::authority::{Authority, Folder};
-use super::Exit;
+use super::{Exit, say};
 use crate::clock::Clock;
 use crate::listen::{self, BindError};
 use crate::{config, server};
@@ -93,7 +93,8 @@ fn demo(args: Args) -> Result<(), Error> {
     let listening = addresses.https.clone();
     thread::spawn(move || {
         if listening.into_iter().all(is_listened_on) {
-            println!("{guide}");
+            // Whether or not somebody reads it, it serves.
+            let _unread = say(format_args!("{guide}\n"), Exit::Ok);
         }
     });
     server::run(
@@ -124,10 +125,16 @@ fn renew(dir: &Path) -> Result<(), Error> {
     let folder = Folder::new(dir.to_path_buf());
     let now = Clock::system().now();
     let fingerprint = Authority::load(&folder, now)?.issue(&folder, now)?;
-    println!("A new certificate and key are in place:");
-    println!("  {}", folder.chain().display());
-    println!("  {}", folder.key().display());
-    println!("SHA-256 {fingerprint}");
+    let (chain, key) = (folder.chain(), folder.key());
+    // It is done, whether or not somebody reads of it.
+    let _unread = say(
+        format_args!(
+            "A new certificate and key are in place:\n  {}\n  {}\nSHA-256 {fingerprint}\n",
+            chain.display(),
+            key.display()
+        ),
+        Exit::Ok,
+    );
     Ok(())
 }
 
@@ -295,7 +302,7 @@ impl fmt::Display for Guide<'_> {
         let (http, admin) = (self.addresses.http, self.addresses.admin);
         writeln!(
             f,
-            "{url}/ goes to a web server started with it, http://{}/",
+            "Serving {url}/. Requests go to a small web server that was started with it, http://{}/",
             self.upstream
         )?;
         for note in &self.addresses.notes {
@@ -304,7 +311,7 @@ impl fmt::Display for Guide<'_> {
         write!(
             f,
             "
-Ask it, from another terminal:
+Try it from another terminal:
   {curl} {url}/
   {curl} {url}/json
   curl -i http://{http}/json
@@ -314,18 +321,18 @@ Look inside:
   curl http://{admin}/api/certificates
   curl http://{admin}/metrics
 
-Renew the certificate while it serves:
+Renew the certificate while it is in use:
   {renew}
 
-Break it, and see that it is served on:
+Break the certificate file, and see that the site stays up:
   echo garbage > {chain}
   {curl} {url}/json
-The inventory says so after some seconds, in which the file might still be written:
+After a few seconds (the file might still be being written) the inventory says what is wrong:
   curl http://{admin}/api/certificates
-And mend it:
+Repair it:
   {renew}
 
-It runs with {config}. Ctrl-C ends it.
+The configuration is {config}. Press Ctrl-C to stop.
 "
         )
     }

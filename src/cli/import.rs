@@ -8,7 +8,7 @@ use clap::Subcommand;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::Exit;
+use super::{Exit, say};
 use crate::cert::presented;
 use crate::config;
 use crate::import::{Loss, haproxy, nginx};
@@ -62,7 +62,9 @@ pub fn run(args: Args) -> Exit {
             return Exit::Failed;
         }
     };
-    print!("{}", imported.text);
+    if say(&imported.text, Exit::Ok) == Exit::Failed {
+        return Exit::Failed;
+    }
     for line in imported.told() {
         eprintln!("{line}");
     }

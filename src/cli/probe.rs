@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use super::Exit;
+use super::{Exit, say};
 use crate::cert::chain::Roots;
 use crate::clock::Clock;
 
@@ -45,15 +45,13 @@ pub struct Args {
 pub fn run(args: Args) -> Exit {
     match probe(&args) {
         Ok(report) => {
-            if args.json {
-                println!("{}", report.json());
-            } else {
-                print!("{report}");
-            }
-            if report.trusted() {
-                Exit::Ok
-            } else {
-                Exit::Bad
+            let exit = match report.trusted() {
+                true => Exit::Ok,
+                false => Exit::Bad,
+            };
+            match args.json {
+                true => say(format_args!("{}\n", report.json()), exit),
+                false => say(report, exit),
             }
         }
         Err(why) => {

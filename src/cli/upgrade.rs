@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::Exit;
-use super::certs::client::{Answer, DEFAULT_ADMIN, ask_within, complaint};
+use super::certs::client::{Answer, admin_of, ask_within, complaint};
+use super::{Exit, say};
 
 /// For the whole of it: the running staunch bounds it by `upgrade.ready`, whatever that is.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
@@ -14,14 +14,20 @@ const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ask the staunch with this admin address
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
-    admin: String,
+    /// Ask the staunch with this admin address, such as http://127.0.0.1:9180 [default: the one in
+    /// /etc/staunch/staunch.toml]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 }
 
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
-    match ask_within(DEADLINE, &args.admin, "/api/upgrade", Some(&json!({}))) {
+    match ask_within(
+        DEADLINE,
+        &admin_of(args.admin),
+        "/api/upgrade",
+        Some(&json!({})),
+    ) {
         Ok(answer) => conclude(&answer),
         Err(why) => {
             eprintln!("staunch upgrade: {why}; is staunch running?");
@@ -38,8 +44,12 @@ fn conclude(answer: &Answer) -> Exit {
     }
     let process = &answer.body["process"];
     let version = answer.body["version"].as_str().unwrap_or("unknown");
-    println!("version {version} serves as process {process}; the old one finishes what is open");
-    Exit::Ok
+    say(
+        format_args!(
+            "version {version} serves as process {process}; the old one finishes what is open\n"
+        ),
+        Exit::Ok,
+    )
 }
 
 #[cfg(test)]
@@ -68,7 +78,7 @@ mod tests {
         ];
         for (status, body, expected) in cases {
             let (admin, served) = answer_once(status, body);
-            assert_eq!(run(Args { admin }), expected, "{status}");
+            assert_eq!(run(Args { admin: Some(admin) }), expected, "{status}");
             assert!(served.join().unwrap().starts_with("POST /api/upgrade"));
         }
     }

@@ -4,16 +4,17 @@ use std::fmt::Write;
 
 use serde::Deserialize;
 
-use super::Exit;
-use super::certs::client::{DEFAULT_ADMIN, ask, complaint};
+use super::certs::client::{admin_of, ask, complaint};
+use super::{Exit, say};
 use crate::upstream::report::{Report, ServerReport};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Ask the staunch with this admin address
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN)]
-    admin: String,
+    /// Ask the staunch with this admin address, such as http://127.0.0.1:9180 [default: the one in
+    /// /etc/staunch/staunch.toml]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 
     /// Print one JSON document
     #[arg(long)]
@@ -29,10 +30,7 @@ struct Document {
 /// Carries the command out.
 pub fn run(args: Args) -> Exit {
     match show(&args) {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Ok
-        }
+        Ok(text) => say(text, Exit::Ok),
         Err(why) => {
             eprintln!("staunch upstreams: {why}");
             Exit::Failed
@@ -41,7 +39,7 @@ pub fn run(args: Args) -> Exit {
 }
 
 fn show(args: &Args) -> Result<String, String> {
-    let answer = ask(&args.admin, "/api/upstreams", None)
+    let answer = ask(&admin_of(args.admin.clone()), "/api/upstreams", None)
         .map_err(|why| format!("{why}; is staunch running?"))?;
     if !answer.status.is_success() {
         return Err(complaint(&answer));

@@ -379,6 +379,18 @@ pub(super) fn route_path(text: &str) -> Result<Arc<str>, Complaint> {
     Err(Complaint::new(message, help))
 }
 
+/// What a check asks for: a path, and a query where it takes one.
+pub(super) fn check_path(text: &str) -> Result<Arc<str>, Complaint> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    if query.contains('#') || !query.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Complaint::new(
+            "has a character that no query has on the wire",
+            "write it percent-encoded, as in `\"/health?name=caf%C3%A9\"`",
+        ));
+    }
+    route_path(path).map(|_| text.into())
+}
+
 /// A URL to call, path and query included.
 pub(super) fn call_url(text: &str) -> Result<Arc<str>, Complaint> {
     let wrong = || {

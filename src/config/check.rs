@@ -32,12 +32,17 @@ pub(super) struct RawSite {
     pub(super) has_own: bool,
     pub(super) rules: Rules,
     pub(super) tls: RawSiteTls,
-    /// Whether it is served in plain text too.
-    pub(super) plaintext: At<bool>,
     pub(super) rate: Option<Rate>,
 }
 
 impl RawSite {
+    /// Whether requests in plain text are answered anywhere in it.
+    fn is_plain(&self, defaults: &Rules) -> bool {
+        let own = self.rules.plain_text.or(defaults.plain_text);
+        let of = |rules: &Rules| rules.plain_text.or(own) == Some(true);
+        own == Some(true) || self.routes.iter().any(|route| of(&route.rules))
+    }
+
     /// What is done where a route does not say: what the site does, if that is to pass on.
     fn upstream(&self) -> Option<&At<Target>> {
         // The site's own is last.
@@ -183,7 +188,6 @@ fn finish_site(
         routes,
         rules,
         tls: Arc::new(site.tls.value),
-        plaintext: site.plaintext.value,
         rate: site.rate,
     }
 }
@@ -288,36 +292,40 @@ fn listeners(file: &File, cx: &Context<'_>) {
         value,
         span: listen.admin.span.clone(),
     });
-    let is_served = |site: &RawSite| site.passthrough.is_none() && !site.plaintext.value;
+    let is_served = |site: &RawSite| site.passthrough.is_none() && !site.is_plain(&file.defaults);
     if listen.https.is_empty() && !listen.http.is_empty() && file.sites.iter().any(is_served) {
         cx.report(
-            Diagnostic::warning(listen.span.clone(), "no `https`: no site is ever served")
-                .help("addresses in `http` only redirect; write `https = [\"[::]:443\"]` too"),
+            Diagnostic::warning(listen.span.clone(), "no `https`: no site is ever served").help(
+                "addresses in `http` redirect; write `https = [\"[::]:443\"]` too, or \
+                     `plain_text = true` in a site that is to be served there",
+            ),
         );
     }
-    for site in file.sites.iter().filter(|site| site.plaintext.value) {
-        let span = || site.plaintext.span.clone();
-        if listen.http.is_empty() {
-            cx.report(
-                Diagnostic::warning(span(), "`plaintext` without an address for plain text")
-                    .help("write `http = [\"[::]:80\"]` in `[listen]`"),
-            );
-        }
-        let asks = |rules: &Rules| matches!(rules.basic_auth, Some(Setting::On(_)));
-        if asks(&site.rules) || site.routes.iter().any(|route| asks(&route.rules)) {
-            cx.report(
-                Diagnostic::warning(span(), "`basic_auth` asks for passwords in plain text")
-                    .help("take `plaintext` out, or ask for them where there is TLS"),
-            );
-        }
-        // Who must show a certificate would be let in without one.
-        if site.tls.value.client.is_some() {
-            cx.report(
-                Diagnostic::error(span(), "`plaintext` beside `client_certificates`").help(
-                    "a client in plain text has no certificate to show; take one of them out",
-                ),
-            );
-        }
+    let asks = |rules: &Rules| matches!(rules.basic_auth, Some(Setting::On(_)));
+    for site in file
+        .sites
+        .iter()
+        .filter(|site| site.is_plain(&file.defaults))
+    {
+        let (message, help) = if listen.http.is_empty() {
+            (
+                "`plain_text`, and no address where anybody could ask so",
+                "write `http = [\"[::]:80\"]` in `[listen]`",
+            )
+        } else if !site.tls.value.is_default() {
+            (
+                "`plain_text`, and TLS settings of its own: it is never answered in plain text",
+                "take one of them out",
+            )
+        } else if asks(&site.rules) || site.routes.iter().any(|route| asks(&route.rules)) {
+            (
+                "`basic_auth` beside `plain_text`: passwords are sent in plain text",
+                "take one of them out, or ask for passwords where there is TLS",
+            )
+        } else {
+            continue;
+        };
+        cx.report(Diagnostic::warning(site.span.clone(), message).help(help));
     }
     let mut firsts = Firsts::new();
     let streams = file.streams.iter().flat_map(|stream| &stream.listen);
@@ -346,7 +354,7 @@ fn twice(cx: &Context<'_>, what: &str, value: impl Display, span: &Span, first: 
 
 fn certificates(file: &File, cx: &Context<'_>) {
     let terminates = !file.listen.https.is_empty() || file.streams.iter().any(|s| s.tls.is_some());
-    if file.certificates.is_empty() && terminates {
+    if file.certificates.is_empty() && terminates && !cx.has_errors() {
         cx.report(
             Diagnostic::general_warning("no `[[certificate]]`: no TLS handshake can succeed")
                 .help("write `[[certificate]]` with `chain = …` and `key = …`, or `folder = …`"),
@@ -364,7 +372,7 @@ fn certificates(file: &File, cx: &Context<'_>) {
 }
 
 fn names(sites: &[RawSite], cx: &Context<'_>) {
-    if sites.is_empty() {
+    if sites.is_empty() && !cx.has_errors() {
         cx.report(
             Diagnostic::general_warning("no `[[site]]`: no request can be answered")
                 .help("write `[[site]]` with `names = […]` and `upstream = …`"),

@@ -73,7 +73,6 @@ pub(super) fn from_flags_in(flags: &Flags, environment: &Environment) -> Result<
             }],
             rules: Rules::default(),
             tls: Arc::default(),
-            plaintext: false,
             rate: None,
         }],
         upstreams,

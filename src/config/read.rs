@@ -14,7 +14,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Complaint, Diagnostic, Span, quoted, short};
+use super::diagnostic::{Complaint, Diagnostic, Level, Span, quoted, short};
 use super::reference::{self, KeyDoc};
 use super::value::Target;
 pub(super) use super::value::{At, FromToml, ListForm, Show, Size};
@@ -94,6 +94,12 @@ impl<'f> Context<'f> {
     /// Whether something can be said of the file as a whole.
     pub(super) fn is_whole(&self) -> bool {
         self.damaged_from.is_none()
+    }
+
+    /// Whether a fault was found, of which something that is missing may be the consequence.
+    pub(super) fn has_errors(&self) -> bool {
+        let found = self.found.borrow();
+        found.iter().any(|it| it.level == Level::Error)
     }
 
     /// Notes a fault, unless it may be the consequence of another.

@@ -70,6 +70,8 @@ pub struct Rules {
     pub vouched: Vec<Arc<str>>,
     /// Bytes that a request's body may have.
     pub request_body: Option<Setting<u64>>,
+    /// Whether requests in plain text are answered, where others are redirected to HTTPS.
+    pub plain_text: Option<bool>,
     /// Deadlines.
     pub timeouts: RouteTimeouts,
     /// How responses are compressed.
@@ -213,6 +215,7 @@ impl Rules {
             forward_auth: self.forward_auth.or_else(|| wider.forward_auth.clone()),
             vouched,
             request_body: self.request_body.or_else(|| wider.request_body.clone()),
+            plain_text: self.plain_text.or(wider.plain_text),
             timeouts: self.timeouts.over(wider.timeouts),
             compression: self.compression.over(&wider.compression),
         }

@@ -15,7 +15,7 @@ use super::rules;
 use super::stream::{RawStream, stream};
 use super::tls::RawTls;
 use super::upstream::upstream;
-use super::value::{Address, LogLevel, Target};
+use super::value::{Address, CallUrl, LogLevel, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
     Rules, Timeouts, Traces, Upgrade, Workers,
@@ -137,7 +137,7 @@ fn listen(t: &mut Table<'_>) -> RawListen {
         http: t.or(
             "http",
             Vec::new(),
-            "Plain-text addresses; they answer with a redirect to https, but for sites with `plaintext`.",
+            "Plain-text addresses; they answer with a redirect to https, but for sites with `plain_text`.",
         ),
         admin: t.or(
             "admin",
@@ -278,12 +278,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
          of an `[upstream.NAME]`. The site has nothing else then.",
     );
     let tls = super::tls::site(t);
-    let plaintext = t.or(
-        "plaintext",
-        At::nowhere(false),
-        "Whether its requests in plain text, at `listen.http`, are answered like others, and not \
-         redirected to `https`. Anybody on the way can read and change them.",
-    );
     let rate = super::limits::rate(
         t,
         "rate",
@@ -329,7 +323,6 @@ fn site(t: &mut Table<'_>) -> RawSite {
         has_own,
         rules,
         tls,
-        plaintext,
         rate,
     }
 }
@@ -493,6 +486,13 @@ fn alerts(t: &mut Table<'_>) -> Alerts {
             "Further addresses on which clients reach this machine, such as its public one: the \
              probe asks them too for what is served. Not for one that is shared with other machines.",
         ),
+        runbook: t
+            .optional(
+                "runbook",
+                "Where your people read the runbook, such as \"https://wiki.example.com/staunch/runbook\": \
+                 alerts link to its sections, `#expired` for example. Without it they name its file.",
+            )
+            .map(|CallUrl(url)| url),
         sinks: super::sink::all(t),
     }
 }

@@ -564,7 +564,7 @@ fn timeouts(t: &mut Table<'_>) -> UpstreamTimeouts {
 }
 
 fn health(t: &mut Table<'_>) -> Option<Health> {
-    let path: Option<super::value::RoutePath> = t.optional(
+    let path: Option<super::value::CheckPath> = t.optional(
         "path",
         "What to `GET`. Without it, a connection that can be made is enough.",
     );

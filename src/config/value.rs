@@ -249,6 +249,8 @@ pub(super) struct Label(pub(super) Arc<str>);
 /// A route's path prefix.
 #[derive(Clone)]
 pub(super) struct RoutePath(pub(super) Arc<str>);
+/// What a check asks for.
+pub(super) struct CheckPath(pub(super) Arc<str>);
 /// A URL to call.
 pub(super) struct CallUrl(pub(super) Arc<str>);
 /// The URL of a mail server.
@@ -296,6 +298,8 @@ text! {
     Label, "a name in quotes", "an array of names", |t, _| address::label(t).map(Label);
     RoutePath, "a path prefix such as \"/api/\"", "an array of paths",
         |t, _| address::route_path(t).map(RoutePath);
+    CheckPath, "a path such as \"/health\"", "an array of paths",
+        |t, _| address::check_path(t).map(CheckPath);
     Pattern, "a regular expression such as '^/img/(?<name>.+)[.]png$'", "an array of expressions",
         |t, _| Pattern::new(t).map_err(|error| unreadable(&error));
     CallUrl, "a URL such as \"https://alerts.example.com/hook\"", "an array of URLs",

@@ -1,6 +1,6 @@
 //! Writing HTTP/1.1 messages (RFC 9112).
 
-use super::field::{Fields, Id};
+use super::field::{Fields, Id, Ids};
 use super::{RequestHead, ResponseHead};
 
 /// What is said of a connection in a message (RFC 9110, section 7.6.1).
@@ -25,11 +25,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, chunked: bool, upgrade: Op
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     out.extend_from_slice(head.authority());
     out.extend_from_slice(b"\r\n");
-    for (id, name, value) in head.fields.iter() {
-        if id != Id::Host {
-            field(out, name, value);
-        }
-    }
+    head.fields.write(out, Ids::of(&[Id::Host]));
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -56,7 +52,7 @@ pub fn response(
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
-    fields(out, &head.fields);
+    head.fields.write(out, Ids::default());
     if chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -86,15 +82,9 @@ pub fn chunk_head(out: &mut Vec<u8>, length: usize) {
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers);
+        trailers.write(out, Ids::default());
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn fields(out: &mut Vec<u8>, fields: &Fields) {
-    for (_, name, value) in fields.iter() {
-        field(out, name, value);
-    }
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

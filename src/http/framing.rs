@@ -5,7 +5,7 @@
 
 use super::Framing;
 use super::field::{Fields, Id};
-use super::parse::{HeadError, Scanner};
+use super::parse::{self, HeadError};
 
 /// Bytes of chunk extensions that are skipped in one body. Extensions mean nothing to a proxy
 /// (RFC 9112, section 7.1.1), and without a bound they are a way to make it work for nothing.
@@ -221,27 +221,15 @@ impl Decoder {
 
     /// Reads the trailer section when it is whole; its length.
     fn trailers(&mut self, input: &[u8]) -> Result<Option<usize>, BodyError> {
-        let Some(length) = Scanner::default()
-            .find(input, true)
-            .map_err(BodyError::Trailers)?
-        else {
+        let read = parse::trailers(input, MAX_TRAILER_FIELDS).map_err(BodyError::Trailers)?;
+        let Some((mut fields, length)) = read else {
             if input.len() > MAX_TRAILERS {
                 return Err(BodyError::Trailers(HeadError::TooLong));
             }
             return Ok(None);
         };
-        if length > 2 {
-            let mut headers = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
-            httparse::parse_headers(&input[..length], &mut headers)
-                .map_err(|error| BodyError::Trailers(error.into()))?;
-            let mut fields = Fields::with_capacity(length);
-            for header in headers.iter().take_while(|header| !header.name.is_empty()) {
-                if may_be_trailer(Id::of(header.name.as_bytes())) {
-                    fields.push(header.name.as_bytes(), header.value);
-                }
-            }
-            self.trailers = (!fields.is_empty()).then(|| Box::new(fields));
-        }
+        fields.retain(may_be_trailer);
+        self.trailers = (!fields.is_empty()).then(|| Box::new(fields));
         Ok(Some(length))
     }
 }

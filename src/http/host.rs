@@ -1,61 +1,66 @@
 //! Host and port, as `Host`, `:authority` and absolute-form targets give them (RFC 3986, section
 //! 3.2; RFC 9110, section 7.2).
 
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
 use std::str;
 
 /// Longest host that is looked up: a DNS name has at most 253 bytes, an IPv6 literal fewer.
 const LONGEST: usize = 255;
 
 /// A host in the form that names are compared in: lower case, without port, trailing dot or the
-/// brackets of an IPv6 literal. Held on the stack.
-#[derive(Clone, Copy)]
-pub struct Host {
-    bytes: [u8; LONGEST],
-    len: u8,
-}
+/// brackets of an IPv6 literal. Nearly all clients write it so, and then it is not copied.
+#[derive(Clone, Debug)]
+pub struct Host<'a>(Cow<'a, str>);
 
-impl Host {
+impl<'a> Host<'a> {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` when it is none of them.
-    pub fn parse(authority: &[u8]) -> Option<Self> {
-        let (host, port) = split_port(authority)?;
-        if !is_port(port) {
-            return None;
-        }
-        let host = match host {
-            [b'[', inner @ .., b']'] => {
-                str::from_utf8(inner)
-                    .ok()?
-                    .parse::<std::net::Ipv6Addr>()
-                    .ok()?;
-                inner
-            }
-            _ => {
-                let host = host.strip_suffix(b".").unwrap_or(host);
-                if host.is_empty() || !host.iter().copied().all(is_reg_name_byte) {
-                    return None;
-                }
-                host
-            }
-        };
-        if host.len() > LONGEST {
-            return None;
-        }
-        let mut bytes = [0; LONGEST];
-        for (to, from) in bytes.iter_mut().zip(host) {
-            *to = from.to_ascii_lowercase();
-        }
-        #[allow(clippy::cast_possible_truncation)] // at most LONGEST
-        Some(Self {
-            bytes,
-            len: host.len() as u8,
-        })
+    pub fn parse(authority: &'a [u8]) -> Option<Self> {
+        let (host, kinds) = bare(authority)?;
+        // Only ASCII is let in.
+        let host = str::from_utf8(host).ok()?;
+        Some(Self(match kinds & UPPER {
+            0 => Cow::Borrowed(host),
+            _ => Cow::Owned(host.to_ascii_lowercase()),
+        }))
+    }
+
+    /// Whether it is one of them.
+    pub fn is_one(authority: &[u8]) -> bool {
+        bare(authority).is_some()
     }
 
     /// The host.
     pub fn as_str(&self) -> &str {
-        // Only ASCII is let in.
-        str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+        &self.0
     }
+}
+
+/// The host alone, if it is one, and what kinds of bytes it has.
+fn bare(authority: &[u8]) -> Option<(&[u8], u8)> {
+    let (host, port) = split_port(authority)?;
+    if !is_port(port) {
+        return None;
+    }
+    let (host, kinds) = match host {
+        [b'[', inner @ .., b']'] => {
+            str::from_utf8(inner).ok()?.parse::<Ipv6Addr>().ok()?;
+            (inner, UPPER)
+        }
+        _ => {
+            let host = host.strip_suffix(b".").unwrap_or(host);
+            let mut kinds = 0;
+            for byte in host {
+                let kind = KINDS[usize::from(*byte)];
+                if kind == 0 {
+                    return None;
+                }
+                kinds |= kind;
+            }
+            (host, kinds)
+        }
+    };
+    (1..=LONGEST).contains(&host.len()).then_some((host, kinds))
 }
 
 /// Whether there can be such a port, or none is named.
@@ -81,11 +86,28 @@ fn split_port(authority: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// What bytes are in a host name.
+const UPPER: u8 = 1;
+const OTHER: u8 = 2;
+
 /// What stands in host names. RFC 3986's `reg-name` allows more (percent-encoding and
 /// sub-delimiters), which no DNS name has and which invites two readings; it is refused.
-const fn is_reg_name_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_')
-}
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::cast_possible_truncation)] // below 256
+        {
+            kinds[byte] = match byte as u8 {
+                b'A'..=b'Z' => UPPER,
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => OTHER,
+                _ => 0,
+            };
+        }
+        byte += 1;
+    }
+    kinds
+};
 
 #[cfg(test)]
 mod tests {

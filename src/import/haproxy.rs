@@ -16,23 +16,37 @@ use parse::{Line, Section};
 mod backend;
 mod bind;
 mod condition;
+mod door;
 mod format;
 mod frontend;
 mod given;
+mod guard;
 mod inner;
+mod left;
+mod map;
 mod parse;
+mod prepare;
 mod quota;
+mod rewrite;
 mod route;
 mod rule;
 mod sample;
 mod stream;
+mod words;
 
 /// Reads HAProxy's configuration in `path`.
 ///
 /// # Errors
 /// When the file cannot be read, or is not what HAProxy would accept.
 pub fn import(path: &Path) -> Result<Imported, Error> {
-    let sections = parse::read(path)?;
+    let (mut sections, notes) = parse::read(path)?;
+    let mut early = Import {
+        notes,
+        ..Import::default()
+    };
+    early.without_variables(&mut sections);
+    early.without_loops(&mut sections);
+    early.between_sections(&mut sections);
     let mut import = Import {
         folder: folder_of(path, &sections),
         backends: (sections.iter())
@@ -47,7 +61,7 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         bare: (sections.iter())
             .flat_map(|section| section.all("bind"))
             .any(|bind| !bind.has("accept-proxy")),
-        ..Import::default()
+        ..early
     };
     for section in &sections {
         match section.kind.as_str() {
@@ -56,6 +70,7 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
             _ => {}
         }
     }
+    import.sites();
     import.rest(&sections);
     Ok(import.finish(path))
 }
@@ -78,6 +93,8 @@ struct Import {
     folder: String,
     notes: Vec<Note>,
     seen: BTreeSet<Place>,
+    /// Lines that never hold, by one door at least.
+    idle: BTreeSet<Place>,
     backends: BTreeMap<String, Section>,
     https: BTreeSet<String>,
     http: BTreeSet<String>,
@@ -85,7 +102,13 @@ struct Import {
     /// Whether clients come without a PROXY header somewhere.
     bare: bool,
     certificates: Vec<(Vec<String>, Place)>,
-    names: BTreeSet<String>,
+    doors: Vec<door::Door>,
+    /// Whether what is read is for requests that came over TLS.
+    over_tls: bool,
+    /// Whether something goes by variables of what a request is.
+    by_variables: bool,
+    /// Whether all of their clients have a good certificate.
+    certain: bool,
     timeouts: BTreeMap<&'static str, String>,
     limits: BTreeMap<&'static str, String>,
     versions: Option<String>,
@@ -94,6 +117,8 @@ struct Import {
     general: bool,
     sites: String,
     streams: String,
+    /// The backend behind which TLS is terminated here, of a section that only tells names apart.
+    ends: Option<String>,
     /// Names of upstreams by backends that something leads to.
     written: BTreeMap<String, Option<String>>,
     upstreams: String,
@@ -231,13 +256,23 @@ impl Import {
             let unused = section.kind == "backend" && !self.written.contains_key(&section.name);
             if unused {
                 let piece = format!("backend {}", section.name);
-                let advice = "nothing that was imported leads to it";
-                self.note(&section.place, piece, Loss::None, advice);
+                let is_seen = |line: &Line| self.seen.contains(&line.place);
+                let (loss, advice) = match section.lines.iter().any(is_seen) {
+                    true => (
+                        Loss::Slight,
+                        "all that leads to it is closed or answered: the rest of it is left out",
+                    ),
+                    false => (Loss::None, "nothing that was imported leads to it"),
+                };
+                self.note(&section.place, piece, loss, advice);
                 continue;
             }
             for line in &section.lines {
                 if !self.seen.contains(&line.place) {
-                    let (loss, advice) = advice(section, line);
+                    let (loss, advice) = match self.idle.contains(&line.place) {
+                        true => (Loss::None, "never holds"),
+                        false => advice(section, line),
+                    };
                     self.tell(line, loss, advice);
                 }
             }
@@ -282,7 +317,7 @@ impl Import {
             );
         }
         if self.sites.is_empty() && self.streams.is_empty() {
-            text.push_str("\n# No frontend that terminates TLS was found.\n");
+            text.push_str("\n# No frontend was found that could be written.\n");
         }
         text.push_str(&self.sites);
         text.push_str(&self.streams);
@@ -292,7 +327,7 @@ impl Import {
         self.notes.dedup();
         Imported {
             text,
-            notes: self.notes,
+            notes: alike(self.notes),
         }
     }
 
@@ -317,6 +352,30 @@ impl Import {
             self.certificates.push((lines, place.clone()));
         }
     }
+}
+
+/// Lines that the same is told of are told of once.
+fn alike(notes: Vec<Note>) -> Vec<Note> {
+    let mut found: Vec<(Note, Vec<usize>)> = Vec::new();
+    for note in notes {
+        let first = |note: &Note| note.piece.split(' ').next().map(str::to_owned);
+        match found.iter_mut().find(|(known, _)| {
+            known.loss == note.loss && known.advice == note.advice && first(known) == first(&note)
+        }) {
+            Some((_, lines)) => lines.push(note.place.line),
+            None => found.push((note, Vec::new())),
+        }
+    }
+    let told = found.into_iter().map(|(mut note, mut lines)| {
+        lines.dedup();
+        lines.retain(|line| *line != note.place.line);
+        if !lines.is_empty() {
+            let lines: Vec<_> = lines.iter().map(usize::to_string).collect();
+            note.advice = format!("{} (and so in line {})", note.advice, lines.join(", "));
+        }
+        note
+    });
+    told.collect()
 }
 
 /// A name as a key of TOML.

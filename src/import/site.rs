@@ -124,6 +124,22 @@ impl Rules {
         self.0.keys().any(is)
     }
 
+    /// That what clients say in fields of requests that are set or removed is not believed.
+    pub(in crate::import) fn unbelieved(&self) -> Self {
+        let mut rules = Self::default();
+        for key in self.0.keys() {
+            if let Key::Field {
+                side: Side::Request,
+                change: Change::Set | Change::Remove,
+                name,
+            } = key
+            {
+                rules.change(Side::Request, Change::Remove, &name.1, String::new());
+            }
+        }
+        rules
+    }
+
     /// Takes away what is said of responses' fields.
     pub(in crate::import) fn without_response_fields(&mut self) {
         self.0.retain(|key, _| {

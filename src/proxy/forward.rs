@@ -114,7 +114,7 @@ impl Forward<'_> {
                     });
                     let tag = upstream.servers()[server].tag();
                     if key.tag != Some(tag)
-                        && let Some(cookie) = upstream.cookie(server)
+                        && let Some(cookie) = upstream.cookie(server, self.peer.scheme == "https")
                     {
                         answer.head.fields.push(b"Set-Cookie", cookie.as_bytes());
                     }

@@ -21,11 +21,22 @@ pub(super) fn asks(head: &RequestHead) -> bool {
 pub(super) fn failure(status: u16, date: &[u8]) -> ResponseHead {
     let mut fields = Fields::with_capacity(256);
     fields.push(b"Content-Type", b"application/grpc");
+    say(&mut fields, status);
+    fields.push_with(Id::Date, |out| out.extend_from_slice(date));
+    ResponseHead::own(200, "", Framing::None, fields)
+}
+
+/// The same, behind a response that has begun.
+pub(super) fn trailers(status: u16) -> Box<Fields> {
+    let mut fields = Box::<Fields>::default();
+    say(&mut fields, status);
+    fields
+}
+
+fn say(fields: &mut Fields, status: u16) {
     fields.push(b"grpc-status", code(status).as_bytes());
     // Ours are plain letters: there is nothing to percent-encode.
     fields.push(b"grpc-message", phrase(status).as_bytes());
-    fields.push_with(Id::Date, |out| out.extend_from_slice(date));
-    ResponseHead::own(200, "", Framing::None, fields)
 }
 
 /// What gRPC makes of a status of HTTP ("HTTP to gRPC Status Code Mapping"), and

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use crate::http::field::{Id, list};
+use smallvec::SmallVec;
+
+use crate::http::field::{Id, Ids, list};
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
 
 /// What is known of the hop from the client.
@@ -17,6 +19,14 @@ pub struct Hop {
     pub scheme: &'static str,
 }
 
+/// What proxies in front say of the client.
+const FORWARDED: Ids = Ids::of(&[
+    Id::Forwarded,
+    Id::XForwardedFor,
+    Id::XForwardedProto,
+    Id::XForwardedHost,
+]);
+
 /// Edits a request for its upstream; the value of `Upgrade`, where the request switches protocols.
 pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
     let upgrade = upgrade(head);
@@ -24,20 +34,16 @@ pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
     head.fields.remove_disguised();
     // RFC 9110, section 10.1.1: HTTP/1.0 has no expectations. `Proxy` is no field at all, and
     // becomes a setting of its own behind a gateway interface (CVE-2016-5385).
-    let is_old = head.version == Version::Http10;
-    head.fields
-        .remove_where(|id| id == Id::Proxy || is_old && id == Id::Expect);
+    head.fields.remove(Id::Proxy);
+    if head.version == Version::Http10 {
+        head.fields.remove(Id::Expect);
+    }
     if !hop.trusted {
-        head.fields.remove_where(|id| {
-            matches!(
-                id,
-                Id::Forwarded | Id::XForwardedFor | Id::XForwardedProto | Id::XForwardedHost
-            )
-        });
+        head.fields.remove_all(FORWARDED);
     }
     let client = hop.client.to_canonical();
     extend(head, Id::XForwardedFor, |out| address(out, client));
-    let authority = head.authority().to_vec();
+    let authority = SmallVec::<[u8; 64]>::from_slice(head.authority());
     extend(head, Id::Forwarded, |out| {
         forwarded(out, client, &authority, hop.scheme)
     });
@@ -163,7 +169,7 @@ mod tests {
     use crate::http::parse;
 
     fn sent(text: &str, trusted: bool) -> (String, Option<Vec<u8>>) {
-        let mut head = parse::request(text.as_bytes(), 100).unwrap();
+        let mut head = parse::complete(parse::request(text.as_bytes(), 100)).unwrap();
         let hop = Hop {
             client: [192, 0, 2, 1].into(),
             trusted,

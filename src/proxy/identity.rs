@@ -7,12 +7,10 @@
 //! that wants client certificates on a connection that was never asked for one; nor on one whose
 //! client has been revoked since.
 
-use smallvec::SmallVec;
-
 use super::Peer;
 use super::error::Refusal;
 use super::route::Site;
-use crate::http::field::{Fields, is_claim};
+use crate::http::field::{Fields, Id};
 
 /// Whether a site is served on this connection.
 pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
@@ -21,8 +19,7 @@ pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
             policy.satisfies(&site.tls)
                 && (site.tls.client.is_none() || policy.still_believes(peer.identity.as_deref()))
         }
-        // In plain text there are no versions, and nobody shows a certificate.
-        None => site.tls.client.is_none(),
+        None => site.tls.is_default(),
     };
     satisfied.then_some(()).ok_or(Refusal::Misdirected)
 }
@@ -30,13 +27,7 @@ pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
 /// Removes what a client says of its certificate, whoever it is, and adds what it has shown where
 /// the site asked for that.
 pub(super) fn replace(fields: &mut Fields, peer: &Peer, site: Option<&Site>) {
-    let claims: SmallVec<[Vec<u8>; 2]> = (fields.iter())
-        .filter(|(_, name, _)| is_claim(name))
-        .map(|(_, name, _)| name.to_vec())
-        .collect();
-    for name in claims {
-        fields.remove_named(&name);
-    }
+    fields.remove(Id::Claim);
     let asked = site.is_some_and(|site| site.tls.client.is_some());
     if let (Some(identity), true) = (&peer.identity, asked) {
         for (name, value) in identity.fields() {

@@ -1,36 +1,44 @@
-//! What plain-text listeners answer: the same, over HTTPS; but for sites that are served in plain
-//! text too.
+//! What plain-text listeners answer: the same, over HTTPS; or what a site says that answers there.
 
 use tokio::time::Instant;
 
 use super::error::{Failure, Refusal};
 use super::own::Own;
-use super::{Account, Client, Local, Peer, Snapshot, fail, record};
+use super::rules::Rules;
+use super::{Account, Asked, Client, Local, Peer, Snapshot, fail, record};
 use crate::http::host::Host;
 use crate::http::{Method, RequestHead};
 
-/// Serves a request in plain text, where its site wants that; else sends the client to HTTPS.
-pub async fn plaintext<C: Client>(
+/// Serves a request that came in plain text. `port`: where HTTPS is.
+pub async fn plain<C: Client>(
     local: &Local,
     peer: &Peer,
     head: RequestHead,
     client: &mut C,
     port: u16,
 ) {
-    match is_served(&local.world(), &head) {
-        true => super::handle(local, peer, head, client).await,
-        false => redirect(local, peer, head, client, port).await,
+    if is_answered(&local.world(), peer, &head) {
+        return super::handle(local, peer, head, client).await;
     }
+    redirect(local, peer, head, client, port).await;
 }
 
-/// Whether the site of a request is served in plain text.
-fn is_served(world: &Snapshot, head: &RequestHead) -> bool {
+/// Whether it is for a part of a site that is served in plain text too.
+fn is_answered(world: &Snapshot, peer: &Peer, head: &RequestHead) -> bool {
     let table = world.table();
     let site = match head.authority() {
         [] => table.nameless(),
         authority => Host::parse(authority).and_then(|host| table.find(host.as_str())),
     };
-    site.is_some_and(|site| table.site(site).plaintext)
+    let Some(site) = site.map(|index| table.site(index)) else {
+        return false;
+    };
+    let client = super::client::of(world, peer.client.ip(), head);
+    let rules = match site.route(Asked { head, peer, client }) {
+        Ok((route, _)) => route.rules.as_deref(),
+        Err(_) => site.rules.as_deref(),
+    };
+    rules.is_some_and(Rules::is_plain)
 }
 
 /// Answers with 308 (RFC 9110, section 15.4.9), which keeps the method, to the same host and path
@@ -97,7 +105,7 @@ mod tests {
     use crate::http::parse;
 
     fn to(text: &str, port: u16) -> Option<String> {
-        let head = parse::request(text.as_bytes(), 100).ok()?;
+        let head = parse::complete(parse::request(text.as_bytes(), 100)).ok()?;
         location(&head, port)
             .ok()
             .map(|location| String::from_utf8(location).unwrap())

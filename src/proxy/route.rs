@@ -37,8 +37,6 @@ pub struct Site {
     pub label: Arc<str>,
     /// What it asks of the connection that its requests come on.
     pub tls: Arc<SiteTls>,
-    /// Requests in plain text are answered.
-    pub plaintext: bool,
     /// What it may still be asked for, where that is limited.
     pub rate: Option<Bucket>,
     /// The rules that hold where no route does.
@@ -305,7 +303,6 @@ impl Site {
         let mut built = Self {
             label,
             tls: Arc::clone(&site.tls),
-            plaintext: site.plaintext,
             rate: site.rate.map(Bucket::new),
             rules: rules.clone(),
             is_single: false,
@@ -587,7 +584,7 @@ mod tests {
 
     fn asked(table: &Table, target: &str, fields: &str) -> Result<String, Refusal> {
         let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
-        let head = parse::request(head.as_bytes(), 100).unwrap();
+        let head = parse::complete(parse::request(head.as_bytes(), 100)).unwrap();
         let peer = peer();
         let client = peer.client.ip();
         let (route, _) = table.sites()[0].route(Asked {

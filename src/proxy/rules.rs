@@ -53,6 +53,7 @@ pub struct Rules {
     trace: Option<Trace>,
     /// Of a million.
     trace_sample: u32,
+    plain_text: bool,
 }
 
 #[derive(Debug)]
@@ -110,6 +111,7 @@ impl Rules {
             request_id: on(&rules.request_id).cloned(),
             trace: on(&rules.trace).copied(),
             trace_sample: rules.trace_sample.unwrap_or(ALL),
+            plain_text: rules.plain_text == Some(true),
         };
         (!rules.is_empty()).then_some(rules)
     }
@@ -130,6 +132,7 @@ impl Rules {
             && self.pages.is_empty()
             && self.request_id.is_none()
             && self.trace.is_none()
+            && !self.plain_text
     }
 
     /// Lets a client in or not.
@@ -171,6 +174,11 @@ impl Rules {
     /// What its requests are taken from.
     pub(super) fn quotas(&self) -> &[Arc<Quota>] {
         &self.quotas
+    }
+
+    /// Whether requests in plain text are answered.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.plain_text
     }
 
     /// Whether a request gets an id or a place in a trace.

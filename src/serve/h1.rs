@@ -13,7 +13,7 @@ use crate::http::framing::BodyError;
 use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
-use crate::proxy::{self, Client, Peer};
+use crate::proxy::{self, Client, Peer, Snapshot};
 use crate::wire::cork::Stream;
 use crate::wire::{Body, Deadline, Message, ReadError, Reader, Writer};
 
@@ -64,12 +64,11 @@ impl<I: Stream> Http1<I> {
                 break end;
             }
             requests += 1;
-            let last = requests >= service.local.world().limits().requests_per_connection;
-            if last {
-                service.local.edge().limit(Limit::RequestsPerConnection);
-            }
-            // Boxed: a connection idles most of its life, and need not carry this with it.
-            if let Some(end) = Box::pin(self.exchange(service, peer, guard, last)).await {
+            // Boxed: a connection idles most of its life, and need not carry this with it. It is made
+            // where it will be, and not moved there.
+            let exchange = Box::new_uninit();
+            let exchange = Box::write(exchange, self.exchange(service, peer, guard, requests));
+            if let Some(end) = Box::into_pin(exchange).await {
                 break end;
             }
         };
@@ -122,9 +121,16 @@ impl<I: Stream> Http1<I> {
         service: &Service,
         peer: &Peer,
         guard: &Guard,
-        last: bool,
+        count: u64,
     ) -> Option<End> {
-        let head = match self.head(service).await {
+        let world = service.local.world();
+        let last = count >= world.limits().requests_per_connection;
+        if last {
+            service.local.edge().limit(Limit::RequestsPerConnection);
+        }
+        let head = self.head(service, &world).await;
+        drop(world); // it may be another one when the request is served
+        let head = match head {
             Ok(head) => head,
             Err(ReadError::Head(error)) => return self.refuse(service, peer, error.into()).await,
             Err(ReadError::Body(_)) => {
@@ -156,8 +162,11 @@ impl<I: Stream> Http1<I> {
 
     /// Reads a head within its time. A timeout is a [`ReadError::Body`], which nothing else here
     /// can be.
-    async fn head(&mut self, service: &Service) -> Result<RequestHead, ReadError> {
-        let world = service.local.world();
+    async fn head(
+        &mut self,
+        service: &Service,
+        world: &Snapshot,
+    ) -> Result<RequestHead, ReadError> {
         let limits = world.limits();
         self.deadline.set(world.timeouts().request_head);
         poll_fn(|cx| {

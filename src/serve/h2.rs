@@ -4,12 +4,12 @@
 //! The engine is our own, because the proxy's requests and responses are: a field goes from the
 //! frame it came in to the buffer that is written to the server, and back, with one copy each way.
 
-mod budget;
+pub mod budget;
 mod client;
-mod connection;
-mod output;
+pub mod connection;
+pub mod output;
 pub mod request;
-mod streams;
+pub mod streams;
 mod websocket;
 
 use std::cell::RefCell;
@@ -145,7 +145,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
         if let Poll::Ready(end) = self.poll_exchange(cx) {
             return Poll::Ready(end);
         }
-        let is_written = self.connection.borrow().output.len() == 0;
+        let is_written = self.connection.borrow().output.is_empty();
         if let Some(end) = self.faulty {
             return match is_written || self.idle.poll(cx).is_ready() {
                 true => Poll::Ready(end),
@@ -266,7 +266,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
     /// The client has closed.
     fn gone(&self) -> End {
         let connection = self.connection.borrow();
-        match connection.is_idle() && connection.output.len() == 0 {
+        match connection.is_idle() && connection.output.is_empty() {
             true => End::InOrder,
             false => End::Broken,
         }

@@ -52,6 +52,8 @@ pub struct Ends {
     pub client: SocketAddr,
     /// Where it connected to, where a server is to be told.
     pub destination: Option<SocketAddr>,
+    /// The port of the listener.
+    pub port: u16,
 }
 
 impl Ends {
@@ -61,6 +63,7 @@ impl Ends {
             id: self.id,
             client: self.client,
             destination: self.destination,
+            local_port: self.port,
             scheme,
             sni: None,
             alpn: None,
@@ -247,6 +250,7 @@ pub fn describe(done: &Done, ends: Ends, scheme: &'static str) -> Result<(Handsh
         id: ends.id,
         client: ends.client,
         destination: ends.destination,
+        local_port: ends.port,
         scheme,
         sni,
         alpn: tls.alpn_protocol().map(Into::into),

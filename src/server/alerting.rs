@@ -221,6 +221,26 @@ pub fn start(server: &Arc<Server>, state: Option<StateDir>) -> Running {
     Running { stop, told, tasks }
 }
 
+/// There is no state directory.
+pub fn stateless(folder: &Path, error: &std::io::Error) -> Condition {
+    let shown = folder.display().to_string();
+    let quoted = words::shell(&shown);
+    Condition::new(
+        Code::StateUnwritable,
+        shown.clone(),
+        Severity::Warning,
+        format!(
+            "The state directory {shown} cannot be used: {error}. Neither last-good certificates \
+             nor the ledger nor what was told are kept, and staunch renews no certificate of its \
+             own to test the way."
+        ),
+        format!(
+            "See `namei -l {quoted}` and `df -h {quoted}`; make it writable for the user that \
+             staunch runs as, or set `state_dir`; then `staunch upgrade` or a restart."
+        ),
+    )
+}
+
 /// What is wrong with a file that TLS goes by.
 fn trouble(trouble: Trouble) -> Condition {
     match trouble {

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{Server, Source, alerting, listeners, material, world};
 use crate::admin::{ReloadOutcome, logs};
-use crate::config::{self, Config};
+use crate::config::{self, CertificateSource, Config};
 use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
 use crate::telemetry::access::{AccessLog, Prepared};
@@ -166,6 +166,7 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     note(old.tls != new.tls, "tls");
     note(old.sites != new.sites, "sites");
     note(old.upstreams != new.upstreams, "upstreams");
+    note(old.quotas != new.quotas, "quotas");
     note(old.dns != new.dns, "dns");
     note(old.timeouts != new.timeouts, "timeouts");
     note(old.limits != new.limits, "limits");
@@ -173,7 +174,17 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     note(old.upgrade != new.upgrade, "upgrade");
     note(old.alerts != new.alerts, "alerts");
     note(old.log != new.log, "log");
-    note(old.certificates != new.certificates, "certificate sources");
+    note(old.traces != new.traces, "traces");
+    // A line that was put in before them changes nothing of them.
+    let sources = |config: &Config| -> Vec<CertificateSource> {
+        let all = config.certificates.iter().cloned();
+        all.map(|source| CertificateSource { line: 0, ..source })
+            .collect()
+    };
+    note(
+        sources(old) != sources(new) || old.keep_last_good != new.keep_last_good,
+        "certificate sources",
+    );
     for (differs, what) in [
         (old.workers != new.workers, "workers.threads"),
         (old.listen.admin != new.listen.admin, "listen.admin"),
@@ -184,4 +195,34 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
         }
     }
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_changed_is_named_and_nothing_else() {
+        const BARE: &str = "[[certificate]]\nfolder = \"/certificates\"\n";
+        let changed = |new: &str| {
+            let parse = |text: &str| config::parse(text, Path::new("/staunch.toml")).unwrap();
+            differences(&parse(BARE), &parse(new))
+        };
+        let with = |text: &str| changed(&format!("{text}\n{BARE}"));
+        assert!(changed(BARE).is_empty());
+        assert!(with("# A line before them.").is_empty());
+        assert_eq!(with("[tls]\ntickets = false"), ["tls"]);
+        assert_eq!(with("keep_last_good = false"), ["certificate sources"]);
+        assert_eq!(
+            with("[traces]\nendpoint = \"http://127.0.0.1:4318\""),
+            ["traces"]
+        );
+        assert_eq!(changed(""), ["certificate sources"]);
+        assert_eq!(
+            with("state_dir = \"/elsewhere\""),
+            ["state_dir changes only with a restart or an upgrade"]
+        );
+    }
 }

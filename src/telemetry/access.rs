@@ -295,6 +295,14 @@ fn open(path: &PathBuf) -> io::Result<File> {
         .create(true)
         .mode(0o640)
         .open(path)
+        .map_err(|error| {
+            let shown = path.display();
+            let words = format!(
+                "{shown}: {error}; see that its folder is there and that the user staunch runs as \
+                 may write to it, or change `log.access.to`"
+            );
+            io::Error::new(error.kind(), words)
+        })
 }
 
 /// The thread that writes.

@@ -161,6 +161,36 @@ enum Loaded {
     Trust(Result<([u8; 32], Arc<Trust>), Fault>),
 }
 
+/// What is wrong on disk with the files that a configuration names, and what each is for. Nothing
+/// is taken into use.
+pub fn faults(config: &Config, now: Timestamp) -> Vec<(&'static str, Fault)> {
+    let keys = &config.tls.ticket_keys;
+    let tickets = config.tls.tickets && !keys.is_empty();
+    let sites = config.sites.iter().map(|site| &site.tls.client);
+    let streams = config.listen.streams.iter();
+    let streams = streams.filter_map(|stream| stream.tls.as_ref().map(|tls| &tls.client));
+    let clients = sites.chain(streams).flatten().cloned().map(Purpose::Trust);
+    let purposes = tickets.then(|| Purpose::Tickets(keys.clone())).into_iter();
+    purposes
+        .chain(clients)
+        .filter_map(|purpose| match load(&purpose, file::read) {
+            Loaded::Keys(Err(fault)) => Some(("ticket keys", fault)),
+            Loaded::Trust(Err(fault)) => Some(("client certificates", fault)),
+            Loaded::Trust(Ok((_, trust))) => {
+                let at = trust.expires.filter(|at| *at <= now)?;
+                let Purpose::Trust(client) = &purpose else {
+                    return None;
+                };
+                let file = client.crl.first()?;
+                let what = format!("a revocation list is past its time since {at}");
+                let help = "fetch a new one from the authority";
+                Some(("client certificates", Fault::new(file, what, help)))
+            }
+            Loaded::Kept | Loaded::Keys(Ok(_)) => None,
+        })
+        .collect()
+}
+
 impl Keep {
     /// Begins with nothing; a thread looks after files until this is dropped.
     pub fn start(options: Options) -> std::io::Result<Self> {

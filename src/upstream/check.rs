@@ -149,7 +149,8 @@ async fn ask_http1(
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n"
     );
-    let head = parse::request(head.as_bytes(), 10).map_err(|error| error.to_string())?;
+    let head =
+        parse::complete(parse::request(head.as_bytes(), 10)).map_err(|error| error.to_string())?;
     connection.send_head(&head, None);
     connection.finish(None);
     poll_fn(|cx| connection.poll_flush(cx))

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -71,18 +72,45 @@ impl Resting {
     }
 }
 
+/// Things by numbers that we count up ourselves: nobody can choose them so that they collide.
+type ById<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+/// Spreads consecutive numbers.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15); // 2^64 divided by the golden ratio
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The connections of one worker that rest, by server; the last one in is the first one out, so
 /// that the busy stay warm and the others are let go.
 #[derive(Default)]
 pub struct Pool {
-    resting: RefCell<HashMap<ServerId, Vec<Resting>>>,
+    resting: RefCell<ById<ServerId, Vec<Resting>>>,
     /// Those that are some client's own.
-    owned: RefCell<HashMap<ClientId, Vec<Resting>>>,
+    owned: RefCell<ById<ClientId, Vec<Resting>>>,
     clients: Cell<u64>,
     /// Those that carry many exchanges at once.
-    shared: RefCell<HashMap<ServerId, Vec<Rc<Shared>>>>,
+    shared: RefCell<ById<ServerId, Vec<Rc<Shared>>>>,
     /// Servers to which one such connection is being made, and who waits for it.
-    coming: RefCell<HashMap<ServerId, Rc<Notify>>>,
+    coming: RefCell<ById<ServerId, Rc<Notify>>>,
 }
 
 impl std::fmt::Debug for Pool {

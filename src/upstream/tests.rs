@@ -51,7 +51,7 @@ fn client(upstream: &Upstream, n: u8) -> Key {
 
 fn request(text: &str) -> RequestHead {
     let text = format!("GET /path?query HTTP/1.1\r\nHost: a\r\n{text}\r\n");
-    crate::http::parse::request(text.as_bytes(), 100).unwrap()
+    crate::http::parse::complete(crate::http::parse::request(text.as_bytes(), 100)).unwrap()
 }
 
 fn down(upstream: &Upstream, server: usize) {
@@ -194,7 +194,7 @@ fn a_cookie_brings_a_client_back_while_its_server_is_up() {
         &Upstreams::default(),
     );
     let upstream = all.get("u").unwrap();
-    let cookie = upstream.cookie(1).unwrap();
+    let cookie = upstream.cookie(1, true).unwrap();
     let pair = cookie.split(';').next().unwrap();
     let head = request(&format!("Cookie: a=b; {pair}\r\n"));
     let key = upstream.key([192, 0, 2, 1].into(), &head);

@@ -100,6 +100,10 @@ impl Store {
             }
             self.memory.resize(SHIFT, 0);
             self.start = SHIFT;
+        } else if self.start - SHIFT > self.len().max(STORED / 2) {
+            // One that is never empty must not grow with all that ever went through it.
+            self.memory.drain(SHIFT..self.start);
+            self.start = SHIFT;
         }
         &mut self.memory
     }
@@ -255,6 +259,19 @@ mod tests {
         assert_eq!(buffer.data(), b"llo");
         buffer.consume(3);
         assert!(buffer.memory.is_empty());
+    }
+
+    #[test]
+    fn a_store_that_is_never_empty_does_not_grow() {
+        let mut store = Store::default();
+        store.end().extend_from_slice(b"0");
+        for n in 0..20_000_u32 {
+            store.end().extend_from_slice(&n.to_le_bytes().repeat(25));
+            store.consume(100);
+            assert_eq!(store.len(), 1);
+        }
+        assert!(store.end().capacity() <= 2 * STORED);
+        assert_eq!(store.data(), &19_999_u32.to_le_bytes()[3..]);
     }
 
     #[test]

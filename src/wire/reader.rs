@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use crate::http::Framing;
 use crate::http::field::Fields;
 use crate::http::framing::{BodyError, Decoder, Front, MAX_TRAILERS};
-use crate::http::parse::{HeadError, Scanner};
+use crate::http::parse::{self, HeadError, Parsed, Scanner};
 
 /// Why reading ended.
 #[derive(Debug, thiserror::Error)]
@@ -97,16 +97,17 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until a head is whole, and hands its bytes to `parse`. Empty lines before it are
-    /// skipped (RFC 9112, section 2.2).
+    /// Waits until a head is whole and `read` has read it. Empty lines before it are skipped (RFC
+    /// 9112, section 2.2).
     pub fn poll_head<I: AsyncRead + Unpin, T>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut I,
         limit: usize,
         message: Message,
-        parse: impl FnOnce(&[u8]) -> Result<T, HeadError>,
+        read: impl Fn(&[u8]) -> Parsed<T>,
     ) -> Poll<Result<T, ReadError>> {
+        let strict = message == Message::Request;
         loop {
             while self.buffer.data().starts_with(b"\r\n") {
                 self.buffer.consume(2);
@@ -117,18 +118,26 @@ impl Reader {
                 let error = HeadError::Malformed("it does not begin with HTTP/");
                 return Poll::Ready(Err(error.into()));
             }
-            let strict = message == Message::Request;
-            if let Some(length) = self.scanner.find(data, strict)? {
-                if length > limit {
-                    return Poll::Ready(Err(HeadError::TooLong.into()));
+            // Nearly all heads come whole, and are read in the same pass that finds their end. One
+            // that comes in pieces is not read again and again: from then on only its end is looked
+            // for.
+            let fresh = self.scanner.is_fresh() && !data.is_empty();
+            if fresh || self.scanner.find(data, strict)?.is_some() {
+                let within = &data[..data.len().min(limit)];
+                if let Some((head, length)) = read(within)? {
+                    self.buffer.consume(length);
+                    self.scanner.reset();
+                    return Poll::Ready(Ok(head));
                 }
-                let head = parse(&data[..length]);
-                self.buffer.consume(length);
-                self.scanner.reset();
-                return Poll::Ready(head.map_err(ReadError::Head));
+                if data.len() < limit && !fresh {
+                    return Poll::Ready(Err(parse::CUT_SHORT.into()));
+                }
             }
             if data.len() >= limit {
                 return Poll::Ready(Err(HeadError::TooLong.into()));
+            }
+            if fresh && self.scanner.find(data, strict)?.is_some() {
+                continue;
             }
             if ready!(self.buffer.poll_read(cx, io, limit))? == 0 {
                 return Poll::Ready(Err(match self.buffer.is_empty() {

@@ -275,6 +275,19 @@ def _(c):
     c.connection_error(PROTOCOL)
 
 
+@opened("8.1", "The end of a request behind its response")
+def _(c):
+    c.headers_frame(1, OPEN, c.request("POST", fields=[("content-length", "4")]))
+    c.data(1, 0)
+    c.ended()
+    c.ping()
+    got = c.wait(lambda got: got.kind == RST_STREAM or got.kind == PING and got.is_ack(), "PING ACK")
+    if got.kind == RST_STREAM:
+        raise Wrong(f"all had come but the end; came {got}")
+    c.data(1, END_STREAM, b"")
+    c.pong()
+
+
 simple("4.1", "A frame of an unknown type", lambda c: c.frame(0x16, 0, 0, b"\0" * 8), pong)
 simple("4.1", "Flags that are not defined", lambda c: c.frame(PING, 0x16, 0, b"\0" * 8),
        lambda c: c.wait(lambda got: got.is_ack() and got.kind == PING, "PING ACK"))
@@ -308,6 +321,10 @@ simple("5.1", "idle: RST_STREAM", lambda c: c.reset(1), goaway(PROTOCOL))
 simple("5.1", "idle: WINDOW_UPDATE", lambda c: c.window(1, 100), goaway(PROTOCOL))
 simple("5.1", "idle: CONTINUATION",
        lambda c: c.frame(CONTINUATION, END_HEADERS, 1, block(c.request())), goaway(PROTOCOL))
+simple("5.1.1", "HEADERS on an even stream below the last",
+       lambda c: (c.headers_frame(5), c.answered(5), c.headers_frame(4)), goaway(PROTOCOL))
+simple("5.1", "idle: DATA on an even stream below the last",
+       lambda c: (c.headers_frame(5), c.answered(5), c.data(4, END_STREAM)), goaway(PROTOCOL))
 simple("5.1", "half-closed: DATA",
        lambda c: (c.headers_frame(), c.data(1, END_STREAM)), reset(CLOSED))
 simple("5.1", "half-closed: HEADERS",

@@ -6,6 +6,8 @@ use std::path::Path;
 
 include!(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/http.rs"));
 
+include!(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/http2.rs"));
+
 /// Changed copies of each input.
 const COPIES: u32 = 2000;
 
@@ -85,6 +87,11 @@ fn requests_of_http_2_hold_in_http_1_1() {
 #[test]
 fn blocks_of_fields_hold() {
     corpus("hpack_block", hpack_block);
+}
+
+#[test]
+fn connections_of_http_2_hold() {
+    corpus("http2_connection", http2::connection);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Child;
 use crate::support::{HOST, Leaf, Site, Staunch, TestCa, python, run, until};
 
 const SERVER: &str = r#"
-import os, sys, threading
+import os, sys, threading, time
 from concurrent import futures
 import grpc
 
@@ -37,6 +37,12 @@ def endless(request, context):
     while context.is_active():
         yield b"x" * 1000
 
+def dies(request, context):
+    yield b"one"
+    while not os.path.exists(os.path.join(folder, "die")):
+        time.sleep(0.01)
+    os._exit(0)
+
 def up(requests, context):
     return b"%d" % sum(len(request) for request in requests)
 
@@ -48,6 +54,7 @@ handlers = grpc.method_handlers_generic_handler("test.Echo", {
     "Unary": grpc.unary_unary_rpc_method_handler(unary),
     "Down": grpc.unary_stream_rpc_method_handler(down),
     "Endless": grpc.unary_stream_rpc_method_handler(endless),
+    "Dies": grpc.unary_stream_rpc_method_handler(dies),
     "Up": grpc.stream_unary_rpc_method_handler(up),
     "Both": grpc.stream_stream_rpc_method_handler(both),
 })
@@ -152,6 +159,24 @@ except grpc.RpcError as error:
     print(error.code().name, error.details())
 "#;
 
+const BROKEN: &str = r#"
+import os, sys
+import grpc
+
+address, root, folder = sys.argv[1:4]
+channel = grpc.secure_channel(
+    address,
+    grpc.ssl_channel_credentials(open(root, "rb").read()),
+    options=[("grpc.ssl_target_name_override", "example.test"), ("grpc.enable_http_proxy", 0)],
+)
+try:
+    for message in channel.unary_stream("/test.Echo/Dies")(b"", timeout=30):
+        print(message.decode())
+        open(os.path.join(folder, "die"), "w").close()
+except grpc.RpcError as error:
+    print(error.code().name, error.details())
+"#;
+
 /// gRPC's server, of Python.
 struct Server {
     process: Child,
@@ -242,6 +267,21 @@ fn all_kinds_of_calls_pass_in_clear_text() {
 #[test]
 fn all_kinds_of_calls_pass_over_tls() {
     interop(true);
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_is_unavailable() {
+    let ca = TestCa::new();
+    let server = Server::start(None);
+    let folder = server.folder.path();
+    let proxy = Staunch::build()
+        .leaf(&ca.issue(HOST))
+        .upstream("grpc", &[&server.url()])
+        .set("upstream.grpc.protocol", "\"http2\"")
+        .sites(Site::new(&[HOST], "grpc"))
+        .start();
+    let printed = client(BROKEN, &proxy, &ca, folder, folder.to_str().unwrap());
+    assert_eq!(printed, "one\nUNAVAILABLE Bad Gateway\n");
 }
 
 #[test]

@@ -53,8 +53,35 @@ const ASKED: [&str; 7] = [
     "x-via",
 ];
 
-/// `path` may have an option of curl's behind it.
-fn ask((scheme, port): (&str, u16), host: &str, path: &str, bare: bool) -> Answer {
+/// What is asked: `# try: HOST PATH`, or `# plain: HOST PATH` without TLS.
+#[derive(Clone, Debug)]
+struct Question {
+    scheme: &'static str,
+    host: String,
+    /// It may have an option of curl's behind it.
+    path: String,
+}
+
+impl Question {
+    fn read(line: &str) -> Option<Self> {
+        let of = |begin| line.strip_prefix(begin);
+        let (scheme, rest) = match (of("# try: "), of("# plain: ")) {
+            (Some(rest), _) => ("https", rest),
+            (None, Some(rest)) => ("http", rest),
+            (None, None) => return None,
+        };
+        let (host, path) = rest.split_once(' ')?;
+        Some(Self {
+            scheme,
+            host: host.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
+    let Question { scheme, host, path } = question;
+    let port = if *scheme == "https" { https } else { http };
     let (path, option) = path.split_once(' ').unwrap_or((path, "--http1.1"));
     let resolve = format!("{host}:{port}:127.0.0.1");
     let url = format!("{scheme}://{host}:{port}{path}");
@@ -93,8 +120,9 @@ fn ask((scheme, port): (&str, u16), host: &str, path: &str, bare: bool) -> Answe
                 _ => value.to_owned(),
             };
             // Each writes the port or not, relative or not.
-            let value = value.replace(&format!("{scheme}://{host}:{port}"), "");
-            let value = value.replace(&format!("{scheme}://{host}/"), "/");
+            let value = value.replace(&format!("https://{host}:{https}"), "");
+            let value = value.replace(&format!("http://{host}:{http}"), "");
+            let value = value.replace(&format!("https://{host}/"), "/");
             fields.entry(name).or_default().push(value);
         }
     }
@@ -135,11 +163,9 @@ struct Case {
     text: String,
     https: Port,
     http: Port,
-    /// Without TLS.
-    plain: bool,
     builder: Builder,
     _origins: [Origin; 2],
-    questions: Vec<(String, String)>,
+    questions: Vec<Question>,
     /// Clients leave the port out, as they do where it is the usual one.
     bare: bool,
 }
@@ -166,12 +192,7 @@ impl Case {
             line.unwrap().split('"').nth(1).unwrap().to_owned()
         };
         let (https, http) = (Port::free(), Port::free());
-        let questions = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# try: ")?.split_once(' '))
-            .map(|(host, path)| (host.to_owned(), path.to_owned()))
-            .collect();
-        let plain = !text.contains("@HTTPS@") && path.starts_with("nginx/");
+        let questions = text.lines().filter_map(Question::read).collect();
         let folder = tempfile::tempdir().unwrap();
         let pem = folder.path().join("both.pem");
         let [chain, key] = ["chain", "key"].map(|name| std::fs::read_to_string(place(name)));
@@ -189,6 +210,7 @@ impl Case {
             .replace("@KEY@", &place("key"))
             .replace("@PEM@", pem.to_str().unwrap())
             .replace("@LIST@", list.to_str().unwrap())
+            .replace("@FOLDER@", folder.path().to_str().unwrap())
             .replace("@A@", origins[0].url().trim_start_matches("http://"))
             .replace("@B@", origins[1].url().trim_start_matches("http://"));
         Self {
@@ -196,19 +218,10 @@ impl Case {
             text,
             https,
             http,
-            plain,
             builder,
             _origins: origins,
             questions,
             bare: path.ends_with(".cfg"),
-        }
-    }
-
-    /// Where it is asked.
-    fn at(&self) -> (&'static str, u16) {
-        match self.plain {
-            true => ("http", self.http.address().port()),
-            false => ("https", self.https.address().port()),
         }
     }
 
@@ -221,17 +234,22 @@ impl Case {
             .spawn()
             .map(Program)
             .unwrap();
+        let first = self.questions.first().unwrap();
         until("it answers", || {
-            !ask(self.at(), "one.test", "/", self.bare).status.is_empty()
+            !ask(first, self.ports(), self.bare).status.is_empty()
         });
         program
+    }
+
+    fn ports(&self) -> [u16; 2] {
+        [&self.https, &self.http].map(|port| port.address().port())
     }
 
     /// Starts a program and asks it all the questions.
     fn answers(&self, command: Command) -> Vec<Answer> {
         let program = self.start(command);
         let answers = (self.questions.iter())
-            .map(|(host, path)| ask(self.at(), host, path, self.bare))
+            .map(|question| ask(question, self.ports(), self.bare))
             .collect();
         drop(program);
         answers
@@ -256,7 +274,7 @@ impl Case {
     }
 
     fn compare(&self, before: &[Answer], after: &[Answer], output: &str) {
-        for (at, (host, path)) in self.questions.iter().enumerate() {
+        for (at, question) in self.questions.iter().enumerate() {
             let (mut before, mut after) = (before[at].clone(), after[at].clone());
             // staunch tells of the client even where it was not told to.
             if !before.origin.is_empty() {
@@ -273,7 +291,7 @@ impl Case {
                 let said = before.fields.clone();
                 after.fields.retain(|name, _| said.contains_key(name));
             }
-            assert_eq!(after, before, "{host}{path}\n{output}");
+            assert_eq!(after, before, "{question:?}\n{output}");
         }
     }
 }
@@ -311,7 +329,10 @@ fn nginx_and_staunch_agree(name: &str) -> String {
 
 /// Runs one under HAProxy and imported.
 fn haproxy_and_staunch_agree(name: &str) -> String {
-    let case = Case::read(&format!("haproxy/{name}.cfg"));
+    haproxy_and_staunch_agree_with(name, &[])
+}
+
+fn haproxy_and_staunch_agree_in(case: &Case) -> String {
     let file = case.folder.path().join("haproxy.cfg");
     // It cannot become another user, nor has to.
     let text = case.text.replace("user haproxy", "");
@@ -435,6 +456,51 @@ well_known! {
 #[test]
 fn limits_are_those_of_the_location() {
     nothing_is_lost(&nginx_and_staunch_agree("limited"));
+}
+
+/// Files beside a configuration of HAProxy.
+fn haproxy_and_staunch_agree_with(name: &str, files: &[(&str, &str)]) -> String {
+    let case = Case::read(&format!("haproxy/{name}.cfg"));
+    for (name, text) in files {
+        std::fs::write(case.folder.path().join(name), text).unwrap();
+    }
+    haproxy_and_staunch_agree_in(&case)
+}
+
+#[test]
+fn what_haproxy_serves_in_plain_text_is_served_so_here() {
+    nothing_is_lost(&haproxy_and_staunch_agree("plain"));
+}
+
+#[test]
+fn what_haproxy_does_by_tls_or_without_it_is_told_apart() {
+    nothing_is_lost(&haproxy_and_staunch_agree("doors"));
+}
+
+#[test]
+fn backends_that_haproxy_looks_up_are_sites_and_routes_here() {
+    let hosts = "# host backend\none.test app\nshop app\n.four.test nobody\n";
+    let paths = "/api/ api\n/api/v2/ app\n";
+    let files = [("hosts.map", hosts), ("paths.map", paths)];
+    nothing_is_lost(&haproxy_and_staunch_agree_with("looked-up", &files));
+}
+
+#[test]
+fn what_haproxy_writes_anew_for_some_is_written_anew_here() {
+    nothing_is_lost(&haproxy_and_staunch_agree("rewritten"));
+}
+
+#[test]
+fn what_haproxy_keeps_behind_a_password_is_not_open_here() {
+    let output = haproxy_and_staunch_agree("kept");
+    for line in [
+        "# closed: see",
+        "not imported: http-request auth realm Inner if !known",
+        "differs: backend inner: all that leads to it is closed",
+        "not imported: http-response return status 404",
+    ] {
+        assert!(output.contains(line), "{line}\n{output}");
+    }
 }
 
 #[test]

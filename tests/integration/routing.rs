@@ -128,7 +128,7 @@ fn a_path_without_a_route_is_not_found() {
 fn a_site_in_plain_text_is_served_and_others_redirect() {
     let origin = Origin::echo();
     let site = |name: &str| Site::new(&[name], &origin.url());
-    let plain = site("plain.test").also("plaintext = true\nhsts = '1d'\n");
+    let plain = site("plain.test").also("plain_text = true\nhsts = '1d'\n");
     let tls = site(HOST).also("[site.tls]\nversions = ['1.3']\n");
     let proxy = Staunch::build()
         .leaf(&TestCa::new().leaf(&[HOST, "plain.test"]).issue())
@@ -214,6 +214,58 @@ fn plain_http_is_redirected_with_host_and_path() {
     client.send("body").unwrap();
     client.read("POST").expect(308);
     assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn what_says_so_is_answered_in_plain_text() {
+    let origin = Origin::echo();
+    let one = Site::new(&[HOST], &origin.url())
+        .also("hsts = '730d'\n[[site.route]]\npath = '/challenge/'\nplain_text = true\n");
+    let plain = Site::new(&["plain.test"], "sticky").also(
+        "plain_text = true\n\
+         [[site.route]]\npath = '/secure/'\nplain_text = false\n\
+         [[site.route]]\npath = '/which'\n\
+         when = { '{local_port} {scheme}' = '^[1-9][0-9]* http$' }\nrespond = 200\n",
+    );
+    let kept = Site::new(&["kept.test"], &origin.url()).also(&format!(
+        "plain_text = true\n[site.tls]\npolicy = 'modern'\n\
+         [upstream.sticky]\nservers = [{:?}]\nsticky = 'at'\n",
+        origin.url()
+    ));
+    let leaf = TestCa::new()
+        .leaf(&[HOST, "plain.test", "kept.test"])
+        .issue();
+    let builder = Staunch::build().leaf(&leaf);
+    let proxy = builder.sites(one).sites(plain).sites(kept).start();
+    let mut client = Connection::plain(proxy.http()).unwrap();
+    for (host, target, status) in [
+        (HOST, "/", 308),
+        (HOST, "/challenge/x", 200),
+        (HOST, "/challenge/../x", 308),
+        ("plain.test", "/", 200),
+        ("plain.test", "/secure/x", 308),
+        ("plain.test", "/which", 200),
+        // It asks for more than plain text can have.
+        ("kept.test", "/", 421),
+        ("unknown.test", "/", 308),
+    ] {
+        let response = client.get(host, target).expect(status);
+        assert_eq!(
+            response.field("strict-transport-security"),
+            None,
+            "{host}{target}"
+        );
+        let cookie = response.field("set-cookie").unwrap_or_default();
+        assert!(!cookie.contains("Secure"), "{cookie}");
+    }
+    let requests = origin.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].field("x-forwarded-proto"), "http");
+    // Over TLS nothing is different.
+    let mut client = proxy.tls("plain.test").connect();
+    let response = client.get("plain.test", "/").expect(200);
+    let cookie = response.field("set-cookie").unwrap_or_default();
+    assert!(cookie.contains("Secure"), "{cookie}");
 }
 
 #[test]

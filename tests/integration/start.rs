@@ -273,6 +273,67 @@ fn check_is_content_with_what_is_well() {
 }
 
 #[test]
+fn check_tries_the_access_log_and_what_tls_goes_by() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let build = || {
+        let builder = Staunch::build().trusting(&ca);
+        builder.leaf(&ca.issue(HOST)).site(HOST, &origin)
+    };
+    let lost = "/nonexistent/access.log";
+    for command in ["check", "run"] {
+        let ran = build()
+            .set("log.access.to", format!("{lost:?}"))
+            .run(command, &[]);
+        assert_eq!(ran.status.code(), Some(1), "{ran:#?}");
+        assert!(ran.output().contains(lost), "{ran:#?}");
+        assert!(ran.output().contains("log.access.to"), "{ran:#?}");
+    }
+    let keys = "/nonexistent/ticket.key";
+    let ran = build()
+        .set("tls.ticket_keys", format!("{keys:?}"))
+        .run("check", &[]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    assert!(ran.output().contains(keys), "{ran:#?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let builder = Staunch::build()
+        .trusting(&ca)
+        .leaf(&ca.issue(HOST))
+        .site(HOST, &origin);
+    builder.write();
+    let mut command = builder.command();
+    command.arg("check").arg("--config");
+    let mut child = command
+        .arg(builder.config_path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_told() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let builder = Staunch::serving(&origin).trusting(&ca);
+    let blocked = builder.path("a-file");
+    fs::write(&blocked, "").unwrap();
+    let folder = blocked.join("state");
+    let proxy = builder.set("state_dir", format!("{folder:?}")).start();
+    until("it is told", || {
+        let alerts = proxy.admin_get("/api/alerts").text();
+        alerts.contains("state_unwritable") && alerts.contains(folder.to_str().unwrap())
+    });
+    proxy.get("/").expect(200);
+}
+
+#[test]
 fn check_tells_what_would_be_served_badly() {
     let ca = TestCa::new();
     let origin = Origin::echo();
@@ -288,6 +349,23 @@ fn check_tells_what_would_be_served_badly() {
         assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
         assert!(ran.output().contains(word), "{ran:#?}");
     }
+}
+
+#[test]
+fn check_is_content_with_a_wildcard_site_whose_names_have_certificates() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let build = || {
+        Staunch::build()
+            .trusting(&ca)
+            .site("*.example.test", &origin)
+    };
+    let ran = build().leaf(&ca.issue("a.example.test")).run("check", &[]);
+    assert_eq!(ran.status.code(), Some(0), "{ran:#?}");
+    assert!(ran.stdout.contains("only one name below it"), "{ran:#?}");
+    let ran = build().leaf(&ca.issue("a.other.test")).run("check", &[]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    assert!(ran.stdout.contains("NOTHING"), "{ran:#?}");
 }
 
 #[test]

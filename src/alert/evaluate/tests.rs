@@ -9,7 +9,10 @@ fn on(day_: i64, reports: &[Report], sites: &[&str], memory: &Memory) -> Vec<Con
     let now = day(day_);
     let sites: Vec<SiteName> = sites
         .iter()
-        .map(|it| SiteName::Exact((*it).into()))
+        .map(|it| match it.strip_prefix("*.") {
+            Some(parent) => SiteName::Wildcard(parent.into()),
+            None => SiteName::Exact((*it).into()),
+        })
         .collect();
     evaluate(&World {
         now,
@@ -152,6 +155,21 @@ fn a_source_that_is_later_than_its_habit_is_told_of_before_the_common_threshold(
 }
 
 #[test]
+fn a_wildcard_of_which_some_names_have_certificates_is_no_emergency() {
+    let reports = [ninety("/a.pem")];
+    let found = |day, site| on(day, &reports, &[site], &Memory::default());
+    let some = found(10, "*.example.com");
+    assert_eq!(codes(&some), [Code::NamesUncovered]);
+    assert_eq!(some[0].severity, Severity::Warning);
+    assert!(some[0].summary.contains("one name below it has one"));
+    let none = found(10, "*.other.test");
+    assert_eq!(none[0].severity, Severity::Critical);
+    let expired = found(91, "*.example.com");
+    let uncovered = expired.iter().find(|it| it.code == Code::NamesUncovered);
+    assert_eq!(uncovered.unwrap().severity, Severity::Critical);
+}
+
+#[test]
 fn names_without_a_certificate_are_told_one_by_one() {
     let reports = [ninety("/a.pem")];
     let found = on(
@@ -266,7 +284,7 @@ fn what_is_on_disk_is_told_with_its_reason_and_what_goes_on() {
         );
         assert!(
             it.summary
-                .ends_with("the key belongs to another certificate.")
+                .ends_with("The key belongs to another certificate.")
         );
         assert!(it.next_step.contains(step), "{}", it.next_step);
     }

@@ -179,7 +179,7 @@ impl Conductor {
         }
         self.track_lost_folders(Mode::Starting);
         self.publish();
-        self.memory.begin();
+        self.memory.begin(self.timing.rewrite);
         self.drop_copies();
         self.count_exposed_keys();
         let inventory = self.shared.inventory.load();
@@ -411,6 +411,9 @@ impl Conductor {
     /// Copies some of what was taken to the state directory.
     fn save_some(&mut self) {
         self.save_pause = Duration::ZERO;
+        if self.memory.take_missed() {
+            self.unsaved.extend(self.in_order.values());
+        }
         for _ in 0..SAVES {
             let Some(slot) = self.unsaved.pop_front() else {
                 return;

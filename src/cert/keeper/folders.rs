@@ -167,6 +167,22 @@ impl Folders {
         self.visit(visit, watch)
     }
 
+    /// Looks once more for files that were in a folder, whatever was heard of them.
+    pub(super) fn look_for(
+        &mut self,
+        files: &Files,
+        folder: &Path,
+        watch: &mut Watch<Key>,
+    ) -> Found {
+        let mut visit = Visit::default();
+        if let Some(n) = self.roots.iter().position(|root| *root.path == *folder) {
+            let way = self.roots[n].search.way_to(files).into_iter();
+            let there = way.filter(|folder| folder.is_dir());
+            visit.left.extend(there.map(|folder| (n, folder)));
+        }
+        self.visit(visit, watch)
+    }
+
     /// Looks at a slice of all folders, and at those of which nothing is heard.
     pub(super) fn poll(&mut self, slice: [Range<usize>; 2], watch: &mut Watch<Key>) -> Found {
         let slice = slice.into_iter().filter(|range| !range.is_empty());

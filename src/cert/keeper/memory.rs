@@ -1,13 +1,17 @@
 //! The keeper's memory: last-good certificates and the ledger, written by a thread of their own.
 //!
 //! Writing waits for the disk. A swap does not: what was taken is served before it is copied, and
-//! a state directory on a dead disk costs nothing but the copies.
+//! a state directory on a dead disk costs nothing but the copies. What could not be written is
+//! written when it can be again: the disk that was full is what a restart may need next.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
@@ -21,6 +25,12 @@ use crate::state::StateDir;
 /// Things to write that may wait. Beyond, copies wait their turn, and lines of the ledger are lost.
 const QUEUE: usize = 1024;
 
+/// Copies among them: ten thousand at a start leave room for the ledger.
+const COPIES: usize = QUEUE / 2;
+
+/// Things kept until they can be written after all; the oldest are lost first.
+const LATE: usize = 1024;
+
 /// See the [module](self). Without a state directory it remembers nothing.
 pub(super) struct Memory {
     last_good: Option<Arc<LastGood>>,
@@ -30,7 +40,11 @@ pub(super) struct Memory {
     writer: Option<SyncSender<Task>>,
     refused: Vec<Fingerprint>,
     state: Option<StateDir>,
-    problem: Arc<Mutex<Option<String>>>,
+    problem: Arc<Problem>,
+    /// Copies that are on their way to the disk.
+    copies: Arc<AtomicUsize>,
+    /// Copies were not made that can be made now.
+    missed: Arc<AtomicBool>,
     rest: Arc<Rest>,
 }
 
@@ -76,6 +90,53 @@ const REFUSED: &str = "refused.json";
 /// Fingerprints kept there.
 const MOST_REFUSED: usize = 100;
 
+/// What does not work, in words.
+#[derive(Debug, Default)]
+struct Problem {
+    /// The state directory.
+    path: PathBuf,
+    text: Mutex<Option<String>>,
+}
+
+impl Problem {
+    fn of(state: Option<&StateDir>) -> Self {
+        Self {
+            path: state.map_or_else(PathBuf::new, |state| state.path().to_owned()),
+            text: Mutex::default(),
+        }
+    }
+
+    fn text(&self) -> MutexGuard<'_, Option<String>> {
+        // A string is never half written.
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether writing works; logs when that changes.
+    fn report(&self, written: Result<(), &io::Error>) {
+        let path = self.path.display();
+        let mut text = self.text();
+        match (written, text.is_some()) {
+            (Ok(()), true) => {
+                info!(%path, "the state directory can be written again");
+                *text = None;
+            }
+            (Err(cause), known) => {
+                if !known {
+                    error!(
+                        %path,
+                        error = %cause,
+                        "the state directory cannot be used: a restart has only what is on disk then"
+                    );
+                }
+                *text = Some(format!(
+                    "the state directory {path} cannot be used: {cause}"
+                ));
+            }
+            (Ok(()), false) => {}
+        }
+    }
+}
+
 impl Memory {
     pub(super) fn open(state: Option<StateDir>, rest: Arc<Rest>) -> Self {
         let mut memory = Self {
@@ -85,7 +146,9 @@ impl Memory {
             writer: None,
             refused: Vec::new(),
             state: None,
-            problem: Arc::default(),
+            problem: Arc::new(Problem::of(state.as_ref())),
+            copies: Arc::default(),
+            missed: Arc::default(),
             rest,
         };
         let Some(state) = state else {
@@ -93,11 +156,11 @@ impl Memory {
         };
         match LastGood::open(&state) {
             Ok(last_good) => memory.last_good = Some(Arc::new(last_good)),
-            Err(error) => report(&memory.problem, &Err(error)),
+            Err(error) => memory.problem.report(Err(&error)),
         }
         match Ledger::open(&state) {
             Ok(ledger) => memory.ledger = Some(ledger),
-            Err(error) => report(&memory.problem, &Err(error)),
+            Err(error) => memory.problem.report(Err(&error)),
         }
         memory.refused = refused(&state);
         memory.state = Some(state);
@@ -125,8 +188,8 @@ impl Memory {
         }
     }
 
-    /// Begins to write.
-    pub(super) fn begin(&mut self) {
+    /// Begins to write. What cannot be written is tried again at this interval.
+    pub(super) fn begin(&mut self, retry: Duration) {
         let (Some(last_good), Some(ledger), Some(state)) =
             (&self.last_good, self.ledger.take(), self.state.take())
         else {
@@ -139,7 +202,12 @@ impl Memory {
             ledger,
             state,
             problem: Arc::clone(&self.problem),
+            copies: Arc::clone(&self.copies),
+            missed: Arc::clone(&self.missed),
             rest: Arc::clone(&self.rest),
+            late: VecDeque::new(),
+            skipped: false,
+            retry,
         };
         let early = std::mem::take(&mut self.early);
         let spawned = thread::Builder::new()
@@ -147,7 +215,7 @@ impl Memory {
             .spawn(move || scribe.run(early, &tasks));
         match spawned {
             Ok(_) => self.writer = Some(writer),
-            Err(error) => report(&self.problem, &Err(error)),
+            Err(error) => self.problem.report(Err(&error)),
         }
     }
 
@@ -186,17 +254,30 @@ impl Memory {
                 .is_none_or(|latest| latest.fingerprint != is)
     }
 
+    /// Whether copies that could not be made are to be asked for again. Said once.
+    pub(super) fn take_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
+    }
+
     /// Has a copy made. `false` when there is too much to write already.
     pub(super) fn save(&self, source: &Arc<Source>, input: Input, is: Fingerprint) -> bool {
         let Some(writer) = &self.writer else {
             return true;
         };
+        if self.copies.load(Ordering::Relaxed) >= COPIES {
+            return false;
+        }
         let task = Task::Save {
             source: Arc::clone(source),
             input: Box::new(input),
             is,
         };
-        !matches!(writer.try_send(task), Err(TrySendError::Full(_)))
+        self.copies.fetch_add(1, Ordering::Relaxed);
+        let sent = writer.try_send(task);
+        if sent.is_err() {
+            self.copies.fetch_sub(1, Ordering::Relaxed);
+        }
+        !matches!(sent, Err(TrySendError::Full(_)))
     }
 
     /// Has every copy of these sources removed, those included that are still to be written.
@@ -224,17 +305,15 @@ impl Memory {
 
     /// What does not work, in words.
     pub(super) fn degraded(&self) -> Option<String> {
-        lock(&self.problem).clone()
+        self.problem.text().clone()
     }
 
     fn send(&self, task: Task) {
         if let Some(writer) = &self.writer
             && let Err(TrySendError::Full(_)) = writer.try_send(task)
         {
-            report(
-                &self.problem,
-                &Err(io::Error::other("the disk is too slow")),
-            );
+            let cause = io::Error::other("the disk is too slow");
+            self.problem.report(Err(&cause));
         }
     }
 }
@@ -244,8 +323,15 @@ struct Scribe {
     last_good: Arc<LastGood>,
     ledger: Ledger,
     state: StateDir,
-    problem: Arc<Mutex<Option<String>>>,
+    problem: Arc<Problem>,
+    copies: Arc<AtomicUsize>,
+    missed: Arc<AtomicBool>,
     rest: Arc<Rest>,
+    /// What could not be written yet, in its order, with one copy at most: they are large.
+    late: VecDeque<Task>,
+    /// Other copies were not made meanwhile.
+    skipped: bool,
+    retry: Duration,
 }
 
 impl Scribe {
@@ -253,30 +339,98 @@ impl Scribe {
         for entry in early {
             self.write(Task::Note(entry));
         }
-        while let Ok(task) = tasks.recv() {
-            self.write(task);
+        let mut tried = Instant::now();
+        loop {
+            let is_behind = !self.late.is_empty();
+            if is_behind && tried.elapsed() >= self.retry {
+                self.catch_up();
+                tried = Instant::now();
+                continue;
+            }
+            let task = match is_behind {
+                true => tasks.recv_timeout(self.retry.saturating_sub(tried.elapsed())),
+                false => tasks.recv().map_err(RecvTimeoutError::from),
+            };
+            match task {
+                Ok(task) => {
+                    self.write(task);
+                    if !is_behind {
+                        tried = Instant::now();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.catch_up();
+                    return;
+                }
+            }
         }
     }
 
     fn write(&mut self, task: Task) {
         let rest = Arc::clone(&self.rest);
         let _turn = rest.turn();
-        let written = match task {
-            Task::Save { source, input, is } => self.last_good.save(&source, &input, is),
+        if let Task::Settled(reply) = task {
+            // Who asked may have given up.
+            let _gone = reply.send(());
+            return;
+        }
+        if matches!(task, Task::Save { .. }) {
+            self.copies.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !self.late.is_empty() {
+            // In their order.
+            self.put_off(task);
+            return;
+        }
+        let written = self.attempt(&task);
+        self.problem.report(written.as_ref().copied());
+        if written.is_err() {
+            self.put_off(task);
+        }
+    }
+
+    fn attempt(&mut self, task: &Task) -> io::Result<()> {
+        match task {
+            Task::Save { source, input, is } => self.last_good.save(source, input, *is),
             Task::Forget(all) => all
                 .iter()
                 .try_for_each(|files| self.last_good.forget(files)),
-            Task::Note(entry) => self.ledger.write(&entry),
-            Task::Settled(reply) => {
-                // Who asked may have given up.
-                let _gone = reply.send(());
-                return;
-            }
-            Task::Refused(refused) => serde_json::to_vec(&refused)
+            Task::Note(entry) => self.ledger.write(entry),
+            Task::Refused(refused) => serde_json::to_vec(refused)
                 .map_err(io::Error::from)
                 .and_then(|json| self.state.write(REFUSED, &[&json])),
-        };
-        report(&self.problem, &written);
+            Task::Settled(_) => Ok(()),
+        }
+    }
+
+    fn put_off(&mut self, task: Task) {
+        let is_copy = |task: &Task| matches!(task, Task::Save { .. });
+        if is_copy(&task) && self.late.iter().any(is_copy) {
+            self.skipped = true;
+            return;
+        }
+        if self.late.len() >= LATE {
+            self.late.pop_front();
+        }
+        self.late.push_back(task);
+    }
+
+    /// Writes what could not be written before, as far as it can be now.
+    fn catch_up(&mut self) {
+        let rest = Arc::clone(&self.rest);
+        let _turn = rest.turn();
+        while let Some(task) = self.late.pop_front() {
+            if let Err(cause) = self.attempt(&task) {
+                self.problem.report(Err(&cause));
+                self.late.push_front(task);
+                return;
+            }
+        }
+        self.problem.report(Ok(()));
+        if std::mem::take(&mut self.skipped) {
+            self.missed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -295,30 +449,4 @@ fn refused(state: &StateDir) -> Vec<Fingerprint> {
         warn!(%error, file = %state.file(REFUSED).display(), "cannot be understood: ignored");
         Vec::new()
     })
-}
-
-/// Notes whether writing works; logs when that changes.
-fn report(problem: &Mutex<Option<String>>, written: &io::Result<()>) {
-    let mut problem = lock(problem);
-    match (written, problem.is_some()) {
-        (Ok(()), true) => {
-            info!("the state directory can be written again");
-            *problem = None;
-        }
-        (Err(cause), known) => {
-            if !known {
-                error!(
-                    error = %cause,
-                    "the state directory cannot be used: a restart has only what is on disk then"
-                );
-            }
-            *problem = Some(format!("the state directory cannot be used: {cause}"));
-        }
-        (Ok(()), false) => {}
-    }
-}
-
-fn lock(problem: &Mutex<Option<String>>) -> std::sync::MutexGuard<'_, Option<String>> {
-    // A string is never half written.
-    problem.lock().unwrap_or_else(PoisonError::into_inner)
 }

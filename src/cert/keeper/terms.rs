@@ -55,7 +55,7 @@ impl Wanted {
                 .sites
                 .iter()
                 // What is served in plain text need not have a certificate.
-                .filter(|site| !site.plaintext)
+                .filter(|site| site.needs_certificate())
                 .flat_map(|site| site.names.iter().cloned())
                 .collect(),
             settings: Settings {
@@ -98,6 +98,8 @@ pub struct Timing {
     /// How long after a start the copies of sources that the configuration does not name are kept: a
     /// start with a wrong configuration must not cost them.
     pub forget: Duration,
+    /// How long until the state directory is tried again that could not be written.
+    pub rewrite: Duration,
     /// How often everything is read although nothing was heard of it.
     pub poll: Duration,
     /// The same where nothing can be heard.
@@ -112,6 +114,7 @@ impl Default for Timing {
             tell_half: Duration::from_secs(300),
             grace: Duration::from_secs(10),
             forget: Duration::from_secs(24 * 3600),
+            rewrite: Duration::from_secs(5),
             poll: Duration::from_secs(30),
             poll_unwatched: Duration::from_millis(700),
         }

@@ -1,5 +1,6 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod lasting;
 mod refused;
 mod scale;
 mod settle;
@@ -54,6 +55,7 @@ impl Bench {
                 tell_half: Duration::from_secs(3600),
                 grace: Duration::from_millis(300),
                 forget: Duration::from_secs(3600),
+                rewrite: Duration::from_millis(100),
                 poll: Duration::from_secs(3600),
                 poll_unwatched: Duration::from_millis(100),
             },

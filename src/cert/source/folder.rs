@@ -139,10 +139,27 @@ impl Search {
         }
         match listed {
             Ok((inode, entries)) => self.update(folder, inode, entries),
-            Err(error) if is_gone(&error) => self.forget(folder),
+            Err(error) if is_gone(&error) => {
+                // One that takes its place is news to the folder above it.
+                if let Some(above) = folder.parent().and_then(|at| self.folders.get_mut(at)) {
+                    above.below.remove(folder);
+                }
+                self.forget(folder)
+            }
             // It is there and cannot be listed now: nothing is known to have vanished.
             Err(_) => Delta::default(),
         }
+    }
+
+    /// The folders on the way to these files, the configured one first.
+    pub fn way_to(&self, files: &Files) -> Vec<PathBuf> {
+        let above = files.chain.ancestors().skip(1);
+        let mut way: Vec<_> = above
+            .take_while(|folder| folder.starts_with(&self.root))
+            .map(Path::to_path_buf)
+            .collect();
+        way.reverse();
+        way
     }
 
     /// The folder to look at again after an event on `path`, if one could matter.
@@ -178,16 +195,18 @@ impl Search {
     }
 
     fn update(&mut self, folder: &Path, inode: (u64, u64), entries: Entries) -> Delta {
+        // A folder that was removed may have left its number to this one.
         if let Some(first) = self.seen.get(&inode)
             && *first != *folder
             && self.folders.contains_key(first)
+            && fs::metadata(first).is_ok_and(|meta| (meta.dev(), meta.ino()) == inode)
         {
             return self.forget(folder);
         }
         let mut delta = Delta::default();
         let old = self.folders.remove(folder).unwrap_or_default();
         if old.inode != inode {
-            self.seen.remove(&old.inode);
+            self.unsee(old.inode, folder);
         }
         self.seen.insert(inode, folder.to_owned());
         let found: BTreeSet<_> = classify(folder, &entries.files, &old.found)
@@ -222,12 +241,19 @@ impl Search {
             let Some(listing) = self.folders.remove(&folder) else {
                 continue;
             };
-            self.seen.remove(&listing.inode);
+            self.unsee(listing.inode, &folder);
             delta.vanished.extend(listing.found);
             delta.gone.push(folder);
             left.extend(listing.below);
         }
         delta
+    }
+
+    /// The number that a folder had may be another's by now.
+    fn unsee(&mut self, inode: (u64, u64), folder: &Path) {
+        if self.seen.get(&inode).is_some_and(|first| *first == *folder) {
+            self.seen.remove(&inode);
+        }
     }
 
     fn descend(&self, folder: &Path, names: BTreeSet<Vec<u8>>) -> BTreeSet<PathBuf> {
@@ -498,6 +524,37 @@ mod tests {
         assert_eq!(delta.vanished.len(), 1);
         assert_eq!(delta.gone, [bench.path("live/a")]);
         assert_eq!(bench.names(), ["live/b/tls.crt live/b/tls.key"]);
+    }
+
+    #[test]
+    fn a_folder_that_was_gone_when_it_was_looked_at_is_found_when_it_is_back() {
+        let mut bench = Bench::new();
+        bench.write("a/tls.crt", "");
+        bench.find();
+        let (root, a) = (bench.dir.path().join("root"), bench.path("a"));
+        fs::remove_dir_all(&a).unwrap();
+        assert_eq!(bench.search.look(&a).vanished.len(), 1);
+        bench.write("a/tls.crt", "");
+        assert_eq!(bench.search.concerned_by(&a), Some(root.clone()));
+        let delta = bench.search.look(&root);
+        assert_eq!(delta.below, std::slice::from_ref(&a));
+        assert_eq!(bench.search.look(&a).appeared.len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_has_the_number_of_a_removed_one_is_no_second_way_to_it() {
+        let mut bench = Bench::new();
+        bench.write("a/tls.crt", "");
+        bench.find();
+        // A move leaves the number to the new name, as a removal and a new folder may.
+        fs::rename(bench.path("a"), bench.path("b")).unwrap();
+        bench.search.look(&bench.dir.path().join("root"));
+        let b = bench.path("b");
+        fs::rename(&b, bench.path("c")).unwrap();
+        fs::rename(bench.path("c"), &b).unwrap();
+        assert_eq!(bench.search.look(&b).appeared.len(), 1);
+        bench.find();
+        assert_eq!(bench.names(), ["b/tls.crt b/tls.key"]);
     }
 
     #[test]

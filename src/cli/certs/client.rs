@@ -1,5 +1,7 @@
 //! Asking the admin address of a running staunch.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode, Uri, header};
@@ -10,8 +12,30 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Where a staunch on this machine is asked unless told otherwise.
-pub(in crate::cli) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9180";
+use crate::cli::DEFAULT_CONFIG;
+use crate::config;
+
+/// Where a staunch on this machine is asked where nothing says otherwise.
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:9180";
+
+/// The admin address to ask: the one that was named, else the one that the configuration of this
+/// machine has, else the usual one. A configuration with a fault says nothing of what runs.
+pub(in crate::cli) fn admin_of(named: Option<String>) -> String {
+    named.unwrap_or_else(|| {
+        let config = config::load(Path::new(DEFAULT_CONFIG)).ok();
+        let admin = config.and_then(|config| config.listen.admin);
+        admin.map_or_else(|| DEFAULT_ADMIN.to_owned(), local)
+    })
+}
+
+/// How an address that is listened on is reached from this machine.
+fn local(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        // Where that is an IPv6 address, it takes IPv4 too.
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}")
+}
 
 /// For the whole of one question.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -180,6 +204,22 @@ pub(in crate::cli) mod tests {
         let (address, _served) = answer_once("404 Not Found", r#"{"error":"x","detail":"no"}"#);
         let answer = ask(&format!("http://{address}/"), "/x", None).unwrap();
         assert_eq!(complaint(&answer), "no");
+    }
+
+    #[test]
+    fn the_admin_address_of_the_configuration_is_asked_on_this_machine() {
+        let cases = [
+            ("127.0.0.1:9999", "http://127.0.0.1:9999"),
+            ("10.0.0.7:9180", "http://10.0.0.7:9180"),
+            ("0.0.0.0:9180", "http://127.0.0.1:9180"),
+            ("[::]:9180", "http://127.0.0.1:9180"),
+            ("[::1]:9181", "http://[::1]:9181"),
+        ];
+        for (listens, asked) in cases {
+            assert_eq!(local(listens.parse().unwrap()), asked);
+            assert!(authority(asked).is_ok());
+        }
+        assert_eq!(admin_of(Some("x:1".to_owned())), "x:1");
     }
 
     #[test]

@@ -253,10 +253,11 @@ impl Certificate {
     /// Days, or hours and minutes when it matters.
     fn left(&self, now: Timestamp) -> String {
         let seconds = self.not_after.since(now);
-        let (sign, seconds) = if seconds < 0 {
-            ("-", -seconds)
-        } else {
-            ("", seconds)
+        let (sign, seconds) = match seconds {
+            // Nothing is left, and there is no minute less than that.
+            i64::MIN..=-60 => ("-", -seconds),
+            -59..0 => ("", 0),
+            _ => ("", seconds),
         };
         match seconds {
             0..3600 => format!("{sign}{} min", seconds / 60),

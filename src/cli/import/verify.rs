@@ -20,6 +20,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use toml::{Table, Value};
 
 use crate::cli::probe::{Target, handshake};
+use crate::http::{Method, parse};
 
 /// For one question, and for the imported server to start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -204,17 +205,13 @@ fn request(host: &str, path: &str) -> Vec<u8> {
 
 impl Answer {
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let mut fields = [httparse::EMPTY_HEADER; 200];
-        let mut head = httparse::Response::new(&mut fields);
-        match head.parse(bytes) {
-            Ok(httparse::Status::Complete(_)) => {}
-            _ => return Err("the answer is no HTTP/1.1".to_owned()),
-        }
-        let status = head.code.unwrap_or_default();
+        let head = parse::complete(parse::response(bytes, Method::Get))
+            .map_err(|error| format!("the answer is no HTTP/1.1: {error}"))?;
+        let status = head.status;
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for field in head.headers.iter() {
-            let name = field.name.to_ascii_lowercase();
-            let value = String::from_utf8_lossy(field.value);
+        for (_, name, value) in head.fields.iter() {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            let value = String::from_utf8_lossy(value);
             // What is made up anew each time is behind the name.
             let value = match name.as_str() {
                 "set-cookie" => value.split('=').next().unwrap_or_default(),

@@ -93,6 +93,11 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
         "error_pages",
         "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`.",
     );
+    let plain_text: Option<bool> = t.optional(
+        "plain_text",
+        "Whether requests that come in plain text, at an address of `listen.http`, are answered as \
+         others are, and not redirected to https.",
+    );
     let (request_body, timeouts) = match place {
         Place::Defaults => (None, RouteTimeouts::default()),
         Place::Site | Place::Route => (
@@ -146,6 +151,7 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
             0 => Setting::Off,
             bytes => Setting::On(bytes),
         }),
+        plain_text,
         timeouts,
         compression: compression(t),
     }

@@ -45,6 +45,8 @@ pub enum Variable {
     Host,
     /// The port that the client asks for.
     Port,
+    /// The port of the listener that the connection came in at.
+    LocalPort,
     /// The method.
     Method,
     /// The path as the client wrote it.
@@ -97,6 +99,7 @@ const WORDS: &[(&str, Variable)] = &[
     ("client_port", Variable::ClientPort),
     ("host", Variable::Host),
     ("port", Variable::Port),
+    ("local_port", Variable::LocalPort),
     ("method", Variable::Method),
     ("path", Variable::Path),
     ("query", Variable::Query),

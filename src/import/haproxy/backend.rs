@@ -6,7 +6,7 @@ use super::Import;
 use super::format::{deadline, line};
 use super::given::{Given, url};
 use super::parse::{Line, Section};
-use crate::import::{Loss, quoted};
+use crate::import::{Loss, pattern, quoted};
 
 /// What the servers of a backend say of all of them.
 #[derive(Default)]
@@ -166,7 +166,8 @@ impl Import {
             self.tell(
                 server,
                 Loss::Real,
-                "was not verified; it is verified here: see [upstream.NAME.tls]",
+                "was not verified, and is here: name what its certificate is signed by, or itself, in \
+                 ca of [upstream.NAME.tls]",
             );
         }
         let files = [("ca-file", "ca"), ("crt", "chain")];
@@ -346,7 +347,10 @@ impl Import {
             keys.extend(deadline(timeout.word(2)).map(|time| line("timeout", &time)));
         }
         keys.extend(path.map(|path| line("path", &path)));
-        let _ = writeln!(text, "health = {{ {} }}", keys.join(", "));
+        let _ = match keys.is_empty() {
+            true => writeln!(text, "health = {{}}"),
+            false => writeln!(text, "health = {{ {} }}", keys.join(", ")),
+        };
     }
 
     fn http_checks(
@@ -371,14 +375,17 @@ impl Import {
                     }
                     self.seen(check);
                 }
-                ("expect", "status") if wanted => {
-                    keys.push(line("status", check.word(3)));
-                    self.seen(check);
-                }
-                ("expect", "string") if wanted => {
-                    keys.push(line("body", check.word(3)));
-                    self.seen(check);
-                }
+                ("expect", _) if wanted => match expected(check) {
+                    Some(key) => {
+                        keys.push(key);
+                        self.seen(check);
+                    }
+                    None => {
+                        let advice = "expects what is not asked for here; see status and body in \
+                                      [upstream.NAME.health]";
+                        self.tell(check, Loss::Real, advice);
+                    }
+                },
                 ("connect", _) => {
                     let advice = "a check speaks as requests do; see [upstream.NAME.health]";
                     self.tell(check, Loss::Slight, advice);
@@ -428,6 +435,41 @@ impl Import {
             };
             self.tell(check, loss, advice);
         }
+    }
+}
+
+/// What an answer has to be, as a key.
+fn expected(check: &Line) -> Option<String> {
+    const KINDS: [&str; 4] = ["status", "rstatus", "string", "rstring"];
+    let at = (check.words.iter()).position(|word| KINDS.contains(&word.as_str()))?;
+    let not = check.word(at - 1) == "!";
+    let value = check.word(at + 1);
+    let is = |test: &dyn Fn(&str) -> bool| {
+        let codes = (100..600_u16).filter(|code| test(&code.to_string()) != not);
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for code in codes {
+            match ranges.last_mut() {
+                Some((_, last)) if *last + 1 == code => *last = code,
+                _ => ranges.push((code, code)),
+            }
+        }
+        let shown = ranges.iter().map(|(from, to)| match from == to {
+            true => from.to_string(),
+            false => format!("{from}-{to}"),
+        });
+        let shown: Vec<_> = shown.collect();
+        (!shown.is_empty() && shown.len() < 20).then(|| line("status", &shown.join(",")))
+    };
+    match check.word(at) {
+        "status" if !not => Some(line("status", value)),
+        "status" => is(&|code| code == value),
+        "rstatus" => {
+            let regex = pattern::convert(value, false, false).ok()?;
+            let regex = regex::bytes::Regex::new(&regex).ok()?;
+            is(&|code| regex.is_match(code.as_bytes()))
+        }
+        "string" if !not => Some(line("body", value)),
+        _ => None,
     }
 }
 

@@ -45,7 +45,14 @@ impl Import {
                     binds.alpn = bind.after("alpn").map(str::to_owned).or(binds.alpn);
                     self.bind_tls(bind, &mut binds.tls);
                 }
-                false => binds.plain.extend(found),
+                false => {
+                    if bind.after("proto") == Some("h2") {
+                        let advice =
+                            "HTTP/2 without TLS is not spoken with clients here: HTTP/1.1 is";
+                        self.tell(bind, Loss::Real, advice);
+                    }
+                    binds.plain.extend(found);
+                }
             }
         }
         binds.tls.dedup();

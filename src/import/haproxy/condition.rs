@@ -25,8 +25,10 @@ pub(super) enum Test {
     Value { of: String, pattern: String },
     /// It came by TLS, as all do.
     Tls,
-    /// It always holds, or never.
+    /// It always holds.
     Always,
+    /// It never does.
+    Never,
     /// Something else.
     Unknown(String),
 }
@@ -50,14 +52,20 @@ pub(super) struct Lists {
     named: BTreeMap<String, Vec<Test>>,
     /// Files of values are below this.
     folder: PathBuf,
+    /// Whether bytes are looked at, of which little is known.
+    tcp: bool,
+    /// Whether it is for what came over TLS.
+    over_tls: bool,
 }
 
 impl Lists {
     /// What `acl` defines: several of a name are alternatives.
-    pub(super) fn of(section: &Section, folder: &str) -> Self {
+    pub(super) fn of(section: &Section, folder: &str, over_tls: bool) -> Self {
         let mut lists = Self {
             named: BTreeMap::new(),
             folder: PathBuf::from(folder),
+            tcp: section.is_tcp(),
+            over_tls,
         };
         for line in section.all("acl") {
             let test = lists.test(&line.words[2.min(line.words.len())..]);
@@ -117,7 +125,7 @@ pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
                 not = !not;
                 vec![Test::Always]
             }
-            "HTTP" | "HTTP_1.1" => vec![Test::Always],
+            "HTTP" | "HTTP_1.1" if !lists.tcp => vec![Test::Always],
             name => match lists.named.get(name) {
                 Some(tests) => tests.clone(),
                 None => match sample::predefined(name) {
@@ -148,26 +156,34 @@ fn spread(all: Vec<(bool, Vec<Test>)>) -> Vec<All> {
         if not {
             // None of them.
             for all in &mut found {
-                all.extend(tests.iter().map(|test| Term {
-                    not,
-                    test: test.clone(),
-                }));
+                all.extend(tests.iter().map(|test| term(not, test)));
             }
             continue;
         }
         let each = found.iter().flat_map(|all| {
             tests.iter().map(|test| {
                 let mut all = all.clone();
-                all.push(Term {
-                    not,
-                    test: test.clone(),
-                });
+                all.push(term(not, test));
                 all
             })
         });
         found = each.collect();
     }
     found
+}
+
+/// A test that holds, or does not.
+fn term(not: bool, test: &Test) -> Term {
+    match test {
+        Test::Never => Term {
+            not: !not,
+            test: Test::Always,
+        },
+        test => Term {
+            not,
+            test: test.clone(),
+        },
+    }
 }
 
 fn merged(tests: Vec<Test>) -> Vec<Test> {
@@ -287,6 +303,12 @@ impl Lists {
                 "hdr_sub" => "sub",
                 _ => "str",
             });
+            if kind.starts_with("ssl_fc_") && !self.over_tls && !self.tcp {
+                return Test::Never;
+            }
+            if self.tcp && how == "found" && values.is_empty() {
+                return Test::Host(vec!["*".to_owned()]);
+            }
             let names = self::host(how, &values);
             return names.unwrap_or_else(|| match sample::pattern_of(how, true, false, &values) {
                 Some(pattern) if kind.starts_with("hdr") => Test::Value {
@@ -307,17 +329,19 @@ impl Lists {
             ("ssl_fc", None) => Test::Tls,
             ("ssl_hello_type", None) if values == ["1"] => Test::Tls,
             ("always_true", None) => Test::Always,
+            ("always_false", None) => Test::Never,
             _ => Test::Unknown(shown),
         }
     }
 }
 
-fn host(how: &str, values: &[String]) -> Option<Test> {
+pub(super) fn host(how: &str, values: &[String]) -> Option<Test> {
     if how == "dom" || how == "end" && values.iter().all(|value| !value.starts_with('.')) {
         // A part of the name, or its end: it, and what is below it.
-        let whole = values.iter().all(|value| value.contains('.'));
+        let whole = (values.iter()).all(|value| value.trim_matches('.').contains('.'));
         let both = |value: &String| {
-            let name = value.to_ascii_lowercase();
+            // Where a part begins and ends is not a part of it.
+            let name = value.trim_matches('.').to_ascii_lowercase();
             [format!("*.{name}"), name]
         };
         return whole.then(|| Test::Host(values.iter().flat_map(both).collect()));

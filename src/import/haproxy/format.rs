@@ -14,6 +14,16 @@ pub(super) fn template(text: &str) -> Result<String, String> {
                 out.push('%');
                 &behind[1..]
             }
+            // Of the flags only that a value is quoted is of concern.
+            Some('{') => {
+                let known = behind.split_once('}').filter(|(flags, _)| *flags == "{+Q");
+                let (_, sample) = known.ok_or_else(|| format!("%{behind}"))?;
+                let end = closing(sample).ok_or_else(|| format!("%{behind}"))?;
+                let inner = sample.get(1..end).unwrap_or_default();
+                let value = variable(inner).ok_or_else(|| format!("%[{inner}]"))?;
+                out.push_str(&format!("\"{value}\""));
+                &sample[end + 1..]
+            }
             Some('[') => {
                 let end = closing(behind).ok_or_else(|| format!("%{behind}"))?;
                 let sample = &behind[1..end];
@@ -36,7 +46,7 @@ pub(super) fn template(text: &str) -> Result<String, String> {
                     "sslv" => "{tls_version}",
                     "sslc" => "{tls_cipher}",
                     // A sign by itself, as in a percent-encoded path.
-                    _ if name.len() != 2 => {
+                    "" => {
                         out.push('%');
                         left = behind;
                         continue;
@@ -69,7 +79,7 @@ fn variable(sample: &str) -> Option<String> {
     let word = match sample {
         "src" => "client_address",
         "src_port" => "client_port",
-        "dst_port" => "port",
+        "dst_port" => "local_port",
         "path" => "path",
         "query" => "query",
         "url" | "pathq" | "capture.req.uri" => "uri",
@@ -146,7 +156,17 @@ mod tests {
         ] {
             assert_eq!(template(text).as_deref(), Ok(expected), "{text}");
         }
-        assert_eq!(template("%[var(txn.x)]"), Err("%[var(txn.x)]".to_owned()));
+        assert_eq!(
+            template("%{+Q}[src]").as_deref(),
+            Ok("\"{client_address}\"")
+        );
+        for (text, unknown) in [
+            ("%[var(txn.x)]", "%[var(txn.x)]"),
+            ("%{+Q}[ssl_c_s_dn]", "%[ssl_c_s_dn]"),
+            ("%s", "%s"),
+        ] {
+            assert_eq!(template(text), Err(unknown.to_owned()));
+        }
         assert_eq!(deadline("5000").as_deref(), Some("5s"));
         assert_eq!(deadline("1h").as_deref(), Some("3600s"));
         assert_eq!(deadline("x"), None);

@@ -1,15 +1,14 @@
 //! Frontends: addresses, certificates, and the rules that say who answers.
 
-use std::collections::BTreeSet;
-
 use super::Import;
 use super::bind::Binds;
-use super::condition::{Lists, Test, of};
+use super::condition::{All, Lists, Test};
+use super::door::Door;
 use super::parse::{Line, Section};
 use super::route::Rule;
 use super::rule::Act;
 use crate::import::Loss;
-use crate::import::site::{Route, Rules, Site};
+use crate::import::site::Rules;
 
 impl Import {
     pub(super) fn frontend(&mut self, section: &Section) {
@@ -24,104 +23,24 @@ impl Import {
         let Binds {
             secure, plain, tls, ..
         } = binds;
-        self.http.extend(plain.iter().cloned());
-        if secure.is_empty() {
-            return self.plain(section);
+        if secure.is_empty() && plain.is_empty() {
+            let advice = "has no address that staunch can listen on: it is left out";
+            return self.whole(section, Loss::Real, advice);
         }
-        self.https.extend(secure);
-        self.sites(section, &tls);
+        self.https.extend(secure.iter().cloned());
+        self.http.extend(plain.iter().cloned());
+        for (addresses, tls) in [(secure, Some(tls)), (plain, None)] {
+            if !addresses.is_empty() {
+                self.doors.push(Door::new(section, &addresses, tls));
+            }
+        }
     }
 
     /// A page of statistics needs no address of its own here.
     fn statistics(&mut self, section: &Section) {
-        for line in &section.lines {
-            let (loss, advice) = match line.word(0) {
-                "stats" | "http-request" | "bind" => (
-                    Loss::Slight,
-                    "see /metrics and `staunch upstreams` at the admin address: listen.admin",
-                ),
-                _ => (Loss::None, "belongs to a page of statistics"),
-            };
-            self.tell(line, loss, advice);
-        }
-    }
-
-    /// Without TLS: its addresses redirect, and what else it did is told.
-    fn plain(&mut self, section: &Section) {
-        for line in &section.lines {
-            let redirect = line.has("redirect") && line.after("scheme") == Some("https");
-            let (loss, advice) = match line.word(0) {
-                _ if redirect => (
-                    Loss::None,
-                    "plain-text addresses redirect to https by themselves, with 308",
-                ),
-                "bind" | "mode" | "acl" | "option" | "log" | "timeout" | "maxconn" => continue,
-                "server" | "balance" if section.kind == "listen" => (
-                    Loss::Real,
-                    "was served in plain text; that is not done here",
-                ),
-                "stats" => (Loss::Slight, "see /metrics at the admin address"),
-                _ => (
-                    Loss::Real,
-                    "was done in plain text; these addresses only redirect to https now",
-                ),
-            };
-            self.tell(line, loss, advice);
-        }
-    }
-
-    /// A site for each host that a rule goes by, and one for the rest.
-    fn sites(&mut self, section: &Section, tls: &[String]) {
-        let lists = Lists::of(section, &self.folder);
-        let rules = self.rules(section, &lists);
-        let mut hosts: BTreeSet<String> = BTreeSet::new();
-        for term in rules
-            .iter()
-            .flat_map(|rule| rule.alternatives.iter().flatten())
-        {
-            if let Test::Host(names) = &term.test {
-                hosts.extend(names.iter().cloned());
-            }
-        }
-        hosts.insert("*".to_owned());
-        let default = self.default_backend(section);
-        let mut found: Vec<(Vec<String>, Vec<Route>)> = Vec::new();
-        for host in hosts {
-            let routes = self.routes(section, &rules, &host, default.as_deref());
-            if routes.is_empty() {
-                continue;
-            }
-            if !self.names.insert(host.clone()) {
-                let advice = format!("{host}: another frontend has this name already");
-                let piece = format!("frontend {}", section.name);
-                self.note(&section.place, piece, Loss::Real, advice);
-                continue;
-            }
-            let alike = |routes: &[Route]| format!("{routes:?}");
-            match found
-                .iter_mut()
-                .find(|(_, known)| alike(known) == alike(&routes))
-            {
-                Some((names, _)) => names.push(host),
-                None => found.push((vec![host], routes)),
-            }
-        }
-        for (names, routes) in found {
-            let mut site = Site {
-                place: section.place.clone(),
-                default: names.iter().any(|name| name == "*"),
-                names,
-                tls: tls.to_vec(),
-                routes,
-            };
-            if !site.settle() {
-                let piece = format!("{} {}", section.kind, section.name);
-                let advice = "compression differs between its backends, and is of a whole site \
-                              here: none is compressed; see compression";
-                self.note(&section.place, piece, Loss::Real, advice);
-            }
-            self.sites.push_str(&site.text());
-        }
+        let advice = "a page of statistics: see /metrics and `staunch upstreams` at the admin \
+                      address, listen.admin";
+        self.whole(section, Loss::Slight, advice);
     }
 
     /// Where goes what no rule takes.
@@ -137,12 +56,29 @@ impl Import {
     }
 
     /// The rules of a section, in the order in which they are asked.
-    fn rules<'s>(&mut self, section: &'s Section, lists: &Lists) -> Vec<Rule<'s>> {
+    pub(super) fn rules<'s>(&mut self, section: &'s Section, lists: &Lists) -> Vec<Rule<'s>> {
         let mut rules = Vec::new();
         for line in &section.lines {
+            // What never holds behind this door need not be known.
+            let never = |all: &All| all.iter().any(|term| term.not && term.test == Test::Always);
+            if self.asked(line, lists).iter().all(never) {
+                self.idle.insert(line.place.clone());
+                continue;
+            }
             let act = match (line.word(0), line.word(1)) {
-                ("http-request" | "http-response", _) => self.request_rule(line),
-                ("redirect", _) => self.redirect(line, 1),
+                ("http-request" | "http-response" | "http-after-response", _) => {
+                    self.request_rule(line)
+                }
+                ("redirect", _) => self.redirect(line),
+                ("tcp-request", "inspect-delay") => {
+                    self.tell(line, Loss::None, "there is nothing to wait for");
+                    None
+                }
+                ("monitor", "fail") => {
+                    let advice = "answered monitor-uri with 503; see /readyz at the admin address";
+                    self.tell(line, Loss::Real, advice);
+                    None
+                }
                 ("tcp-request", "connection" | "content" | "session") => match line.word(2) {
                     "reject" => Some(Act::Deny(403)),
                     "accept" | "inspect-delay" => {
@@ -169,7 +105,7 @@ impl Import {
             };
             if let Some(act) = act {
                 self.seen(line);
-                let alternatives = of(line, lists);
+                let alternatives = self.asked(line, lists);
                 rules.push(Rule {
                     line,
                     alternatives,
@@ -180,7 +116,12 @@ impl Import {
         // They come behind all of those.
         for line in section.all("use_backend") {
             self.seen(line);
-            let alternatives = of(line, lists);
+            let alternatives = self.asked(line, lists);
+            if line.word(1).contains("%[") {
+                let default = self.default_backend(section);
+                rules.extend(self.by_look_up(line, &alternatives, lists, default.as_deref()));
+                continue;
+            }
             let act = Act::Use(line.word(1).to_owned());
             rules.push(Rule {
                 line,

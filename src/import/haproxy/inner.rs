@@ -1,6 +1,6 @@
 //! Rules of a backend that answer some of its requests: routes before the one that leads there.
 
-use super::condition::{All, Lists, Test, of};
+use super::condition::{All, Lists, Test};
 use super::parse::Line;
 use super::rule::Act;
 use super::{Import, sample};
@@ -16,32 +16,35 @@ impl Import {
         if section.kind == "listen" {
             return Vec::new();
         }
-        let lists = Lists::of(&section, &self.folder);
+        let lists = Lists::of(&section, &self.folder, self.over_tls);
         let mut found = Vec::new();
         for rule in &section.lines {
-            let is_asked = rule.has("if") || rule.has("unless");
             let answers = match (rule.word(0), rule.word(1)) {
                 ("http-request", action) => ANSWERS.contains(&action),
                 ("redirect", _) => true,
                 _ => false,
             };
-            if !is_asked || !answers || rule.has("scheme") {
+            if !answers {
                 continue;
             }
+            let alternatives = self.asked(rule, &lists);
             let act = match rule.word(0) {
-                "redirect" => self.redirect(rule, 1),
+                "redirect" => self.redirect(rule),
                 _ => self.request_rule(rule),
             };
             let Some(act @ (Act::Answer(..) | Act::Deny(_))) = act else {
                 continue;
             };
             self.seen(rule);
-            for all in of(rule, &lists) {
+            for all in alternatives {
                 let Some((terms, unknown)) = terms(&all) else {
                     continue;
                 };
                 match (unknown, &act) {
                     (false, act) => found.push((rule.clone(), act.clone(), terms)),
+                    (true, Act::Deny(_)) if rule.word(1) == "auth" => {
+                        found.push((rule.clone(), Act::Deny(0), terms));
+                    }
                     (true, Act::Deny(_)) => {
                         let advice = "refused requests by what cannot be asked here: what it may \
                                       have been for is closed until you have decided how";
@@ -57,7 +60,8 @@ impl Import {
 }
 
 /// Actions that end what is asked.
-pub(super) const ANSWERS: [&str; 6] = [
+pub(super) const ANSWERS: [&str; 7] = [
+    "auth",
     "deny",
     "reject",
     "tarpit",
@@ -68,7 +72,7 @@ pub(super) const ANSWERS: [&str; 6] = [
 
 /// What all of these ask, and whether there is something among them that cannot be asked here.
 /// `None`: they never hold.
-fn terms(all: &All) -> Option<(formula::All, bool)> {
+pub(super) fn terms(all: &All) -> Option<(formula::All, bool)> {
     let (mut found, mut unknown) = (formula::All::new(), false);
     let mut inside = false;
     for term in all {
@@ -77,8 +81,8 @@ fn terms(all: &All) -> Option<(formula::All, bool)> {
             pattern.map(|pattern| Term::of("{path}", pattern, term.not))
         };
         let made = match &term.test {
-            Test::Tls | Test::Always if term.not => return None,
-            Test::Tls | Test::Always => continue,
+            Test::Tls | Test::Always | Test::Never if term.not => return None,
+            Test::Tls | Test::Always | Test::Never => continue,
             Test::Value { of, pattern } => Some(Term::of(of, pattern.clone(), term.not)),
             Test::Exact(list) => of_path("str", list),
             Test::Prefix(list) => of_path("beg", list),

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::import::{Error, Place};
+use super::words::{Environment, words};
+use crate::import::{Error, Loss, Note, Place};
 
 /// Bytes of the file.
 const LARGEST: u64 = 32 * 1024 * 1024;
@@ -74,6 +75,8 @@ pub(super) struct Section {
     /// The `defaults` whose lines hold where it says nothing itself: by `from`, else those before it.
     from: Option<String>,
     pub(super) defaults: Option<Arc<Self>>,
+    /// Its names are passed through at the addresses of others.
+    pub(super) passes: bool,
 }
 
 impl Section {
@@ -137,8 +140,8 @@ fn inherit(sections: &mut [Section]) {
     }
 }
 
-/// Reads a file.
-pub(super) fn read(path: &Path) -> Result<Vec<Section>, Error> {
+/// Reads a file; what is told of its lines comes with it.
+pub(super) fn read(path: &Path) -> Result<(Vec<Section>, Vec<Note>), Error> {
     let unreadable = |cause| Error::Unreadable {
         file: path.display().to_string(),
         cause,
@@ -157,73 +160,150 @@ pub(super) fn read(path: &Path) -> Result<Vec<Section>, Error> {
     let bytes = fs::read(path).map_err(unreadable)?;
     let text = String::from_utf8_lossy(&bytes);
     let mut sections: Vec<Section> = Vec::new();
+    let (mut environment, mut notes) = (Environment::default(), Vec::new());
+    let mut branches = Branches::default();
     for (at, line) in text.lines().enumerate() {
-        let words = words(line).ok_or_else(|| malformed(at + 1, "a quote is not closed"))?;
+        let place = place(at + 1);
+        let mut tell = |words: &[String], advice: String| {
+            notes.push(Note {
+                place: place.clone(),
+                piece: words.join(" "),
+                loss: Loss::Real,
+                advice,
+            });
+        };
+        let words = words(line, &environment);
+        let mut words = words.ok_or_else(|| malformed(at + 1, "a quote is not closed"))?;
         let Some(first) = words.first() else { continue };
+        if first.starts_with('.') {
+            if let Some(unknown) = branches.take(&words, &environment) {
+                tell(&words, unknown);
+            }
+            continue;
+        }
+        if !branches.is_taken() {
+            continue;
+        }
         if SECTIONS.contains(&first.as_str()) {
             let name = words.get(1).cloned().unwrap_or_default();
             sections.push(Section {
                 kind: first.clone(),
                 name,
-                place: place(at + 1),
+                place,
                 lines: Vec::new(),
                 from: (words.get(2).filter(|word| *word == "from"))
                     .and_then(|_| words.get(3).cloned()),
                 defaults: None,
+                passes: false,
             });
             continue;
         }
-        let place = place(at + 1);
+        let address = match first.as_str() {
+            "bind" => Some(1),
+            "server" | "nameserver" => Some(2),
+            "server-template" => Some(3),
+            _ => None,
+        };
+        if let Some(address) = address.and_then(|at| words.get_mut(at)) {
+            *address = environment.expanded(address);
+        }
+        let missing = environment.missing();
+        if !missing.is_empty() {
+            let names: Vec<_> = missing.into_iter().collect();
+            let advice = format!(
+                "{}: not set here; set what HAProxy is started with, and import again",
+                names.join(", ")
+            );
+            tell(&words, advice);
+        }
+        environment.learn(&words);
         match sections.last_mut() {
             Some(section) => section.lines.push(Line { words, place }),
             None => return Err(malformed(at + 1, "stands before the first section")),
         }
     }
     inherit(&mut sections);
-    Ok(sections)
+    Ok((sections, notes))
 }
 
-/// The words of a line; `None` where a quote is not closed.
-fn words(line: &str) -> Option<Vec<String>> {
-    let mut found = Vec::new();
-    let mut word: Option<String> = None;
-    let mut letters = line.chars();
-    while let Some(c) = letters.next() {
-        match c {
-            '#' => break,
-            c if c.is_whitespace() => found.extend(word.take()),
-            '\'' => {
-                let text = word.get_or_insert_default();
-                loop {
-                    match letters.next()? {
-                        '\'' => break,
-                        c => text.push(c),
-                    }
-                }
-            }
-            '"' => {
-                let text = word.get_or_insert_default();
-                loop {
-                    match letters.next()? {
-                        '"' => break,
-                        '\\' => text.push(letters.next()?),
-                        c => text.push(c),
-                    }
-                }
-            }
-            '\\' => {
-                let next = letters.next().unwrap_or('\\');
-                let text = word.get_or_insert_default();
-                match next {
-                    ' ' | '#' | '\\' | '"' | '\'' => text.push(next),
-                    c => text.extend(['\\', c]),
-                }
-            }
-            c => word.get_or_insert_default().push(c),
-        }
+/// `.if` and its like: which lines hold.
+#[derive(Default)]
+struct Branches(Vec<Branch>);
+
+/// One of them that is open.
+#[derive(Clone, Copy)]
+struct Branch {
+    taken: bool,
+    /// One before has been.
+    over: bool,
+}
+
+impl Branches {
+    fn is_taken(&self) -> bool {
+        self.0.iter().all(|branch| branch.taken)
     }
-    found.extend(word);
-    Some(found)
+
+    /// A line that begins with a dot; what is to be told of it.
+    fn take(&mut self, words: &[String], environment: &Environment) -> Option<String> {
+        let asked = words[1..].join(" ");
+        let holds = || branch(&asked, environment);
+        let unknown =
+            || Some("what it asks is not known here: the lines behind it are left out".to_owned());
+        match words[0].as_str() {
+            ".if" => {
+                let held = holds();
+                let taken = held == Some(true);
+                self.0.push(Branch { taken, over: taken });
+                return if held.is_none() { unknown() } else { None };
+            }
+            ".elif" => {
+                let held = holds();
+                let last = self.0.last_mut()?;
+                last.taken = !last.over && held == Some(true);
+                last.over |= last.taken;
+                return if held.is_none() { unknown() } else { None };
+            }
+            ".else" => {
+                let last = self.0.last_mut()?;
+                (last.taken, last.over) = (!last.over, true);
+            }
+            ".endif" => drop(self.0.pop()),
+            _ => {}
+        }
+        None
+    }
+}
+
+/// What a condition of `.if` comes to, for the version that Debian has; `None`: it is not known.
+fn branch(text: &str, environment: &Environment) -> Option<bool> {
+    let text = text.trim();
+    if let Some((one, two)) = text.split_once("||") {
+        return Some(branch(one, environment)? || branch(two, environment)?);
+    }
+    if let Some((one, two)) = text.split_once("&&") {
+        return Some(branch(one, environment)? && branch(two, environment)?);
+    }
+    if let Some(rest) = text.strip_prefix('!') {
+        return branch(rest, environment).map(|held| !held);
+    }
+    let (name, of) = text.split_once('(').unwrap_or((text, ""));
+    let of = of.trim_end_matches(')');
+    Some(match name {
+        "" | "0" | "false" => false,
+        "1" | "true" => true,
+        "defined" => environment.known(of).is_some(),
+        "streq" | "strneq" => {
+            let (one, two) = of.split_once(',')?;
+            (one.trim() == two.trim()) == (name == "streq")
+        }
+        "feature" => of == "OPENSSL",
+        "version_atleast" | "version_before" => {
+            let mut parts = of.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+            let (major, minor) = (parts.next()?, parts.next().unwrap_or(0));
+            ((2, 6) >= (major, minor)) == (name == "version_atleast")
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -231,23 +311,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_split_as_haproxy_does() {
-        for (line, expected) in [
-            ("  bind :443 ssl # x", Some(vec!["bind", ":443", "ssl"])),
-            (
-                r#"a "b c" 'd "e' f\ g"#,
-                Some(vec!["a", "b c", "d \"e", "f g"]),
-            ),
-            (r"path_reg ^/a\.php$", Some(vec!["path_reg", r"^/a\.php$"])),
-            (r"a\#b", Some(vec!["a#b"])),
-            ("", Some(vec![])),
-            ("a \"b", None),
+    fn branches_are_taken_as_haproxy_does() {
+        let environment = Environment::default();
+        for (asked, expected) in [
+            ("feature(QUIC)", Some(false)),
+            ("version_atleast(2.4)", Some(true)),
+            ("version_before(2.7-dev0)", Some(true)),
+            ("!defined(STAUNCH_NONE) && streq(a,a)", Some(true)),
+            ("enabled(POLL)", None),
         ] {
-            let found = words(line);
-            let found = found
-                .as_ref()
-                .map(|w| w.iter().map(String::as_str).collect());
-            assert_eq!(found, expected, "{line}");
+            assert_eq!(branch(asked, &environment), expected, "{asked}");
         }
     }
 }

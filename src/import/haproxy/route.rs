@@ -1,19 +1,17 @@
 //! Routes: what becomes of the requests for one host, by their paths.
 
-use std::collections::BTreeSet;
-
-use super::condition::{All, Test};
+use super::condition::{All, Lists, Test};
 use super::format::line;
-use super::inner::ANSWERS;
+use super::guard::{Partial, guarded};
+use super::inner::{ANSWERS, terms};
+use super::left::{Left, Places, all_but, left};
 use super::parse::{Line, Section};
-use super::rule::{Act, counted, rewritten};
+use super::rewrite::{Rewrite, rewritten};
+use super::rule::{Act, TO_HTTPS, counted};
 use super::{Import, array};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
-
-/// Where something holds; `None`: everywhere.
-type Places = Option<Vec<Matcher>>;
 
 /// One rule, in its order.
 pub(super) struct Rule<'s> {
@@ -23,9 +21,18 @@ pub(super) struct Rule<'s> {
 }
 
 impl Rule<'_> {
+    /// Whether it sends requests to HTTPS.
+    fn is_to_https(&self) -> bool {
+        match &self.act {
+            Act::Answer(lines, _) => lines.first().is_some_and(|line| line == TO_HTTPS),
+            _ => false,
+        }
+    }
+
     /// Whether it is for some requests by more than their path, so that the order of rules matters.
     fn is_by_order(&self) -> bool {
-        let denies = matches!(self.act, Act::Deny(_));
+        // `allow` and `deny` answer with 403.
+        let denies = matches!(self.act, Act::Deny(0 | 403));
         self.alternatives
             .iter()
             .flatten()
@@ -56,34 +63,6 @@ impl Asked {
     }
 }
 
-/// What is left to ask where the host is known.
-enum Left {
-    /// Nothing.
-    Everything,
-    /// One of these paths.
-    Paths(Vec<Matcher>),
-    /// Other conditions, and where.
-    Some {
-        all: formula::All,
-        paths: Option<Vec<Matcher>>,
-    },
-    /// Clients, and where.
-    Clients {
-        inside: bool,
-        nets: Vec<String>,
-        paths: Option<Vec<Matcher>>,
-    },
-    /// What is not known here, and where.
-    Unknown {
-        what: String,
-        paths: Option<Vec<Matcher>>,
-        /// Clients that it is not for.
-        except: Vec<String>,
-        /// What is known of it.
-        all: formula::All,
-    },
-}
-
 impl Import {
     /// The routes of one host, in their order.
     pub(super) fn routes(
@@ -95,9 +74,10 @@ impl Import {
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
         let mut common = self.compression(section);
-        let (mut guards, mut quotas) = (Vec::new(), Vec::new());
+        let (mut guards, mut quotas, mut partial) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked = Vec::new();
         let by_order = rules.iter().any(Rule::is_by_order);
+        let mut exempt: Option<(&Rule<'_>, Vec<Matcher>)> = None;
         let mut done = false;
         for rule in rules {
             for all in &rule.alternatives {
@@ -107,6 +87,24 @@ impl Import {
                 if done && !matches!(rule.act, Act::Fields(_)) {
                     continue;
                 }
+                // All but some paths: those that come after it are for these.
+                if exempt.is_none()
+                    && !self.over_tls
+                    && rule.is_to_https()
+                    && let Some(paths) = all_but(all, host)
+                {
+                    exempt = Some((rule, paths));
+                    continue;
+                }
+                let left = match (&exempt, &rule.act) {
+                    (Some((_, paths)), act) if !matches!(act, Act::Fields(_)) => {
+                        match left.within(paths) {
+                            Some(left) => left,
+                            None => continue,
+                        }
+                    }
+                    _ => left,
+                };
                 let left = match left {
                     Left::Clients {
                         inside,
@@ -123,9 +121,31 @@ impl Import {
                 };
                 match (&rule.act, left) {
                     (Act::Fields(fields), Left::Everything) => common.extend(fields.clone()),
-                    (Act::Fields(_), _) => {
-                        let advice = "changed fields of some requests; write it at a route";
+                    (Act::Fields(fields), Left::Paths(paths)) => {
+                        partial.push(Partial::new(Some(paths), Vec::new(), fields));
+                    }
+                    (Act::Fields(fields), Left::Some { all, paths }) => {
+                        partial.push(Partial::new(paths, all, fields));
+                    }
+                    (
+                        Act::Fields(fields),
+                        Left::Clients {
+                            inside,
+                            nets,
+                            paths,
+                        },
+                    ) => {
+                        let ask = Ask::Client(nets);
+                        let all = vec![Term { not: !inside, ask }];
+                        partial.push(Partial::new(paths, all, fields));
+                    }
+                    (Act::Fields(fields), Left::Unknown { what, paths, .. }) => {
+                        let advice = format!(
+                            "changed fields by what cannot be asked here ({what}); write it at a route"
+                        );
                         self.tell(rule.line, Loss::Real, advice);
+                        // Rather taken out too often than believed.
+                        partial.push(Partial::new(paths, Vec::new(), &fields.unbelieved()));
                     }
                     (
                         Act::Deny(_),
@@ -168,11 +188,20 @@ impl Import {
                             quotas.extend(quota.map(|quota| (paths, quota)));
                             continue;
                         }
-                        let advice = format!(
-                            "refused requests by what cannot be asked here ({what}): what it may \
-                             have been for is closed until you have decided how"
-                        );
-                        self.tell(rule.line, Loss::Real, advice);
+                        if rule.line.has("redirect") {
+                            let advice =
+                                format!("redirected by what cannot be asked here ({what})");
+                            self.tell(rule.line, Loss::Real, advice);
+                            continue;
+                        }
+                        // That is told with the route.
+                        if rule.line.word(1) != "auth" {
+                            let advice = format!(
+                                "refused requests by what cannot be asked here ({what}): what it \
+                                 may have been for is closed until you have decided how"
+                            );
+                            self.tell(rule.line, Loss::Real, advice);
+                        }
                         done |= paths.is_none() && all.is_empty();
                         for path in places(paths) {
                             let known = (&mut routes, &mut asked);
@@ -190,6 +219,23 @@ impl Import {
                 }
             }
         }
+        if let Some((rule, paths)) = exempt {
+            let line = default.filter(|_| !done).map(|default| Line {
+                words: vec!["default_backend".to_owned(), default.to_owned()],
+                place: section.place.clone(),
+            });
+            for (line, path) in line
+                .iter()
+                .flat_map(|line| paths.iter().map(move |p| (line, p)))
+            {
+                let act = Act::Use(line.word(1).to_owned());
+                let known = (&mut routes, &mut asked);
+                self.push(known, line, &act, Some(path.clone()), formula::All::new());
+            }
+            let known = (&mut routes, &mut asked);
+            self.push(known, rule.line, &rule.act, None, formula::All::new());
+            done = true;
+        }
         if !done {
             // What no rule is for, and no name either, is refused by itself.
             let Some(default) = default else {
@@ -197,7 +243,7 @@ impl Import {
                     return routes;
                 }
                 routes.push(closed(section, "respond = 503"));
-                return guarded(routes, common, guards, quotas);
+                return guarded(routes, common, guards, quotas, &partial);
             };
             let line = Line {
                 words: vec!["default_backend".to_owned(), default.to_owned()],
@@ -207,7 +253,7 @@ impl Import {
             let known = (&mut routes, &mut asked);
             self.push(known, &line, &act, None, formula::All::new());
         }
-        guarded(routes, common, guards, quotas)
+        guarded(routes, common, guards, quotas, &partial)
     }
 
     /// Adds a route, unless an earlier one takes all that it is for.
@@ -285,6 +331,7 @@ impl Import {
     ) {
         if let Act::Use(name) = act {
             for (line, act, terms) in self.answered_inside(name) {
+                let always = terms.is_empty();
                 let mut all: formula::All = conditions.iter().cloned().chain(terms).collect();
                 if Term::has_two_networks(&all) {
                     // Only one of them can be asked for: rather closed too far than open.
@@ -294,14 +341,38 @@ impl Import {
                     continue;
                 }
                 self.add(routes, &line, &act, matcher.clone(), all);
+                // What is behind it never comes to be asked.
+                if always {
+                    return;
+                }
             }
         }
-        let mut rules = Rules::default();
+        let (mut rules, mut partial) = (Rules::default(), Vec::new());
+        let from = routes.len();
         let (deed, action) = match act {
             Act::Use(name) => match self.backend(name) {
                 Some(upstream) => {
                     let mut action = vec![line("upstream", &upstream)];
-                    action.extend(self.backend_rules(name, &matcher, &mut rules));
+                    let (rewrite, some) = self.backend_rules(name, &matcher, &mut rules);
+                    partial = some;
+                    if let Some(Rewrite::Some(regex, rewrite)) = &rewrite {
+                        // Of the paths that it is for, those that are written anew.
+                        for earlier in routes.iter_mut() {
+                            earlier.last |= matches!(earlier.matcher, Matcher::Prefix(_));
+                        }
+                        routes.push(Route {
+                            place: rule.place.clone(),
+                            matcher: Matcher::Regex(regex.clone()),
+                            conditions: conditions.clone(),
+                            last: false,
+                            deed: Deed::Forward,
+                            action: vec![line("upstream", &upstream), rewrite.clone()],
+                            rules: rules.clone(),
+                        });
+                    }
+                    if let Some(Rewrite::All(rewrite)) = rewrite {
+                        action.push(rewrite);
+                    }
                     (Deed::Forward, action)
                 }
                 None => match self.backend_answer(name) {
@@ -319,10 +390,9 @@ impl Import {
             }
             Act::Deny(0) => {
                 if rule.word(1) == "auth" {
-                    let advice = "asked for a password: it is closed until you have written the \
-                                  users of its list into a file, as `name:hash` with the hashes \
-                                  as they are, and named that in basic_auth; see \
-                                  docs/authentication.md";
+                    let advice = "asked for a password: closed until its users are in a file, \
+                                  `name:hash` each, that basic_auth names; see \
+                                  docs/from-haproxy.md";
                     self.tell(rule, Loss::Real, advice);
                 }
                 (Deed::Closed, vec![CLOSED.to_owned()])
@@ -355,6 +425,11 @@ impl Import {
             }
         }
         routes.push(route);
+        let mut own = routes.split_off(from);
+        for partial in &partial {
+            partial.apply(&mut own);
+        }
+        routes.append(&mut own);
     }
 
     /// What a backend answers by itself.
@@ -377,30 +452,46 @@ impl Import {
         None
     }
 
-    /// What a backend does with its requests; `Some`: how their path is written anew.
+    /// What a backend does with its requests: how their path is written anew, and what is done with
+    /// the fields of some.
     fn backend_rules(
         &mut self,
         name: &str,
         matcher: &Matcher,
         rules: &mut Rules,
-    ) -> Option<String> {
-        let section = self.backends.get(name).cloned()?;
+    ) -> (Option<Rewrite>, Vec<Partial>) {
+        let mut partial = Vec::new();
+        let Some(section) = self.backends.get(name).cloned() else {
+            return (None, partial);
+        };
         rules.extend(self.compression(&section));
         if section.kind == "listen" {
-            return None;
+            return (None, partial);
         }
+        let lists = Lists::of(&section, &self.folder, self.over_tls);
         let mut rewrite = None;
         for rule in &section.lines {
-            if !matches!(rule.word(0), "http-request" | "http-response" | "redirect") {
+            if !matches!(
+                rule.word(0),
+                "http-request" | "http-response" | "http-after-response" | "redirect"
+            ) {
                 continue;
             }
             let always = !rule.has("if") && !rule.has("unless");
             match (rule.word(1), always) {
                 ("replace-path" | "set-path" | "replace-uri" | "set-uri", true) => {
-                    rewrite = rewritten(rule, matcher);
+                    rewrite = match rewrite {
+                        // One after the other cannot be said.
+                        Some(_) => None,
+                        None => rewritten(rule, matcher),
+                    };
                     match rewrite {
                         Some(_) => self.seen(rule),
-                        None => self.tell(rule, Loss::Real, "see rewrite and replace_prefix"),
+                        None => {
+                            let advice = "wrote the path anew in a way that is not known here; see \
+                                          rewrite and replace_prefix";
+                            self.tell(rule, Loss::Real, advice);
+                        }
                     }
                 }
                 (_, true) => match self.request_rule(rule) {
@@ -411,86 +502,41 @@ impl Import {
                     Some(_) => self.tell(rule, Loss::Real, "is not done in front of a server here"),
                     None => {}
                 },
+                // It has a route of its own.
+                (action, false) if ANSWERS.contains(&action) || rule.word(0) == "redirect" => {}
                 (_, false) => {
-                    let tls = rule.words.join(" ").replace(['{', '}', ' '], "");
-                    match tls.ends_with("ifssl_fc") || rule.has("scheme") {
-                        true => match self.request_rule(rule) {
-                            Some(Act::Fields(fields)) => {
-                                self.seen(rule);
-                                rules.extend(fields);
+                    let all = self.asked(rule, &lists);
+                    let never = |all: &All| all.iter().any(|t| t.not && t.test == Test::Always);
+                    if all.iter().all(never) {
+                        self.idle.insert(rule.place.clone());
+                    } else if let Some(all) = known(&all) {
+                        // What it is otherwise is told with all that nobody has looked at.
+                        if let Some(Act::Fields(fields)) = self.request_rule(rule) {
+                            self.seen(rule);
+                            match all.iter().any(Vec::is_empty) {
+                                true => rules.extend(fields),
+                                false => partial.extend(
+                                    all.into_iter().map(|all| Partial::new(None, all, &fields)),
+                                ),
                             }
-                            _ => self.seen(rule),
-                        },
-                        // It has a route of its own.
-                        false if ANSWERS.contains(&rule.word(1)) || rule.word(0) == "redirect" => {}
-                        false => self.tell(rule, Loss::Real, "holds for some requests only"),
+                        }
+                    } else {
+                        let advice =
+                            "holds for some requests of a backend only; write it at a route";
+                        self.tell(rule, Loss::Real, advice);
                     }
                 }
             }
         }
-        rewrite
+        (rewrite, partial)
     }
 }
 
-/// Who is let in, at the routes that it is for; and what holds for all.
-fn guarded(
-    mut routes: Vec<Route>,
-    common: Rules,
-    guards: Vec<(Places, &'static str, String)>,
-    quotas: Vec<(Places, String)>,
-) -> Vec<Route> {
-    let places = guards.iter().map(|(paths, _, _)| paths);
-    for paths in places.chain(quotas.iter().map(|(paths, _)| paths)) {
-        for path in paths.iter().flatten() {
-            if routes.iter().any(|route| route.matcher == *path) {
-                continue;
-            }
-            let Matcher::Prefix(wanted) = path else {
-                continue;
-            };
-            // As what takes its requests now, without what makes a path anew.
-            let taker = routes.iter().rfind(|route| {
-                matches!(&route.matcher, Matcher::Prefix(p) if wanted.starts_with(p.as_str()))
-            });
-            let copy = taker.map(|taker| Route {
-                matcher: path.clone(),
-                ..taker.clone()
-            });
-            routes.extend(copy);
-        }
-    }
-    for (paths, key, nets) in guards {
-        for route in routes.iter_mut().filter(|route| covers(&paths, route)) {
-            route.rules.insert(key, nets.clone());
-        }
-    }
-    for route in &mut routes {
-        let of = quotas.iter().filter(|(paths, _)| covers(paths, route));
-        let names: BTreeSet<_> = of.map(|(_, name)| name).collect();
-        if !names.is_empty() {
-            route.rules.insert("quotas", array(names));
-        }
-    }
-    for route in &mut routes {
-        let mut rules = common.clone();
-        rules.extend(std::mem::take(&mut route.rules));
-        route.rules = rules;
-    }
-    routes
-}
-
-/// Whether a route is for paths that something holds for.
-fn covers(paths: &Places, route: &Route) -> bool {
-    paths.as_ref().is_none_or(|paths| {
-        paths.iter().any(|path| match (path, &route.matcher) {
-            (Matcher::Prefix(one), Matcher::Prefix(two) | Matcher::Exact(two)) => {
-                two.starts_with(one.as_str())
-            }
-            // Some of its paths may be.
-            (Matcher::Prefix(_), Matcher::Any | Matcher::Regex(_)) => route.deed == Deed::Forward,
-            (one, two) => one == two,
-        })
-    })
+/// What routes can ask of all of these. `None`: some of it is not known here.
+fn known(alternatives: &[All]) -> Option<Vec<formula::All>> {
+    let each = alternatives.iter().filter_map(terms);
+    each.map(|(terms, unknown)| (!unknown).then_some(terms))
+        .collect()
 }
 
 fn closed(section: &Section, action: &str) -> Route {
@@ -505,99 +551,10 @@ fn closed(section: &Section, action: &str) -> Route {
     }
 }
 
-/// What is left to ask of a request for this host. `None`: it cannot hold.
-fn left(all: &All, host: &str) -> Option<Left> {
-    let (mut paths, mut unknown) = (None, None);
-    let mut terms = formula::All::new();
-    let mut clients: Option<(bool, Vec<String>)> = None;
-    for term in all {
-        match &term.test {
-            Test::Host(names) => {
-                if is_one_of(host, names) == term.not {
-                    return None;
-                }
-            }
-            Test::Tls | Test::Always if term.not => return None,
-            Test::Tls | Test::Always => {}
-            Test::Client(nets) => match (&mut clients, term.not) {
-                (None, not) => clients = Some((!not, nets.clone())),
-                (Some((false, known)), true) => known.extend(nets.iter().cloned()),
-                _ => unknown = Some("several networks at once".to_owned()),
-            },
-            Test::Unknown(what) => {
-                let not = if term.not { "!" } else { "" };
-                unknown = Some(match unknown {
-                    Some(before) => format!("{before}, {not}{what}"),
-                    None => format!("{not}{what}"),
-                });
-            }
-            Test::Value { of, pattern } => terms.push(Term::of(of, pattern.clone(), term.not)),
-            test if term.not || paths.is_some() => match path_pattern(test) {
-                Some(pattern) => terms.push(Term::of("{path}", pattern, term.not)),
-                None => unknown = Some("several paths at once".to_owned()),
-            },
-            Test::Exact(list) => paths = Some(list.iter().cloned().map(Matcher::Exact).collect()),
-            Test::Prefix(list) => paths = Some(list.iter().cloned().map(Matcher::Prefix).collect()),
-            Test::Regex(list) => match crate::import::pattern::all(list) {
-                Some(list) => paths = Some(list.into_iter().map(Matcher::Regex).collect()),
-                None => unknown = Some(list.join(" ")),
-            },
-        }
-    }
-    Some(match (unknown, clients, paths) {
-        (Some(what), clients, paths) => {
-            let (what, except) = match clients {
-                Some((false, nets)) => (what, nets),
-                Some((true, _)) => (format!("{what}, src"), Vec::new()),
-                None => (what, Vec::new()),
-            };
-            Left::Unknown {
-                what,
-                paths,
-                except,
-                all: terms,
-            }
-        }
-        (None, clients, paths) if !terms.is_empty() => {
-            terms.extend(clients.map(|(inside, nets)| Term {
-                not: !inside,
-                ask: Ask::Client(nets),
-            }));
-            Left::Some { all: terms, paths }
-        }
-        (None, Some((inside, nets)), paths) => Left::Clients {
-            inside,
-            nets,
-            paths,
-        },
-        (None, None, Some(paths)) => Left::Paths(paths),
-        (None, None, None) => Left::Everything,
-    })
-}
-
-/// An expression for the paths of a test.
-fn path_pattern(test: &Test) -> Option<String> {
-    let each =
-        |list: &[String]| -> Vec<_> { list.iter().map(|text| regex::escape(text)).collect() };
-    match test {
-        Test::Exact(list) => Some(format!("^(?:{})$", each(list).join("|"))),
-        Test::Prefix(list) => Some(format!("^(?:{})", each(list).join("|"))),
-        Test::Regex(list) => Some(formula::any(&crate::import::pattern::all(list)?)),
-        _ => None,
-    }
-}
-
 /// Each of these, or all there is.
 fn places(paths: Places) -> Vec<Option<Matcher>> {
     match paths {
         Some(paths) => paths.into_iter().map(Some).collect(),
         None => vec![None],
     }
-}
-
-fn is_one_of(host: &str, names: &[String]) -> bool {
-    names.iter().any(|name| match name.strip_prefix('*') {
-        Some(end) => host == name || !host.starts_with('*') && host.ends_with(end),
-        None => host == name,
-    })
 }

@@ -3,8 +3,22 @@
 use super::Import;
 use super::format::{line, template};
 use super::parse::{Line, Section};
-use crate::import::site::{Change, Matcher, Rules, Side};
+use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
+
+/// What a plain-text address does where nothing else is said.
+pub(super) const TO_HTTPS: &str = "redirect = \"https://{host}{uri}\"";
+
+/// Fields of requests that staunch writes itself, and what that comes to.
+const OWN: [(&str, &[&str]); 4] = [
+    ("X-Forwarded-For", &["{client_address}"]),
+    ("X-Forwarded-Proto", &[]),
+    (
+        "X-Forwarded-Host",
+        &["{host}", "{header:host}", "{header:Host}"],
+    ),
+    ("Forwarded", &[]),
+];
 
 /// What a rule does where it holds.
 #[derive(Clone)]
@@ -82,10 +96,17 @@ impl Import {
             Some(_) => rules.insert("compression", array(["gzip"])),
         }
         // Without any it is for all.
-        let mut kinds: Vec<_> = types.iter().flat_map(|line| &line.words[2..]).collect();
-        let all = "*/*".to_owned();
+        // And each is how the type begins.
+        let kind = |kind: &String| match kind.strip_suffix('/') {
+            Some(all) => format!("{all}/*"),
+            None if !kind.contains('/') => format!("{kind}/*"),
+            None => kind.split(';').next().unwrap_or_default().to_owned(),
+        };
+        let mut kinds: Vec<_> = (types.iter().flat_map(|line| &line.words[2..]))
+            .map(kind)
+            .collect();
         if kinds.is_empty() {
-            kinds.push(&all);
+            kinds.push("*/*".to_owned());
         }
         rules.insert("compression_types", array(kinds));
         rules.insert("compression_minimum", quoted("1"));
@@ -106,16 +127,26 @@ impl Import {
                     status.and_then(|s| s.parse().ok()).unwrap_or(403),
                 ))
             }
+            "return" | "redirect" if side == Side::Response => {
+                let advice = "answered in place of some responses; see error_pages, and let the server \
+                              behind do the rest";
+                self.tell(rule, Loss::Real, advice);
+                None
+            }
             "auth" => Some(Act::Deny(0)),
-            "redirect" => self.redirect(rule, 2),
+            "redirect" => self.redirect(rule),
             "return" => {
                 let mut lines = vec![format!(
                     "respond = {}",
                     rule.after("status").unwrap_or("200")
                 )];
+                // One without variables is a text like any other.
+                let formatted = rule.after("lf-string");
+                let plain = formatted.filter(|text| !text.contains('%'));
+                let files = ["file", "lf-file", "errorfile", "errorfiles", "lf-string"];
                 match (
-                    rule.after("string"),
-                    rule.has("file") || rule.has("lf-string"),
+                    rule.after("string").or(plain),
+                    plain.is_none() && files.iter().any(|word| rule.has(word)),
                 ) {
                     (_, true) => {
                         self.tell(rule, Loss::Real, "its body is not carried over; see body");
@@ -132,6 +163,12 @@ impl Import {
             }
             "set-header" | "add-header" | "del-header" => {
                 self.field(rule, side, rule.word(2)).map(Act::Fields)
+            }
+            "replace-header" | "replace-value" => self.replaced(rule, side).map(Act::Fields),
+            "allow" => {
+                let advice = "let some requests past the rules behind it, which hold for all here";
+                self.tell(rule, Loss::Real, advice);
+                None
             }
             "sc-inc-gpc0" | "set-var" | "capture" | "set-log-level" | "disable-l7-retry"
             | "wait-for-body" => {
@@ -163,26 +200,86 @@ impl Import {
         rules
     }
 
+    /// A field that is written anew: where that comes to one text, or to another beginning of where a
+    /// response leads.
+    fn replaced(&mut self, rule: &Line, side: Side) -> Option<Rules> {
+        let (name, from, to) = (rule.word(2), rule.word(3), rule.word(4));
+        let mut rules = Rules::default();
+        let all = ["^.*$", ".*", "(.*)", "^(.*)$"].contains(&from);
+        if side == Side::Request && all && !to.contains('\\') && !to.is_empty() {
+            rules.change(side, Change::Set, name, quoted(&template(to).ok()?));
+            return Some(rules);
+        }
+        let stem = |text: &str| {
+            let text = text
+                .strip_suffix("(.*)$")
+                .or_else(|| text.strip_suffix("(.*)"))?;
+            let text = text
+                .strip_prefix('^')?
+                .replace("\\.", ".")
+                .replace("\\/", "/");
+            let plain = !text.contains(['(', '[', '*', '+', '?', '\\', '|']);
+            (plain && !text.is_empty()).then_some(text)
+        };
+        if side == Side::Response
+            && name.eq_ignore_ascii_case("location")
+            && let (Some(from), Some(to)) = (stem(from), to.strip_suffix("\\1"))
+            && let Ok(to) = template(to)
+        {
+            let table = format!("{{ {} = {} }}", quoted(&from), quoted(&to));
+            rules.insert("rewrite_location", table);
+            return Some(rules);
+        }
+        let advice = "changed a part of a field's value: only a whole value is set here, and the \
+                      beginning of Location; see response_headers and rewrite_location";
+        self.tell(rule, Loss::Real, advice);
+        None
+    }
+
     /// One change to a field.
     fn field(&mut self, rule: &Line, side: Side, name: &str) -> Option<Rules> {
         let mut rules = Rules::default();
         let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let anyway = [
-            "X-Forwarded-For",
-            "X-Forwarded-Proto",
-            "X-Forwarded-Host",
-            "Forwarded",
-        ];
-        if side == Side::Request && anyway.iter().any(|other| is(other)) {
-            self.tell(rule, Loss::None, "staunch writes this field by itself");
+        let is_letter = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || !name.bytes().all(is_letter) {
+            let advice =
+                format!("{name} is not the name of a field: is there a character too many?");
+            self.tell(rule, Loss::Real, advice);
+            return None;
+        }
+        if side == Side::Request
+            && let Some((_, own)) = (OWN.iter()).find(|(other, _)| is(other))
+        {
+            let scheme = if self.over_tls { "https" } else { "http" };
+            let value = template(rule.word(3)).unwrap_or_else(|sample| sample);
+            let alike = match name.to_ascii_lowercase().as_str() {
+                "x-forwarded-proto" => value == scheme || value.is_empty(),
+                _ => value.is_empty() || own.contains(&value.trim()),
+            };
+            match alike {
+                true => self.tell(rule, Loss::None, "staunch writes this field by itself"),
+                false => {
+                    let advice = "staunch writes this field itself, by what it sees; where a proxy \
+                                  in front knows better, see listen.forwarded_from";
+                    self.tell(rule, Loss::Real, advice);
+                }
+            }
             return None;
         }
         let value = rule.word(3);
+        let over_tls = if self.over_tls { "1" } else { "0" };
+        let value = &*value.replace("%[ssl_fc]", over_tls);
         if side == Side::Response && is("Strict-Transport-Security") {
             rules.change(Side::Response, Change::Set, name, quoted(value));
             return Some(rules);
         }
         let change = match rule.word(1) {
+            "del-header" if rule.word(3) == "-m" => {
+                let advice =
+                    "took away fields by a part of their names; see response_headers.remove";
+                self.tell(rule, Loss::Real, advice);
+                return None;
+            }
             "del-header" => {
                 rules.change(side, Change::Remove, name, String::new());
                 return Some(rules);
@@ -199,78 +296,74 @@ impl Import {
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }
+            Err(variable) if variable.contains("ssl_c_") => {
+                let advice = "what a client's certificate says is told in fields of their own; see \
+                              headers in client_certificates";
+                self.tell(rule, Loss::Real, advice);
+                taken_out(side, change, name)
+            }
             Err(variable) => {
                 let advice =
                     format!("{variable} is not known here; see docs/rules.md for variables");
                 self.tell(rule, Loss::Real, advice);
-                None
+                taken_out(side, change, name)
             }
         }
     }
 
-    pub(super) fn redirect(&mut self, rule: &Line, at: usize) -> Option<Act> {
-        let code = rule.after("code").unwrap_or("302").to_owned();
-        let to = match rule.word(at) {
-            "scheme" => {
-                self.tell(
-                    rule,
-                    Loss::None,
-                    "requests come by https here, and others are redirected",
-                );
+    /// `redirect`; `code 301` may stand anywhere in it.
+    pub(super) fn redirect(&mut self, rule: &Line) -> Option<Act> {
+        let end = (rule.words.iter()).position(|word| word == "if" || word == "unless");
+        let said = Line {
+            words: rule.words[..end.unwrap_or(rule.words.len())].to_vec(),
+            place: rule.place.clone(),
+        };
+        let code = said.after("code").unwrap_or("302").to_owned();
+        let to = if let Some(scheme) = said.after("scheme") {
+            if self.over_tls || scheme != "https" {
+                let advice = "requests come by https here, and others are redirected";
+                self.tell(rule, Loss::None, advice);
                 return None;
             }
-            "location" => template(rule.word(at + 1)),
-            "prefix" => template(rule.word(at + 1)).map(|to| {
-                let what = if rule.has("drop-query") {
-                    "{path}"
-                } else {
-                    "{uri}"
+            let advice = "plain-text addresses redirect to https by themselves, with 308";
+            self.tell(rule, Loss::None, advice);
+            let lines = vec![TO_HTTPS.to_owned(), format!("status = {code}")];
+            return Some(Act::Answer(lines, Rules::default()));
+        } else if let Some(location) = said.after("location") {
+            template(location)
+        } else if let Some(prefix) = said.after("prefix") {
+            template(prefix).map(|to| {
+                let what = match said.has("drop-query") {
+                    true => "{path}",
+                    false => "{uri}",
                 };
-                let to = to.trim_end_matches('/').to_owned();
-                format!("{to}{what}")
-            }),
-            _ => return None,
+                format!("{}{what}", to.trim_end_matches('/'))
+            })
+        } else {
+            return None;
         };
+        if said.has("set-cookie") || said.has("clear-cookie") {
+            self.tell(rule, Loss::Real, "its cookie is not carried over");
+        }
         match to {
             Ok(to) => Some(Act::Answer(
                 vec![line("redirect", &to), format!("status = {code}")],
                 Rules::default(),
             )),
             Err(variable) => {
-                self.tell(
-                    rule,
-                    Loss::Real,
-                    format!("{variable} is not known here: it is closed"),
-                );
+                let advice = format!("{variable} is not known here: it is closed");
+                self.tell(rule, Loss::Real, advice);
                 Some(Act::Deny(0))
             }
         }
     }
 }
 
-/// `replace-path ^/api/(.*) /\1` and `set-path`, where they are for a route's path.
-pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<String> {
-    if matches!(rule.word(1), "set-path" | "set-uri") {
-        let to = rule.word(2);
-        let inner = to.strip_prefix("%[path,regsub(")?.strip_suffix(")]")?;
-        let (from, to) = inner.split_once(',')?;
-        let from = from.trim_start_matches('^');
-        let Matcher::Prefix(path) = matcher else {
-            return None;
-        };
-        let same = from.trim_end_matches('/') == path.trim_end_matches('/');
-        return (same && to.starts_with('/')).then(|| line("replace_prefix", to));
-    }
-    let (Matcher::Prefix(path), from, to) = (matcher, rule.word(2), rule.word(3)) else {
-        return None;
-    };
-    let head = from.trim_start_matches('^').trim_end_matches('$');
-    let head = head
-        .strip_suffix("(.*)")
-        .or_else(|| head.strip_suffix("(/)?(.*)"))?;
-    let head = head.trim_end_matches("(/)?").trim_end_matches("/?");
-    let before = to.strip_suffix("\\1").or_else(|| to.strip_suffix("\\2"))?;
-    let same = head.trim_end_matches('/') == path.trim_end_matches('/');
-    let before = if before.is_empty() { "/" } else { before };
-    (same && before.starts_with('/')).then(|| line("replace_prefix", before))
+/// What clients say in a field that was set for them is not believed, even where it is not known what
+/// it was set to.
+fn taken_out(side: Side, change: Change, name: &str) -> Option<Rules> {
+    let mut rules = Rules::default();
+    rules.change(side, Change::Remove, name, String::new());
+    (side == Side::Request && change == Change::Set && !name.eq_ignore_ascii_case("host"))
+        .then_some(rules)
 }

@@ -47,10 +47,24 @@ pub(super) fn test(
         "url" | "pathq" => ("{uri}".to_owned(), false),
         "base" => ("{host}{path}".to_owned(), false),
         "method" => ("{method}".to_owned(), false),
+        "dst_port" => return port(values),
         _ => return None,
     };
     let pattern = pattern_of(how, caseless, list, values)?;
     Some(Test::Value { of, pattern })
+}
+
+/// The port that a connection came in at is one of these.
+fn port(values: &[String]) -> Option<Test> {
+    let values: Vec<_> = (values.iter()).filter(|value| *value != "eq").collect();
+    let is_number = |value: &&String| value.bytes().all(|byte| byte.is_ascii_digit());
+    (!values.is_empty() && values.iter().all(is_number)).then(|| Test::Value {
+        of: "{local_port}".to_owned(),
+        pattern: format!(
+            "^(?:{})$",
+            values.into_iter().cloned().collect::<Vec<_>>().join("|")
+        ),
+    })
 }
 
 /// What is there by a name of its own.

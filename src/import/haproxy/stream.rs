@@ -39,10 +39,23 @@ impl Import {
             .all("timeout")
             .filter(|line| matches!(line.word(1), "client" | "server" | "tunnel" | "client-fin"))
             .for_each(|line| self.seen(line));
-        let lists = Lists::of(section, &self.folder);
+        let lists = Lists::of(section, &self.folder, true);
         let Some(guards) = self.stream_guards(section, &lists) else {
             return;
         };
+        if section.passes {
+            self.ends = self.default_backend(section);
+            let targets = self.stream_targets(section, &lists, false);
+            self.ends = None;
+            for (upstream, (place, names)) in targets.named {
+                let (names, upstream) = (array(&names), quoted(&upstream));
+                let _ = write!(
+                    self.streams,
+                    "\n[[site]]  # from {place}\nnames = {names}\npassthrough = {upstream}\n"
+                );
+            }
+            return;
+        }
         for (addresses, tls) in [(&binds.plain, false), (&binds.secure, true)] {
             if addresses.is_empty() {
                 continue;
@@ -87,7 +100,7 @@ impl Import {
         }
     }
 
-    fn whole(&mut self, section: &Section, loss: Loss, advice: &str) {
+    pub(super) fn whole(&mut self, section: &Section, loss: Loss, advice: &str) {
         let piece = format!("{} {}", section.kind, section.name);
         self.note(&section.place, piece, loss, advice);
         section.lines.iter().for_each(|line| self.seen(line));
@@ -125,6 +138,20 @@ impl Import {
                         targets.rest = self.stream_backend(rule, rule.word(1));
                         return targets;
                     }
+                    // All that is TLS: here that is all there is, where nothing is for the others.
+                    Some(names) if names == ["*"] => match section.nearest("default_backend") {
+                        None => {
+                            let advice = "what is not TLS, or asks for no name, goes there too";
+                            self.tell(rule, Loss::Slight, advice);
+                            targets.rest = self.stream_backend(rule, rule.word(1));
+                            return targets;
+                        }
+                        Some(_) => {
+                            let advice = "told TLS from what is not, which is not done here; its \
+                                          connections go where the others do";
+                            self.tell(rule, Loss::Real, advice);
+                        }
+                    },
                     Some(names) => {
                         self.named(rule, rule.word(1), names, &mut targets, &mut known);
                     }
@@ -137,6 +164,7 @@ impl Import {
             }
         }
         targets.rest = match self.default_backend(section) {
+            Some(_) if section.passes => None,
             Some(name) => {
                 let line = section.nearest("default_backend").unwrap_or_else(|| Line {
                     words: vec![section.kind.clone(), section.name.clone()],
@@ -191,7 +219,8 @@ impl Import {
         let names: Vec<_> = (names.into_iter())
             .filter(|name| known.insert(name.clone()))
             .collect();
-        if names.is_empty() {
+        // Those that lead to what terminates TLS here are not passed through.
+        if names.is_empty() || self.ends.as_deref() == Some(backend) {
             return;
         }
         if let Some(upstream) = self.stream_backend(rule, backend) {
@@ -325,6 +354,8 @@ fn names(all: &All, tls: bool) -> Option<Vec<String>> {
         [] => Some(Vec::new()),
         [term] if !tls && !term.not => match &term.test {
             Test::Host(names) => Some(names.clone()),
+            // Whatever name is asked for.
+            Test::Tls => Some(vec!["*".to_owned()]),
             _ => None,
         },
         _ => None,

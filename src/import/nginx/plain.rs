@@ -10,7 +10,7 @@ use crate::import::Loss;
 /// What is told where a server without TLS cannot be a site of its own.
 const OTHER: &str = "was served in plain text beside a server with TLS of the same name: its \
                      addresses redirect there now. What has to stay in plain text needs a name of \
-                     its own, with `plaintext = true`";
+                     its own, with `plain_text = true`";
 
 impl Import {
     /// Reads one. `true`: it is a site, which is left to whoever reads those.

@@ -78,7 +78,7 @@ impl Import {
             self.differs(
                 server,
                 "was served in plain text too; those addresses redirect to https now, unless \
-                 `plaintext = true` is written to its [[site]]",
+                 `plain_text = true` is written to its [[site]]",
             );
         }
         // The first on an address is its default, unless another is named so.
@@ -265,7 +265,7 @@ impl Import {
         }
         self.find_pages(&server);
         let tls = match self.in_plain {
-            true => vec!["plaintext = true".to_owned()],
+            true => vec!["plain_text = true".to_owned()],
             false => self.site_tls(&server.scope),
         };
         self.redirects_of_names(&mut server, &mut names, &tls);

@@ -271,14 +271,16 @@ fn collect(
             }
             // Which of them holds is settled.
             ("if", [https]) if https == "($https)" => {
-                if !plain {
+                let holds = !plain;
+                if holds {
                     collect(directive.inside(), plain, sometimes, found, varying);
                 }
             }
             ("if", [variable, is, text])
                 if variable == "($scheme" && is == "=" && text.contains("http)") =>
             {
-                if plain {
+                let holds = plain;
+                if holds {
                     collect(directive.inside(), plain, sometimes, found, varying);
                 }
             }

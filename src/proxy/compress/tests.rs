@@ -21,9 +21,9 @@ fn terms(keys: &str) -> Arc<Compression> {
 /// What becomes of a response: its coding, and its fields without those that nothing happens to.
 fn decide(method: &str, asked: &str, status: u16, fields: &str) -> (Option<&'static str>, String) {
     let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{asked}\r\n");
-    let request = parse::request(request.as_bytes(), 100).unwrap();
+    let request = parse::complete(parse::request(request.as_bytes(), 100)).unwrap();
     let response = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
-    let mut head = parse::response(response.as_bytes(), request.method).unwrap();
+    let mut head = parse::complete(parse::response(response.as_bytes(), request.method)).unwrap();
     let (terms, room) = (terms(""), Room::default());
     let wish = Wish::of(&request);
     let plan = choose(&terms, &wish, request.method, &room, &mut head, || ());

@@ -147,7 +147,7 @@ mod tests {
 
     fn wish(fields: &str) -> Wish {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        Wish::of(&parse::request(text.as_bytes(), 100).unwrap())
+        Wish::of(&parse::complete(parse::request(text.as_bytes(), 100)).unwrap())
     }
 
     #[test]

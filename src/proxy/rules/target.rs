@@ -122,7 +122,7 @@ mod tests {
     /// Where a request for `target` goes, with this rest and these groups.
     fn goes(lines: &str, target: &str, rest: &str, groups: &[&str]) -> Result<String, Refusal> {
         let head = format!("GET {target} HTTP/1.1\r\nHost: A.test:8443\r\nX: ../a?b#c\\d\r\n\r\n");
-        let head = parse::request(head.as_bytes(), 100).unwrap();
+        let head = parse::complete(parse::request(head.as_bytes(), 100)).unwrap();
         let peer = peer();
         let groups: Vec<_> = groups
             .iter()

@@ -137,6 +137,7 @@ impl Known<'_> {
             | Variable::ClientPort
             | Variable::Host
             | Variable::Port
+            | Variable::LocalPort
             | Variable::EscapedUri
             | Variable::EscapedUrl => return Found::InParts,
         })
@@ -159,6 +160,9 @@ impl Known<'_> {
             }
             Variable::Host => host(head.authority(), out),
             Variable::Port => port(head.authority(), peer.scheme, out),
+            Variable::LocalPort => {
+                let _ = write!(out, "{}", peer.local_port);
+            }
             Variable::EscapedUri => encode(head.target(), is_unreserved, out),
             Variable::EscapedUrl => {
                 for part in [
@@ -326,6 +330,7 @@ pub(in crate::proxy) mod tests {
             id: crate::upstream::pool::ClientId::default(),
             client: "[::ffff:192.0.2.1]:4711".parse().unwrap(),
             destination: None,
+            local_port: 443,
             scheme: "https",
             sni: Some("a.test".into()),
             alpn: None,
@@ -362,11 +367,11 @@ pub(in crate::proxy) mod tests {
 
     #[test]
     fn variables_stand_for_what_is_known() {
-        let head = parse::request(
+        let head = parse::complete(parse::request(
             b"GET /a%20b?c=d&e HTTP/1.1\r\nHost: A.test:8443\r\nX-A: 1\r\nx-a: 2\r\n\
               Cookie: k=v; l=w\r\nX-Tab: a\tb\r\n\r\n",
             100,
-        )
+        ))
         .unwrap();
         for (value, expected) in [
             ("{client_address} {client_port}", "192.0.2.1 4711"),
@@ -403,7 +408,7 @@ pub(in crate::proxy) mod tests {
             ("?a=%zz", "%zz"),
         ] {
             let head = format!("GET /{query} HTTP/1.1\r\nHost: a.test\r\n\r\n");
-            let head = parse::request(head.as_bytes(), 100).unwrap();
+            let head = parse::complete(parse::request(head.as_bytes(), 100)).unwrap();
             assert_eq!(text("{query:a}", &head), expected, "{query}");
         }
     }
@@ -417,7 +422,7 @@ pub(in crate::proxy) mod tests {
             ("a.test:", "a.test:443"),
         ] {
             let head = format!("GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-            let head = parse::request(head.as_bytes(), 100).unwrap();
+            let head = parse::complete(parse::request(head.as_bytes(), 100)).unwrap();
             assert_eq!(text("{host}:{port}", &head), expected, "{authority}");
         }
     }

@@ -31,6 +31,12 @@ pub struct Budget {
     bytes: usize,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Budget {
     /// Of a connection that begins now.
     pub fn new() -> Self {

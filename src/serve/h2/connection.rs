@@ -20,6 +20,7 @@ use crate::http::frame::{
     ErrorCode, HEAD, Head, MAX_PAYLOAD, PREFACE, WINDOW, flag, kind, setting,
 };
 use crate::http::hpack::{Decoder, Encoder};
+use crate::http::parse::HeadError;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::proxy::error::Refusal;
 use frames::RESET;
@@ -33,6 +34,8 @@ const CONNECTION_WINDOW: i32 = 1 << 20;
 const MAX_RESETS: usize = 32;
 /// Streams of a connection that the client's mistakes have made us reset (CVE-2025-8671).
 const MAX_PROVOKED_RESETS: usize = 128;
+/// What a head that is too large costs, in tokens.
+const OVERSIZED: u32 = 2 * RESET;
 /// The last number that a stream can have.
 const LAST: u32 = 0x7fff_ffff;
 /// Says which of our pings is answered.
@@ -187,6 +190,11 @@ impl Connection {
         gone && self.streams.is_empty()
     }
 
+    /// What of its window was used and may be used again, which the client has not been told.
+    pub const fn unreleased(&self) -> u32 {
+        self.unreleased
+    }
+
     /// Takes what stands at the front of what came; how much, and a request that has begun by it.
     /// `None`: it is not whole.
     ///
@@ -303,6 +311,10 @@ impl Connection {
             self.streams.remember(id, true);
             return Ok(None);
         }
+        // A short block can stand for much that is read and not used (RFC 7541, section 7.3).
+        if let Err(Refusal::Head(HeadError::TooLong | HeadError::TooManyFields)) = head {
+            self.spend(OVERSIZED)?;
+        }
         let announced = match head.as_ref().map(|head| head.framing) {
             Ok(Framing::Length(length)) => Some(length),
             Ok(Framing::None) if !ended && head.as_ref().is_ok_and(|head| !head.upgrade) => Some(0),
@@ -371,7 +383,11 @@ impl Connection {
 
     /// Ends the connection.
     pub fn close(&mut self, code: ErrorCode) {
-        let last = self.streams.last();
+        // RFC 9113, section 6.8: what was said already is not taken back.
+        let last = match self.going {
+            Going::Since(last) => last,
+            Going::No | Going::Announced => self.streams.last(),
+        };
         self.going = Going::Since(last);
         self.say_goaway(last, code);
     }
@@ -529,8 +545,9 @@ impl Connection {
         let stream = self.streams.get(slot);
         if !stream.local_ended {
             self.end(slot, ErrorCode::INTERNAL_ERROR);
-        } else if !stream.remote_ended {
-            // RFC 9113, section 8.1: the rest of the request is not needed.
+        } else if !stream.remote_ended && stream.announced != Some(0) {
+            // RFC 9113, section 8.1: the rest of the request is not needed. Where only its end is to
+            // come, that may be under way, and is waited for by nobody.
             self.end(slot, ErrorCode::NO_ERROR);
         }
         if self.streams.get(slot).queued {

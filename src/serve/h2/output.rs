@@ -33,6 +33,11 @@ impl Output {
         self.pending.len()
     }
 
+    /// Whether nothing is gathered.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The memory, to append frames to.
     pub fn end(&mut self) -> &mut Vec<u8> {
         self.pending.end()

@@ -4,7 +4,7 @@ use super::websocket;
 use crate::http::field::{Fields, Id};
 use crate::http::framing::{MAX_TRAILERS, may_be_trailer};
 use crate::http::hpack::{self, Decoder, Field, Kind, Malformed};
-use crate::http::parse::HeadError;
+use crate::http::parse::{HeadError, decimal};
 use crate::http::{Framing, Method, RequestHead, Version};
 use crate::proxy::error::Refusal;
 
@@ -183,14 +183,7 @@ impl Reading {
             Id::ContentLength if self.length.is_some() => {
                 return Err(HeadError::Malformed("content-length is repeated"));
             }
-            Id::ContentLength => {
-                let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-                let text = std::str::from_utf8(value).ok().filter(|_| digits);
-                self.length = text.and_then(|text| text.parse().ok());
-                if self.length.is_none() {
-                    return Err(HeadError::Malformed("content-length is malformed"));
-                }
-            }
+            Id::ContentLength => self.length = Some(decimal(value)?),
             // RFC 9113, section 8.2.2.
             Id::Te if !value.eq_ignore_ascii_case(b"trailers") => {
                 return Err(HeadError::Malformed("te is something else than trailers"));
@@ -391,7 +384,14 @@ mod tests {
         assert_eq!(length("5", false), Some(Framing::Length(5)));
         assert_eq!(length("0", false), Some(Framing::None));
         assert_eq!(length("0", true), Some(Framing::None));
-        for wrong in ["+5", "", "5,5", "0x5", "99999999999999999999"] {
+        for wrong in [
+            "+5",
+            "",
+            "5,5",
+            "0x5",
+            "99999999999999999999",
+            "00000000000000000000",
+        ] {
             assert_eq!(length(wrong, false), None, "{wrong}");
         }
         assert_eq!(length("5", true), None);

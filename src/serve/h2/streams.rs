@@ -81,7 +81,7 @@ pub enum Past {
     Idle,
     /// Both sides have ended it, or the client has.
     Closed,
-    /// We have ended it at once, or it is long ago: the client may not know.
+    /// We have ended it at once, or before the client had; or it is long ago: the client may not know.
     Forgotten,
     /// It was passed over, and cannot begin any more.
     Skipped,
@@ -94,7 +94,7 @@ pub struct Streams {
     free: Vec<usize>,
     /// Those under way, by number.
     index: Vec<(u32, usize)>,
-    /// Those that have ended, and whether we have ended them at once.
+    /// Those that have ended, and whether more of them may come.
     past: VecDeque<(u32, bool)>,
     /// The last that is not remembered any more.
     forgotten: u32,
@@ -138,7 +138,8 @@ impl Streams {
 
     /// What has become of a stream that is not under way.
     pub fn past(&self, id: u32) -> Past {
-        if id > self.last {
+        // Those with even numbers are the server's to begin (RFC 9113, section 5.1.1), and none does.
+        if id > self.last || id.is_multiple_of(2) {
             return Past::Idle;
         }
         match self.past.iter().rev().find(|&&(past, _)| past == id) {
@@ -197,8 +198,10 @@ impl Streams {
         if stream.reset == Some(Reset::Remote) {
             self.dying -= 1;
         }
+        // What the client had still to say may come.
+        let owed = !stream.remote_ended && stream.reset.is_none();
         let ours = matches!(stream.reset, Some(Reset::Local(_)));
-        self.remember(stream.id, ours);
+        self.remember(stream.id, ours || owed);
         if self.index.is_empty() && self.slots.len() > 8 {
             self.slots = Vec::new();
             self.free = Vec::new();
@@ -206,14 +209,14 @@ impl Streams {
         stream
     }
 
-    /// Remembers a stream that has ended. `ours`: we have ended it at once.
-    pub fn remember(&mut self, id: u32, ours: bool) {
+    /// Remembers a stream that has ended. `open`: what the client says of it may still come.
+    pub fn remember(&mut self, id: u32, open: bool) {
         if self.past.len() == REMEMBERED
             && let Some((oldest, _)) = self.past.pop_front()
         {
             self.forgotten = self.forgotten.max(oldest);
         }
-        self.past.push_back((id, ours));
+        self.past.push_back((id, open));
     }
 }
 
@@ -224,6 +227,7 @@ mod tests {
     fn stream(id: u32) -> Stream {
         Stream {
             id,
+            remote_ended: true,
             ..Stream::default()
         }
     }
@@ -236,6 +240,7 @@ mod tests {
         let slot = streams.insert(stream(5));
         assert_eq!(streams.find(5), Some(slot));
         assert_eq!(streams.past(3), Past::Skipped);
+        assert_eq!(streams.past(4), Past::Idle);
         streams.remove(slot);
         assert_eq!((streams.find(5), streams.past(5)), (None, Past::Closed));
         streams.begin(7);

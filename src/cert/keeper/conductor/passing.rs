@@ -9,6 +9,7 @@ use tracing::{error, info};
 use super::tracked::What;
 use super::{Conductor, Mode, Verdict};
 use crate::cert::Event;
+use crate::cert::source::Source;
 use crate::config::SiteName;
 
 impl Conductor {
@@ -59,11 +60,32 @@ impl Conductor {
         if now < since + grace {
             return;
         }
+        self.look_once_more(slot);
+        if self
+            .get(slot)
+            .is_none_or(|tracked| tracked.vanished.is_none())
+        {
+            return;
+        }
         if self.may_let_go(slot) {
             self.let_go(slot);
         } else if let Some(tracked) = self.get(slot) {
             // Perhaps another will cover its names by then.
             tracked.vanished = Some(now);
+        }
+    }
+
+    /// An event may be missed, and a certificate that is there is not to be let go for that.
+    fn look_once_more(&mut self, slot: u32) {
+        let Some(source) = self.get(slot).map(|tracked| Arc::clone(&tracked.source)) else {
+            return;
+        };
+        if let Some(folder) = &source.folder {
+            let found = (self.folders).look_for(&source.files, folder, &mut self.watch);
+            self.apply_found(found);
+        }
+        if self.folders.hold(&source.files) {
+            self.track(Source::clone(&source));
         }
     }
 

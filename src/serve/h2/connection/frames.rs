@@ -6,6 +6,8 @@ use crate::serve::h2::streams::{Past, Reset};
 
 /// Bytes of a block of fields beyond those that a message may have: what coding can add.
 const BLOCK_SLACK: usize = 16 << 10;
+/// Settings of one frame that cost a token: each may touch all streams.
+const SETTINGS_PER_TOKEN: usize = 8;
 /// What a reset costs, in tokens: there was a request, which may have gone to an upstream.
 pub(super) const RESET: u32 = 8;
 
@@ -109,6 +111,9 @@ impl Connection {
                 Past::Forgotten => Purpose::Nothing,
             },
         };
+        if purpose == Purpose::Nothing {
+            self.spend(1)?;
+        }
         if head.has(flag::END_HEADERS) {
             return self.block(id, head.has(flag::END_STREAM), purpose, fragment);
         }
@@ -189,6 +194,7 @@ impl Connection {
         if head.has(flag::ACK) {
             return Ok(());
         }
+        self.spend((settings.len() / SETTINGS_PER_TOKEN) as u32)?; // of at most 16 KiB
         for &[a, b, c, d, e, f] in settings {
             self.set(u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]))?;
         }

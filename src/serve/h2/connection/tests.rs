@@ -133,6 +133,14 @@ impl Wire {
         self.connection.respond(self.slot(at), &head, false);
     }
 
+    /// Answers to all there is of a request, and forgets it.
+    fn respond_to(&mut self, slot: Slot) {
+        let head = ResponseHead::own(431, "", Framing::None, Fields::default());
+        self.connection.respond(slot, &head, true);
+        self.connection.finish(slot, None);
+        self.connection.leave(slot);
+    }
+
     fn poll_send(&mut self, at: usize, data: &[u8]) -> Poll<usize> {
         let cx = Context::from_waker(Waker::noop());
         self.connection.poll_send(&cx, self.slot(at), data)
@@ -185,6 +193,13 @@ fn what_breaks_a_rule_ends_the_connection() {
         (vec![get(2)], ErrorCode::PROTOCOL_ERROR),
         (vec![get(0)], ErrorCode::PROTOCOL_ERROR),
         (vec![get(5), get(3)], ErrorCode::PROTOCOL_ERROR),
+        (vec![get(5), get(4)], ErrorCode::PROTOCOL_ERROR),
+        (vec![get(5), data(0, 4, b"x")], ErrorCode::PROTOCOL_ERROR),
+        (vec![get(5), window(4, 1)], ErrorCode::PROTOCOL_ERROR),
+        (
+            vec![get(5), reset(4, ErrorCode::CANCEL)],
+            ErrorCode::PROTOCOL_ERROR,
+        ),
         (
             vec![frame(
                 kind::HEADERS,
@@ -391,6 +406,23 @@ fn a_request_that_nobody_reads_to_its_end_is_ended() {
 }
 
 #[test]
+fn the_end_of_a_request_may_come_behind_its_response() {
+    // All data has come, but not the empty frame that says so: there is no reason for a reset.
+    let mut wire = Wire::new();
+    wire.send(&[post(1, b"\x0f\x0d\x012"), data(0, 1, b"xx")])
+        .unwrap();
+    wire.respond_to(wire.slot(0));
+    let [ref head] = wire.said()[..] else {
+        panic!()
+    };
+    assert_eq!((head.0, head.1 & flag::END_STREAM), (kind::HEADERS, 1));
+    wire.send(&[data(flag::END_STREAM, 1, b""), get(3)])
+        .unwrap();
+    assert_eq!(wire.connection.unreleased, 2);
+    assert_eq!((wire.said(), wire.opened.len()), (vec![], 2));
+}
+
+#[test]
 fn streams_beyond_the_limit_are_refused() {
     let mut wire = Wire::new();
     wire.send(&[get(1), get(3), get(5), get(7)]).unwrap();
@@ -549,6 +581,10 @@ fn a_client_that_is_asked_to_go_finishes_first() {
         wire.connection.leave(slot);
     }
     assert!(wire.connection.is_over());
+    // RFC 9113, section 6.8: what was not looked at is not looked at later.
+    wire.said();
+    wire.connection.close(ErrorCode::NO_ERROR);
+    assert_eq!(wire.said(), [goaway(3)]);
 }
 
 #[test]
@@ -578,6 +614,35 @@ fn a_long_head_is_sent_in_pieces() {
         })
         .unwrap();
     assert_eq!(count, 40);
+}
+
+#[test]
+fn what_costs_without_a_request_is_counted() {
+    // A frame of as many settings as fit, each of which touches all streams.
+    let many = settings(&[(4, 1); MAX_PAYLOAD / 6]);
+    let mut wire = Wire::new();
+    let taken = (0..).take_while(|_| wire.send(std::slice::from_ref(&many)).is_ok());
+    assert!(taken.count() < 10);
+    // Blocks of a stream that was refused are read, since what follows refers to them.
+    let mut wire = Wire::new();
+    wire.send(&[get(1), get(3), get(5), get(7)]).unwrap();
+    let fault = (0..3000).find_map(|_| wire.send(&[get(7)]).err());
+    assert_eq!(fault, Some(Fault::Frames));
+    // Heads that are too large, each of a few bytes that name what is in the table.
+    let mut wire = Wire::new();
+    let field = [b"\x40\x01a\x7f\x01", &[b'v'; 128][..]].concat();
+    wire.send(&[get(1), post(3, &field)]).unwrap();
+    let bomb = [b"\x83\x87\x84\x01\x06a.test", &[0xbe; 50][..]].concat();
+    let large = (5..1000).step_by(2).take_while(|&id| {
+        let taken = wire.send(&[frame(kind::HEADERS, flag::END_HEADERS, id, &bomb)]);
+        if taken.is_ok() {
+            let (slot, head) = wire.opened.pop().unwrap();
+            assert!(head.is_err());
+            wire.respond_to(slot);
+        }
+        taken.is_ok()
+    });
+    assert!(large.count() < 300);
 }
 
 #[test]

@@ -1,0 +1,228 @@
+//! `use_backend %[…]`: backends whose names are looked up, or made from what is asked for.
+
+use super::Import;
+use super::condition::{All, Lists, Term, Test, host};
+use super::parse::Line;
+use super::route::Rule;
+use super::rule::Act;
+use super::sample;
+use crate::import::Loss;
+use crate::import::pattern;
+
+/// Entries of a map that become rules.
+const MOST: usize = 2000;
+
+/// What is looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Host,
+    Path,
+    /// Host and path.
+    Base,
+}
+
+/// `%[SAMPLE,map_HOW(FILE,DEFAULT)]`, with what stands around it.
+struct LookUp<'w> {
+    before: &'w str,
+    behind: &'w str,
+    key: Key,
+    caseless: bool,
+    /// How, in which file, and what else.
+    map: Option<(&'w str, &'w str, Option<&'w str>)>,
+}
+
+impl<'w> LookUp<'w> {
+    fn of(text: &'w str, over_tls: bool) -> Option<Self> {
+        let (before, rest) = text.split_once("%[")?;
+        let (inner, behind) = rest.rsplit_once(']')?;
+        let (sample, map) = match inner.find(",map") {
+            Some(at) => (&inner[..at], Some(&inner[at + 4..])),
+            None => (inner, None),
+        };
+        let mut parts = sample.split(',');
+        let name = parts
+            .next()?
+            .trim_start_matches("req.")
+            .to_ascii_lowercase();
+        let key = match name.as_str() {
+            "hdr(host)" | "fhdr(host)" => Key::Host,
+            "ssl_fc_sni" if over_tls => Key::Host,
+            "path" => Key::Path,
+            "base" => Key::Base,
+            _ => return None,
+        };
+        let mut caseless = key == Key::Host;
+        // `field(1,:)` has a comma of its own.
+        for part in parts {
+            match part {
+                "lower" => caseless = true,
+                "host_only" | "field(1" | ":)" if key == Key::Host => {}
+                _ => return None,
+            }
+        }
+        let map = match map {
+            None => None,
+            Some(map) => {
+                let (how, of) = map.strip_suffix(')')?.split_once('(')?;
+                let how = how.trim_start_matches('_').trim_end_matches("_str");
+                let (file, other) = match of.split_once(',') {
+                    Some((file, other)) => (file, Some(other)),
+                    None => (of, None),
+                };
+                Some((if how.is_empty() { "str" } else { how }, file, other))
+            }
+        };
+        Some(Self {
+            before,
+            behind,
+            key,
+            caseless,
+            map,
+        })
+    }
+
+    /// Which requests an entry is for.
+    fn test(&self, how: &str, value: &str) -> Option<Test> {
+        let values = [value.to_owned()];
+        let asked = |of: &str| {
+            sample::pattern_of(how, self.caseless, false, &values).map(|pattern| Test::Value {
+                of: of.to_owned(),
+                pattern,
+            })
+        };
+        match (self.key, how) {
+            (Key::Host, _) => host(how, &values).or_else(|| asked("{host}")),
+            (Key::Path, "str") => Some(Test::Exact(values.to_vec())),
+            (Key::Path, "beg") => Some(Test::Prefix(values.to_vec())),
+            (Key::Path, "end" | "sub" | "dir" | "reg") => asked("{path}"),
+            (Key::Path, _) => None,
+            (Key::Base, _) => asked("{host}{path}"),
+        }
+    }
+}
+
+impl Import {
+    /// A rule for each backend that it may lead to, in the order in which they are found.
+    pub(super) fn by_look_up<'s>(
+        &mut self,
+        line: &'s Line,
+        alternatives: &[All],
+        lists: &Lists,
+        default: Option<&str>,
+    ) -> Vec<Rule<'s>> {
+        let text = line.word(1).to_owned();
+        let found = LookUp::of(&text, self.over_tls)
+            .and_then(|look_up| self.looked_up(&look_up, lists, default));
+        let Some(found) = found else {
+            let advice = "the backend depends on what is looked up: what it may have been for is \
+                          closed until you have written a [[site]] or route for each";
+            self.tell(line, Loss::Real, advice);
+            return vec![Rule {
+                line,
+                alternatives: alternatives.to_vec(),
+                act: Act::Deny(0),
+            }];
+        };
+        let rule = |(test, backend): (Option<Test>, String)| {
+            let with = |all: &All| {
+                let term = test.clone().map(|test| Term { not: false, test });
+                all.iter().cloned().chain(term).collect()
+            };
+            Rule {
+                line,
+                alternatives: alternatives.iter().map(with).collect(),
+                act: Act::Use(backend),
+            }
+        };
+        found.into_iter().map(rule).collect()
+    }
+
+    /// Tests with the backends they lead to: where there is none of that name, to the default one.
+    fn looked_up(
+        &self,
+        look_up: &LookUp<'_>,
+        lists: &Lists,
+        default: Option<&str>,
+    ) -> Option<Vec<(Option<Test>, String)>> {
+        let LookUp { before, behind, .. } = look_up;
+        let mut found = Vec::new();
+        let Some((how, file, other)) = look_up.map else {
+            // The name is what is asked for.
+            for backend in self.backends.keys() {
+                let value = backend
+                    .strip_prefix(before)
+                    .and_then(|v| v.strip_suffix(behind));
+                if let Some(value) = value.filter(|value| !value.is_empty()) {
+                    found.push((Some(look_up.test("str", value)?), backend.clone()));
+                }
+            }
+            return Some(found);
+        };
+        let entries = lists.values(file)?;
+        if entries.len() > MOST {
+            return None;
+        }
+        let mut entries: Vec<_> = (entries.iter())
+            .filter_map(|entry| entry.split_once(char::is_whitespace))
+            .map(|(value, backend)| (value, backend.trim()))
+            .collect();
+        // The longest beginning is taken, whatever its place.
+        if how == "beg" {
+            entries.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+        }
+        for (value, backend) in entries {
+            let test = match how {
+                "reg" => {
+                    pattern::convert(value, look_up.caseless, false).ok()?;
+                    look_up.test(how, value)?
+                }
+                how => look_up.test(how, value)?,
+            };
+            let backend = format!("{before}{backend}{behind}");
+            let known = self.backends.contains_key(&backend).then_some(backend);
+            let backend = known.or_else(|| default.map(str::to_owned));
+            found.extend(backend.map(|backend| (Some(test), backend)));
+        }
+        let other = other.map(|other| format!("{before}{other}{behind}"));
+        found.extend(
+            other
+                .filter(|other| self.backends.contains_key(other))
+                .map(|other| (None, other)),
+        );
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_up_is_taken_apart() {
+        let of = |text| {
+            LookUp::of(text, true).map(|l| {
+                (
+                    l.before.to_owned(),
+                    l.key == Key::Host,
+                    l.map.map(|m| (m.0.to_owned(), m.2.map(str::to_owned))),
+                )
+            })
+        };
+        let found = |before: &str, host, map: Option<(&str, Option<&str>)>| {
+            let map = map.map(|(how, other)| (how.to_owned(), other.map(str::to_owned)));
+            Some((before.to_owned(), host, map))
+        };
+        assert_eq!(
+            of("%[req.hdr(host),lower,map_dom(/a,b)]"),
+            found("", true, Some(("dom", Some("b"))))
+        );
+        assert_eq!(
+            of("be_%[base,map_beg(/a)]"),
+            found("be_", false, Some(("beg", None)))
+        );
+        assert_eq!(of("%[hdr(host),field(1,:),lower]"), found("", true, None));
+        assert_eq!(of("%[path,map(/a)]"), found("", false, Some(("str", None))));
+        assert_eq!(of("%[lua.choose]"), None);
+        assert_eq!(of("%[path,word(1,/),map(/a)]"), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! What is settled before rules are read: variables that stand for samples, and sockets between
+//! sections.
+
+use std::collections::BTreeMap;
+
+use super::Import;
+use super::parse::{Line, Section};
+use crate::import::Loss;
+
+/// Variables are put in the place of each other so many times.
+const DEEPEST: usize = 4;
+
+impl Import {
+    /// Writes `var(NAME)` as what the variable is always made from.
+    pub(super) fn without_variables(&mut self, sections: &mut [Section]) {
+        let mut made: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for line in sections.iter().flat_map(|section| &section.lines) {
+            let Some((name, sample)) = defined(line) else {
+                continue;
+            };
+            // One that is made in two ways, or of some requests only, is nothing else.
+            let sample = sample.filter(|_| !line.has("if") && !line.has("unless"));
+            let known = made.entry(name).or_insert_with(|| sample.clone());
+            if *known != sample {
+                *known = None;
+            }
+        }
+        let made: BTreeMap<_, _> = (made.into_iter())
+            .filter_map(|(name, sample)| Some((format!("var({name})"), sample?)))
+            .collect();
+        self.by_variables = !made.is_empty();
+        for line in sections.iter_mut().flat_map(|section| &mut section.lines) {
+            if let Some((name, _)) = defined(line) {
+                if made.contains_key(&format!("var({name})")) {
+                    let advice = "what goes by it goes by what it is made from";
+                    self.tell(line, Loss::None, advice);
+                }
+                continue;
+            }
+            for word in line.words.iter_mut().filter(|word| word.contains("var(")) {
+                for _ in 0..DEEPEST {
+                    for (variable, sample) in &made {
+                        *word = word.replace(variable, sample);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a section that only tells names apart, and leads all others to sections that terminate
+    /// TLS on this machine, for what it is here: names that are passed through at their addresses.
+    pub(super) fn without_loops(&mut self, sections: &mut [Section]) {
+        for at in 0..sections.len() {
+            let Some(moved) = loops(&sections[at], sections) else {
+                continue;
+            };
+            for (from, to) in moved {
+                let proxied = from.has("accept-proxy");
+                for section in sections.iter_mut() {
+                    let binds = section
+                        .lines
+                        .iter_mut()
+                        .filter(|line| line.word(0) == "bind");
+                    for bind in binds.filter(|bind| bind.word(1) == to) {
+                        bind.words[1] = from.word(1).to_owned();
+                        if !proxied {
+                            bind.words.retain(|word| word != "accept-proxy");
+                        }
+                    }
+                }
+                let advice =
+                    "is terminated at this address itself, without a connection in between";
+                self.tell(&from, Loss::Slight, advice);
+            }
+            sections[at].lines.retain(|line| line.word(0) != "bind");
+            sections[at].passes = true;
+        }
+    }
+
+    /// Gives an address of this machine to what one section says to another over a socket.
+    pub(super) fn between_sections(&mut self, sections: &mut [Section]) {
+        let is_socket = |word: &str| ["abns@", "unix@", "/"].iter().any(|b| word.starts_with(b));
+        let at = |line: &Line| match line.word(0) {
+            "bind" => Some(1),
+            "server" => Some(2),
+            _ => None,
+        };
+        let of = |kind: &str| -> Vec<String> {
+            let lines = sections.iter().flat_map(|section| section.all(kind));
+            let words = lines.map(|line| line.word(at(line).unwrap_or_default()).to_owned());
+            words.filter(|word| is_socket(word)).collect()
+        };
+        let servers: Vec<_> = of("server").iter().map(|word| bare(word)).collect();
+        let mut ports = 10443..;
+        let taken = |port: u16| {
+            let end = format!(":{port}");
+            (sections.iter().flat_map(|section| &section.lines))
+                .any(|line| line.words.iter().any(|word| word.ends_with(&end)))
+        };
+        let mut given: BTreeMap<String, String> = BTreeMap::new();
+        for bind in of("bind") {
+            let socket = bare(&bind);
+            if servers.contains(&socket)
+                && !given.contains_key(&socket)
+                && let Some(port) = ports.find(|port| !taken(*port))
+            {
+                given.insert(socket, format!("127.0.0.1:{port}"));
+            }
+        }
+        for line in sections.iter_mut().flat_map(|section| &mut section.lines) {
+            let Some(at) = at(line) else { continue };
+            let Some(address) = given.get(&bare(line.word(at))) else {
+                continue;
+            };
+            if at == 1 {
+                let advice = format!("led from one section to another: {address} here");
+                self.tell(line, Loss::Slight, advice);
+            }
+            line.words[at].clone_from(address);
+        }
+    }
+}
+
+/// A socket without what is said of its kind.
+fn bare(word: &str) -> String {
+    word.trim_start_matches("unix@").to_owned()
+}
+
+/// The variable that a line makes, and from what, where that is known.
+fn defined(line: &Line) -> Option<(String, Option<String>)> {
+    let at = match line.word(0) {
+        "http-request" => 1,
+        "tcp-request" => 2,
+        _ => return None,
+    };
+    let rest = line.word(at).strip_prefix("set-var(")?;
+    let name = rest.strip_suffix(')')?;
+    let name = name.split(',').next()?.to_owned();
+    let sample = line.word(at + 1);
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '%';
+    let is_sample =
+        !sample.is_empty() && sample.chars().all(is_plain) && line.words.len() == at + 2;
+    Some((name, is_sample.then(|| sample.to_owned())))
+}
+
+/// The addresses of a section that leads what it knows no name of to other sections here, with those
+/// that it leads to.
+fn loops(section: &Section, sections: &[Section]) -> Option<Vec<(Line, String)>> {
+    let guards = |line: &Line| line.word(2) == "reject" || line.word(2) == "silent-drop";
+    if section.kind != "frontend" || !section.is_tcp() || section.lines.iter().any(guards) {
+        return None;
+    }
+    let backend = section.nearest("default_backend")?;
+    let backend =
+        (sections.iter()).find(|other| other.kind == "backend" && other.name == backend.word(1))?;
+    let servers: Vec<_> = backend.all("server").collect();
+    let [server] = servers.as_slice() else {
+        return None;
+    };
+    let is_there = |address: &str| {
+        let mut others = sections.iter().filter(|other| !other.is_tcp());
+        others.any(|other| other.all("bind").any(|bind| bind.word(1) == address))
+    };
+    let lead = |bind: &Line| {
+        let (_, port) = bind.word(1).rsplit_once(':')?;
+        let address = server.word(2);
+        let is_port =
+            address.contains(':') || address.starts_with("unix@") || address.contains('@');
+        let to = match is_port || address.starts_with('/') {
+            true => address.to_owned(),
+            // The port is that of the client's connection.
+            false => format!("{address}:{port}"),
+        };
+        let plain = !bind.has("ssl") && !bind.word(1).contains(',');
+        (plain && is_there(&to)).then(|| (bind.clone(), to))
+    };
+    let moved: Option<Vec<_>> = section.all("bind").map(lead).collect();
+    moved.filter(|moved| !moved.is_empty())
+}
