@@ -121,7 +121,6 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
             };
             // Each writes the port or not, relative or not.
             let value = value.replace(&format!("https://{host}:{https}"), "");
-            let value = value.replace(&format!("http://{host}:{http}"), "");
             let value = value.replace(&format!("https://{host}/"), "/");
             let value = value.replace(&format!("http://{host}:{http}"), "");
             fields.entry(name).or_default().push(value);
