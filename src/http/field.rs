@@ -496,19 +496,8 @@ impl Fields {
                 if HOP_BY_HOP.has(id) || matches!(id, Id::Host | Id::ContentLength) {
                     continue;
                 }
-                if !matches!(id, Id::Other | Id::Claim) {
-                    self.remove(id);
-                    continue;
-                }
-                for index in 0..self.entries.len() {
-                    let entry = self.entries[index];
-                    if self
-                        .slice(entry.name())
-                        .eq_ignore_ascii_case(self.slice(name))
-                    {
-                        self.entries[index].id = Id::Removed;
-                    }
-                }
+                let name = SmallVec::<[u8; 32]>::from_slice(self.slice(name));
+                self.remove_named(&name);
             }
         }
         self.remove_all(HOP_BY_HOP);
