@@ -291,8 +291,8 @@ impl Subject<'_> {
                     words::clean(&self.held.issuer)
                 ),
                 "If the authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`), then `staunch upgrade`; if not, clients refuse it: have \
-                 it issued anew.",
+                 (`update-ca-certificates`), then reload (`systemctl reload staunch`); if not, clients \
+                 refuse it: have it issued anew.",
             )
         } else {
             (
@@ -304,7 +304,7 @@ impl Subject<'_> {
                 ),
                 "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem). If the \
                  authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`), then `staunch upgrade`.",
+                 (`update-ca-certificates`), then reload (`systemctl reload staunch`).",
             )
         };
         let mut condition = self.condition(code, Severity::Warning, summary);
