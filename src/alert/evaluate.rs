@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::{canary, next_step, words};
 use crate::cert::ocsp::{State, Via};
 use crate::cert::{
-    Disk, DiskState, Fingerprint, Name, Reason, Report, ReportedCertificate, Validity,
+    Disk, DiskState, Fingerprint, Name, Origin, Reason, Report, ReportedCertificate, Validity,
 };
 use crate::clock::Timestamp;
 use crate::config::{Alerts, Severity, SiteName};
@@ -147,6 +147,8 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
             (
                 report.serving,
                 validity(it).contains(world.now),
+                // It may answer for names that nobody configured, and hides nothing by that.
+                !is_held_back(report),
                 it.not_after,
             )
         });
@@ -161,12 +163,20 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
         found.extend(subject.revoked());
         found.extend(subject.staple());
     }
-    let held = best.map(|(_, held)| held);
+    let before = reports.iter().filter(|report| !is_held_back(report));
+    let held = before
+        .filter_map(|report| report.certificate.as_ref())
+        .max_by_key(|it| (validity(it).contains(world.now), it.not_after));
     found.extend(
         reports
             .iter()
             .find_map(|report| disk(world, source, &report.disk, held)),
     );
+}
+
+/// Whether it is what is on disk and not taken, rather than what was there before.
+fn is_held_back(report: &Report) -> bool {
+    report.disk.state == DiskState::HeldBack && report.origin == Origin::Disk
 }
 
 /// A certificate that speaks for its source.
