@@ -218,9 +218,9 @@ impl Conductor {
         loop {
             match inbox.recv_timeout(self.sleep()) {
                 Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Reload(wanted, reply)) => {
+                Ok(Message::Reload(wanted, roots, reply)) => {
                     // It may have given up waiting.
-                    let _gone = reply.send(self.reload(*wanted));
+                    let _gone = reply.send(self.reload(*wanted, roots));
                 }
                 Ok(Message::Accept {
                     source,
