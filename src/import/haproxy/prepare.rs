@@ -48,7 +48,7 @@ impl Import {
     }
 
     /// Writes `capture.req.hdr(NUMBER)` as the field that is captured under it.
-    pub(super) fn without_captures(&mut self, sections: &mut [Section]) {
+    pub(super) fn without_captures(sections: &mut [Section]) {
         for section in sections {
             let mut made = Vec::new();
             for line in &section.lines {

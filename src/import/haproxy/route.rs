@@ -44,7 +44,10 @@ impl Rule<'_> {
             let whole = all.iter().all(is_whole);
             all.iter().any(|term| match term.test {
                 Test::Value { .. } => true,
-                Test::Client(_) => !(denies && whole) && !matches!(self.act, Act::Fields(_)),
+                Test::Client(_) => match self.act {
+                    Act::Fields(_) => false,
+                    _ => !(denies && whole),
+                },
                 _ => false,
             })
         })

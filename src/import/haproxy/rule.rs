@@ -3,6 +3,7 @@
 use super::Import;
 use super::format::{line, template};
 use super::parse::{Line, Section};
+use crate::http::field::is_claim;
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
 
@@ -18,6 +19,23 @@ const OWN: [(&str, &[&str]); 4] = [
         &["{host}", "{header:host}", "{header:Host}"],
     ),
     ("Forwarded", &[]),
+];
+
+/// Fields that say how a message is sent, and of which messages.
+const FRAMING: [(&str, Option<Side>); 13] = [
+    ("Transfer-Encoding", None),
+    ("Content-Length", None),
+    ("Trailer", None),
+    ("Connection", None),
+    ("Keep-Alive", None),
+    ("Proxy-Connection", None),
+    ("TE", None),
+    ("Upgrade", None),
+    ("HTTP2-Settings", None),
+    ("Max-Forwards", None),
+    ("Via", None),
+    ("Expect", Some(Side::Request)),
+    ("Date", Some(Side::Response)),
 ];
 
 /// What a rule does where it holds.
@@ -302,6 +320,29 @@ impl Import {
                     self.tell(rule, Loss::Real, advice);
                 }
             }
+            return None;
+        }
+        if side == Side::Request && is_claim(name.as_bytes()) {
+            let (loss, advice) = match rule.word(1) {
+                "del-header" => (Loss::None, "no client can say that here"),
+                _ => (
+                    Loss::Real,
+                    "is staunch's own field, and its form another: see headers in \
+                     client_certificates, or give the field another name",
+                ),
+            };
+            self.tell(rule, loss, advice);
+            return None;
+        }
+        let of_side = |(_, of): &(&str, Option<Side>)| of.is_none_or(|of| of == side);
+        let of_message = FRAMING.iter().filter(|known| of_side(known));
+        let host = is("Host") && side == Side::Request && rule.word(1) != "set-header";
+        if host || of_message.into_iter().any(|(other, _)| is(other)) {
+            self.tell(
+                rule,
+                Loss::Slight,
+                "staunch keeps this field right by itself",
+            );
             return None;
         }
         let value = rule.word(3);
