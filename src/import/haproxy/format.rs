@@ -14,14 +14,14 @@ pub(super) fn template(text: &str) -> Result<String, String> {
                 out.push('%');
                 &behind[1..]
             }
-            // Of the flags only that a value is quoted is of concern.
+            // Values are quoted in logs, not in fields.
             Some('{') => {
                 let known = behind.split_once('}').filter(|(flags, _)| *flags == "{+Q");
                 let (_, sample) = known.ok_or_else(|| format!("%{behind}"))?;
                 let end = closing(sample).ok_or_else(|| format!("%{behind}"))?;
                 let inner = sample.get(1..end).unwrap_or_default();
                 let value = variable(inner).ok_or_else(|| format!("%[{inner}]"))?;
-                out.push_str(&format!("\"{value}\""));
+                out.push_str(&value);
                 &sample[end + 1..]
             }
             Some('[') => {
@@ -188,10 +188,7 @@ mod tests {
         ] {
             assert_eq!(template(text).as_deref(), Ok(expected), "{text}");
         }
-        assert_eq!(
-            template("%{+Q}[src]").as_deref(),
-            Ok("\"{client_address}\"")
-        );
+        assert_eq!(template("%{+Q}[src]").as_deref(), Ok("{client_address}"));
         for (text, unknown) in [
             ("%[var(txn.x)]", "%[var(txn.x)]"),
             ("%{+Q}[ssl_c_sha1,hex]", "%[ssl_c_sha1,hex]"),

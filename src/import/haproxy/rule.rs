@@ -373,11 +373,6 @@ impl Import {
                                   in HAProxy: tell the server behind";
                     self.tell(rule, Loss::Slight, advice);
                 }
-                // Nothing is said in quotes of who shows none.
-                let value = match value.contains("\"{client_") && !self.certain {
-                    true => value.replace("\"{client_", "{client_").replace("}\"", "}"),
-                    false => value,
-                };
                 if value.contains("{request_id}") {
                     rules.insert("request_id", quoted(name));
                     return Some(rules);
