@@ -15,6 +15,7 @@ use crate::cert::{
 };
 use crate::clock::Timestamp;
 use crate::config::{Alerts, Severity, SiteName};
+use crate::priority;
 
 /// Files that were just written may be about to be written again.
 const SETTLES: i64 = 10;
@@ -101,6 +102,7 @@ pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
         if !reports.iter().any(canary::is_canary) {
             of_source(world, source_of(&reports[0]), reports, &mut found);
         }
+        priority::breathe();
     }
     of_names(world, &mut found);
     found.extend(world.memory.differences(world.now).map(|(source, difference)| {
