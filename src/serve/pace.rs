@@ -90,6 +90,7 @@ fn beside() -> Option<Sender<Job>> {
         for job in inbox {
             // Whoever waits for it learns of the panic by getting no answer.
             let _ = catch_unwind(AssertUnwindSafe(job));
+            priority::breathe();
         }
     };
     let thread = thread::Builder::new().name("handshakes".to_owned());
