@@ -238,15 +238,20 @@ def serves(port):
         return False
 
 
-def prepare(base, first=False, chunk="2m"):
-    """Certificate and origin, which sends so much at a time."""
+def prepare(base, first=False):
+    """Certificate and origin."""
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=localhost",
                     "-addext", "subjectAltName=DNS:localhost", "-keyout", f"{base}/site.key", "-out", f"{base}/site.crt"], check=True, capture_output=True)
     with open(f"{base}/site.pem", "w") as pem:
         for part in ("crt", "key"):
             with open(f"{base}/site.{part}") as f:
                 pem.write(f.read())
-    site = Site(base, "origin", "")
+    return origin(base, "origin", first)
+
+
+def origin(base, name, first=False):
+    """A server that proxies are put before."""
+    site = Site(base, name, "")
     os.makedirs(f"{site.dir}/www")
     for name, size in (("1k", 1 << 10), ("64m", 64 << 20)):
         with open(f"{site.dir}/www/{name}", "wb") as f:
@@ -255,7 +260,7 @@ def prepare(base, first=False, chunk="2m"):
 worker_processes 1; daemon off; pid {site.dir}/pid; error_log stderr error;
 {'user root;' if os.geteuid() == 0 else ''}
 events {{ worker_connections 4096; }}
-http {{ access_log off; sendfile on; keepalive_requests 1000000000; open_file_cache max=10; sendfile_max_chunk {chunk}; client_body_temp_path {site.dir}; proxy_temp_path {site.dir};
+http {{ access_log off; sendfile on; keepalive_requests 1000000000; open_file_cache max=10; client_body_temp_path {site.dir}; proxy_temp_path {site.dir};
   fastcgi_temp_path {site.dir}; uwsgi_temp_path {site.dir}; scgi_temp_path {site.dir};
   server {{ listen 127.0.0.1:{site.port} backlog=4096; root {site.dir}/www;
     location = /upload {{ client_max_body_size 0; client_body_buffer_size 2m; proxy_pass http://127.0.0.1:{site.port}/done; proxy_pass_request_body off; proxy_set_header Content-Length ""; }}
