@@ -38,8 +38,8 @@ use client::Http2Client;
 use connection::{Connection, Fault};
 use request::Bounds;
 
-/// What a connection reads or writes before others have their turn.
-const TURN: usize = 128 << 10;
+/// What a connection reads or writes before others have their turn: as much as is written at once.
+const TURN: usize = output::FULL;
 /// What may wait to be written while more is read: a client that does not read is not listened to.
 const CROWDED: usize = output::FULL + (16 << 10);
 
