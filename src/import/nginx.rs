@@ -90,8 +90,8 @@ struct Import {
     default_follows: bool,
     /// The names of servers with TLS.
     secured: BTreeSet<String>,
-    /// The server that is read has no TLS.
-    in_plain: bool,
+    /// What requests to the server that is read come by.
+    by: value::By,
     quotas: Quotas,
     sites: String,
     streams: String,

@@ -289,10 +289,6 @@ impl Import {
         };
         match template(value) {
             Ok(value) => {
-                if value.contains("{request_id}") {
-                    rules.insert("request_id", quoted(name));
-                    return Some(rules);
-                }
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }

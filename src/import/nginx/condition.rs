@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Directive;
 use super::map::{self, Map};
 use super::scope::Scope;
-use super::value::{Part, Variables, parts};
+use super::value::{By, Part, Variables, parts};
 use crate::import::formula::{self, Ask, Formula};
 use crate::import::pattern;
 
@@ -348,15 +348,14 @@ impl<'d> Asking<'_, 'd> {
     }
 
     fn variable(&self, name: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
-        let known = match name {
-            "scheme" => Some(self.variables.scheme()),
+        let by_scheme = |secure, plain| self.by_scheme(test.on(secure)?, test.on(plain)?);
+        let known = match (name, self.variables.by) {
+            ("https", By::Both) => return by_scheme("on", ""),
+            ("server_port", By::Both) if !self.variables.port => return by_scheme("443", "80"),
             // What a client says of those before it is not believed.
-            "http_x_forwarded_proto" if !self.variables.plain => Some("https"),
-            "https" if self.variables.plain => Some(""),
-            "https" => Some("on"),
-            "server_port" if !self.variables.port => Some(self.variables.usual_port()),
-            "server_name" => Some(self.variables.server.as_str()),
-            _ => None,
+            ("http_x_forwarded_proto", By::Both) => return by_scheme("https", "http"),
+            ("http_x_forwarded_proto", By::Tls) => Some("https"),
+            (name, _) => self.settled(name),
         };
         if let Some(known) = known {
             return test.on(known).map(Formula::is);
@@ -380,6 +379,26 @@ impl<'d> Asking<'_, 'd> {
                 Some(Formula::of(*not, Ask::Client(vec![net.to_string()])))
             }
             _ => self.leaf(&self.subject(name)?, test, depth),
+        }
+    }
+
+    /// What a variable is for all requests.
+    fn settled(&self, name: &str) -> Option<&str> {
+        match name {
+            "scheme" => self.variables.scheme(),
+            "https" => self.variables.https(),
+            "server_port" if !self.variables.port => self.variables.usual_port(),
+            "server_name" => Some(self.variables.server.as_str()),
+            _ => None,
+        }
+    }
+
+    /// What holds for requests over TLS, and for those in plain text.
+    fn by_scheme(&self, secure: bool, plain: bool) -> Option<Formula> {
+        match (secure, plain) {
+            (true, true) => Some(Formula::always()),
+            (false, false) => Some(Formula::never()),
+            _ => Some(Formula::value("{scheme}", "^https$".to_owned(), plain)),
         }
     }
 

@@ -146,6 +146,15 @@ fn is_challenge(directive: &Directive) -> bool {
         && !directive.inside().iter().any(passes)
 }
 
+/// Whether a server with TLS and without redirects what comes without it: `if ($scheme = http) { … }`.
+pub(super) fn leads_to_tls(directive: &Directive) -> bool {
+    let asks = ["$scheme", "$https", "$server_port", "$ssl_protocol"];
+    let test = directive.args.join(" ");
+    directive.name == "if"
+        && asks.iter().any(|variable| test.contains(variable))
+        && only_redirects(directive, &BTreeSet::new())
+}
+
 /// Whether all that is done is to redirect to the same host on https.
 pub(super) fn only_redirects(directive: &Directive, names: &BTreeSet<&str>) -> bool {
     let to_itself = |arg: &String| {
