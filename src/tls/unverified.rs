@@ -20,7 +20,9 @@ pub struct Unverified(pub Arc<CryptoProvider>);
 /// too.
 fn key<'c>(certificate: &'c CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'c>, Error> {
     match x509_parser::parse_x509_certificate(certificate) {
-        Ok((_, read)) => Ok(SubjectPublicKeyInfoDer::from(read.tbs_certificate.subject_pki.raw)),
+        Ok((_, read)) => Ok(SubjectPublicKeyInfoDer::from(
+            read.tbs_certificate.subject_pki.raw,
+        )),
         Err(_) => Err(CertificateError::BadEncoding.into()),
     }
 }

@@ -183,7 +183,10 @@ impl Import {
             false => group.unverified.push(server.clone()),
         }
         let files = [("ca-file", "ca"), ("crt", "chain")];
-        for (word, key) in files.into_iter().filter(|(_, key)| verified || *key != "ca") {
+        for (word, key) in files
+            .into_iter()
+            .filter(|(_, key)| verified || *key != "ca")
+        {
             // The system's are those that are used without any.
             let file = given.value(word).filter(|file| *file != "@system-ca");
             let file = file.map(|file| line(key, &self.absolute(file)));

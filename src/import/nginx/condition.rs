@@ -419,6 +419,10 @@ impl<'d> Asking<'_, 'd> {
 
     /// A test of a value that routes can look at.
     fn leaf(&self, of: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
+        // What is always the same is not asked.
+        if !of.contains('{') {
+            return test.on(of).map(Formula::is);
+        }
         let value = |pattern: String, not| Some(Formula::value(of, pattern, not));
         match test {
             Test::Truthy => value("^0?$".to_owned(), true),

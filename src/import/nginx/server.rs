@@ -70,6 +70,10 @@ impl Import {
             plain.push("0.0.0.0:80".to_owned());
         }
         let in_plain = secure.is_empty();
+        if self.twins.in_plain(server) {
+            self.seen.mark_all(server);
+            return self.http.extend(plain);
+        }
         if !in_plain {
             self.http.extend(plain.iter().cloned());
         } else if !self.plain_server(server, &scope) {
@@ -77,6 +81,7 @@ impl Import {
         }
         self.by = match (in_plain, plain.is_empty()) {
             (true, _) => By::Plain,
+            (false, true) if self.twins.has(server) => By::Both,
             (false, true) => By::Tls,
             // Where it redirects there, that is done by itself.
             (false, false) if scope.here().iter().any(leads_to_tls) => By::Tls,
