@@ -36,5 +36,6 @@ pub mod http;
 pub mod clock;
 pub mod drain;
 pub mod metrics;
+pub mod priority;
 pub mod state;
 pub mod telemetry;

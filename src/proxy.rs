@@ -529,7 +529,7 @@ fn route<'w>(
             let host = Host::parse(authority).ok_or(Refusal::Host)?;
             if let Some(name) = &peer.sni
                 && !is_same_host(name, host.as_str())
-                && !local.serves_both(name, host.as_str())
+                && !local.certificates().serves_both(name, host.as_str())
             {
                 return Err(Refusal::Misdirected);
             }

@@ -278,7 +278,11 @@ impl Greeting<'_> {
         stream: TcpStream,
         scheme: &'static str,
     ) -> Option<(Done, Peer)> {
-        let accepting = Box::pin(handshake::accept(policies, stream));
+        let accepting = Box::pin(handshake::accept(
+            policies,
+            self.local.certificates(),
+            stream,
+        ));
         let done = match timeout_at(self.deadline, accepting).await {
             Ok(Ok(done)) => done,
             Ok(Err(Failed { error, name })) => {

@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::drain::{Draining, Manner};
 use crate::listen;
 use crate::metrics::{ListenerSeries, Protocol, Registry, Timeout};
+use crate::priority;
 use crate::proxy::{Local, World};
 use crate::serve::doors::Doors;
 use crate::serve::{self, Accepted, Role, Service};
@@ -132,6 +133,8 @@ pub fn spawn(index: usize, shared: Shared) -> io::Result<Handle> {
         .spawn(move || {
             let runtime = Builder::new_current_thread()
                 .enable_all()
+                // Only threads for what blocks or takes long are started by it.
+                .on_thread_start(priority::make_way)
                 .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => runtime.block_on(run(shared, inbox)),

@@ -31,6 +31,7 @@ use super::inventory::Inventory;
 use super::load::Roots;
 use super::select::Resolver;
 use crate::clock::Clock;
+use crate::priority;
 use conductor::Conductor;
 pub use gather::Work;
 pub use terms::{
@@ -81,7 +82,10 @@ impl Keeper {
         conductor.begin();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || conductor.run(&messages));
+            .spawn(move || {
+                priority::make_way();
+                conductor.run(&messages);
+            });
         let thread = thread
             .inspect_err(|error| {
                 tracing::error!(%error, "no thread to keep certificates: they will not be renewed");

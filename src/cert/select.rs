@@ -16,8 +16,8 @@ use tracing::error;
 
 use super::inventory::Inventory;
 use super::rank::{Candidate, Client};
-use super::{Origin, Verified};
-use crate::clock::Clock;
+use super::{KeyType, Origin, Verified};
+use crate::clock::{Clock, Timestamp};
 
 /// How often, in seconds, it is said that nothing is held at all.
 const COMPLAIN_EVERY: i64 = 60;
@@ -104,19 +104,26 @@ impl Resolver {
     pub fn serves_both(&self, name: &str, host: &str) -> bool {
         let inventory = self.inventory.load();
         let now = self.clock.now();
-        with_canonical(name, |name| inventory.best(name, Client::Any, now))
+        named(&inventory, Some(name), Client::Any, now)
             .or_else(|| inventory.fallback(Client::Any, now))
             .is_some_and(|best| best.certificate.covers(host))
+    }
+
+    /// Whether the answer to this client takes a signature that keeps a thread busy for as long as
+    /// dozens of requests: with RSA it is at least half a millisecond, with all others a twentieth.
+    pub fn signs_slowly(&self, hello: &ClientHello<'_>) -> bool {
+        let inventory = self.inventory.load();
+        let (client, now) = (Client::Offers(hello.signature_schemes()), self.clock.now());
+        named(&inventory, hello.server_name(), client, now)
+            .or_else(|| inventory.fallback(client, now))
+            .is_some_and(|best| matches!(best.certificate.facts().key_type, KeyType::Rsa(_)))
     }
 
     /// The key for a client with this name and these abilities.
     fn choose(&self, name: Option<&str>, client: Client<'_>) -> Option<Arc<CertifiedKey>> {
         let inventory = self.inventory.load();
         let now = self.clock.now();
-        let named = match name {
-            Some(name) => with_canonical(name, |name| inventory.best(name, client, now)),
-            None => None,
-        };
+        let named = named(&inventory, name, client, now);
         let Some(best) = named.or_else(|| inventory.fallback(client, now)) else {
             self.counters.none_held.fetch_add(1, Ordering::Relaxed);
             self.complain(name);
@@ -167,7 +174,7 @@ impl ResolvesServerCert for Resolver {
 impl Inventory {
     /// What a client that can do everything would get for this host at a moment; `None` when no
     /// certificate covers it.
-    pub fn choice(&self, host: &str, now: crate::clock::Timestamp) -> Option<Choice> {
+    pub fn choice(&self, host: &str, now: Timestamp) -> Option<Choice> {
         let address = host.parse::<std::net::IpAddr>();
         let address = address.map(|address| address.to_string());
         let host = address.as_deref().unwrap_or(host);
@@ -176,7 +183,7 @@ impl Inventory {
     }
 
     /// What a client that can do everything would get when it names no host that is covered.
-    pub fn default_choice(&self, now: crate::clock::Timestamp) -> Option<Choice> {
+    pub fn default_choice(&self, now: Timestamp) -> Option<Choice> {
         let best = self.fallback(Client::Any, now)?;
         Some(self.explain(best))
     }
@@ -190,6 +197,16 @@ impl Inventory {
             held_back: best.held_back,
         }
     }
+}
+
+/// The best certificate that covers this name.
+fn named<'a>(
+    inventory: &'a Inventory,
+    name: Option<&str>,
+    client: Client<'_>,
+    now: Timestamp,
+) -> Option<&'a Candidate> {
+    with_canonical(name?, |name| inventory.best(name, client, now))
 }
 
 /// Calls with the name in lower case and without a trailing dot, which it nearly always is already.

@@ -97,9 +97,9 @@ impl Local {
         &self.compressing
     }
 
-    /// Whether the certificate of a connection for `name` covers `host` too.
-    pub fn serves_both(&self, name: &str, host: &str) -> bool {
-        self.certificates.serves_both(name, host)
+    /// Who chooses the certificate for each handshake.
+    pub fn certificates(&self) -> &Resolver {
+        &self.certificates
     }
 
     /// The world as it is now; a request takes it once and keeps it.

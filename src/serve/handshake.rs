@@ -16,11 +16,11 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, TlsAcceptor};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake};
 use tracing::{debug, info};
 
-use super::pace::Turn;
-use crate::cert::select::{Chosen, take_chosen};
+use super::pace::{self, Turn};
+use crate::cert::select::{Chosen, Resolver, take_chosen};
 use crate::metrics::{ClientAlert, Handshake, HandshakeFailure, TlsVersion};
 use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
@@ -96,69 +96,61 @@ pub struct Failed {
 /// a record has a head of five bytes.
 const LONGEST: usize = 128 * 1024;
 
-/// Carries it out. Where there are several policies, the client's greeting is read first, and the
-/// name in it decides; both halves are under the one deadline of whoever waits for this.
-pub async fn accept(policies: &Policies, stream: TcpStream) -> Result<Done, Failed> {
+/// Carries it out, under the one deadline of whoever waits for this. The client's greeting is read
+/// first: the name in it decides by which policy, and with which key, it is answered.
+pub async fn accept(
+    policies: &Policies,
+    certificates: &Resolver,
+    stream: TcpStream,
+) -> Result<Done, Failed> {
     let nameless = |error| Failed { error, name: None };
-    // Before it has said something, there is nothing to have a turn for.
+    // Before it has said something, there is nothing to read, nor to keep room for.
     stream.readable().await.map_err(nameless)?;
     let stream = Cork::new(stream);
-    if policies.ja4 {
-        let (start, ja4) = greeting(stream).await.map_err(nameless)?;
-        return choose(policies, start, ja4).await;
-    }
-    if let Some(policy) = policies.only() {
-        let policy = policy.current();
-        let acceptor = TlsAcceptor::from(Arc::clone(&policy.config));
-        let (stream, chosen) = watched(acceptor.accept(stream)).await;
-        return finish(stream, policy, None, chosen);
-    }
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
-    choose(policies, start.await.map_err(nameless)?, None).await
-}
-
-/// Goes on by the policy for the name that the greeting has.
-async fn choose(
-    policies: &Policies,
-    start: StartHandshake<Cork<TcpStream>>,
-    ja4: Option<Ja4>,
-) -> Result<Done, Failed> {
+    let (start, ja4) = match policies.ja4 {
+        true => greeting(stream).await.map_err(nameless)?,
+        false => {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), stream);
+            (start.await.map_err(nameless)?, None)
+        }
+    };
     let hello = start.client_hello();
     let name: Option<Box<str>> = hello.server_name().map(Into::into);
     let policy = policies.choose(name.as_deref()).current();
-    let accepting = start.into_stream(Arc::clone(&policy.config));
-    let (stream, chosen) = watched(accepting).await;
-    let done = finish(stream, policy, name, chosen)?;
-    Ok(Done { ja4, ..done })
-}
-
-/// Carries out a handshake and sees what is chosen in it. No other handshake is polled on this
-/// thread while this one is.
-async fn watched(mut accepting: Accept<Cork<TcpStream>>) -> (io::Result<Tls>, Option<Chosen>) {
-    let mut chosen = None;
+    let slow = certificates.signs_slowly(&hello);
+    // The step that costs: the key exchange and the signature.
+    let config = Arc::clone(&policy.config);
+    let answer = move || (start.into_stream(config), take_chosen());
+    let (turn, (mut accepting, mut chosen)) = match slow {
+        true => (None, pace::aside(answer).await.map_err(nameless)?),
+        false => (Some(Turn::wait().await), answer()),
+    };
     let mut step = |accepting: &mut Accept<_>, cx: &mut Context<'_>| {
         let polled = Pin::new(accepting).poll(cx);
+        // Asked to choose again, after a HelloRetryRequest.
         if let Some(now) = take_chosen() {
             chosen = Some(now);
         }
         polled
     };
-    // The first step is the one that costs: the key exchange and the signature.
-    let turn = Turn::wait().await;
+    // What was answered goes out before others have their turn.
     let first = poll_fn(|cx| Poll::Ready(step(&mut accepting, cx))).await;
-    turn.pass().await;
+    if let Some(turn) = turn {
+        turn.pass().await;
+    }
     // Tickets go with what is said next, where the client has asked for that already.
     if let Some(cork) = accepting.get_mut() {
         cork.keep();
     }
-    let mut result = match first {
+    let mut stream = match first {
         Poll::Ready(result) => result,
         Poll::Pending => poll_fn(|cx| step(&mut accepting, cx)).await,
     };
-    if let Ok(stream) = &mut result {
+    if let Ok(stream) = &mut stream {
         stream.get_mut().0.stop();
     }
-    (result, chosen)
+    let done = finish(stream, policy, name, chosen)?;
+    Ok(Done { ja4, ..done })
 }
 
 /// Counts how the client received the certificate.

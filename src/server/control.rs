@@ -27,6 +27,7 @@ use crate::cert::keeper::AcceptError;
 use crate::drain::Manner;
 use crate::listen::adopt::share;
 use crate::metrics::Registry;
+use crate::priority;
 use crate::worker::{Command, Handle};
 
 /// Reloads that wait for the one that runs.
@@ -46,7 +47,11 @@ pub fn run(
     opening: Opening,
     predecessor: Option<&Predecessor>,
 ) -> Result<(), Error> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        // Only threads for what blocks or takes long are started by it.
+        .on_thread_start(priority::make_way)
+        .build()?;
     runtime.block_on(control(server, opening, predecessor))?;
     // What still blocks (a slow disk) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

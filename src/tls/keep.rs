@@ -26,6 +26,7 @@ use super::trust::Trust;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{ClientCertificates, Config, SiteTls};
 use crate::metrics::{Registry, TlsFiles};
+use crate::priority;
 use crate::watch::{Reach, Watch};
 
 /// How often files are looked at although nothing was heard of them; and those of which nothing
@@ -203,7 +204,10 @@ impl Keep {
         let (notify, minded) = (wake.clone(), Arc::downgrade(&shared));
         thread::Builder::new()
             .name("tls-files".to_owned())
-            .spawn(move || mind(&minded, &notify, &woken))?;
+            .spawn(move || {
+                priority::make_way();
+                mind(&minded, &notify, &woken);
+            })?;
         Ok(Self {
             common: Common {
                 resolver: options.resolver,

@@ -228,13 +228,11 @@ impl Policies {
         all
     }
 
-    /// The one policy, where there is only one: no need to look at the client's greeting first.
-    pub fn only(&self) -> Option<&Arc<Policy>> {
-        (!self.several).then_some(&self.default)
-    }
-
     /// The policy for a client that asks for this name.
     pub fn choose(&self, name: Option<&str>) -> &Arc<Policy> {
+        if !self.several {
+            return &self.default;
+        }
         let Some(name) = name else {
             return &self.nameless;
         };

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::Upstreams;
 use super::trust::Trust;
 use crate::clock::Clock;
+use crate::priority;
 use crate::tls::file;
 use crate::watch::{Reach, Watch};
 
@@ -50,7 +51,10 @@ impl Files {
         });
         thread::Builder::new()
             .name("upstream-files".into())
-            .spawn(move || mind(&wanted, &mut watch, &woken, &clock))?;
+            .spawn(move || {
+                priority::make_way();
+                mind(&wanted, &mut watch, &woken, &clock);
+            })?;
         Ok(files)
     }
 

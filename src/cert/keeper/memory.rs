@@ -20,6 +20,7 @@ use crate::cert::last_good::{Generation, LastGood};
 use crate::cert::ledger::{Entry, Ledger};
 use crate::cert::load::Input;
 use crate::cert::source::{Files, Source};
+use crate::priority;
 use crate::state::StateDir;
 
 /// Things to write that may wait. Beyond, copies wait their turn, and lines of the ledger are lost.
@@ -212,7 +213,10 @@ impl Memory {
         let early = std::mem::take(&mut self.early);
         let spawned = thread::Builder::new()
             .name("scribe".to_owned())
-            .spawn(move || scribe.run(early, &tasks));
+            .spawn(move || {
+                priority::make_way();
+                scribe.run(early, &tasks);
+            });
         match spawned {
             Ok(_) => self.writer = Some(writer),
             Err(error) => self.problem.report(Err(&error)),
