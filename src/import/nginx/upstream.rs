@@ -438,7 +438,7 @@ impl Upstreams {
         // What leads there, without a port.
         let own = || {
             let host = pass.host().rsplit_once(':');
-            let host = host.map_or(pass.host(), |(host, _)| host);
+            let host = host.map_or_else(|| pass.host(), |(host, _)| host);
             let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
             (is_name && self.groups.contains_key(&pass.to)).then(|| host.to_owned())
         };

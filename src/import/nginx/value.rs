@@ -285,6 +285,22 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('{', "{{").replace('}', "}}")
 }
 
+/// Whether a test of what requests come by holds, where it is the same for all of them.
+fn settled_by(by: By, test: &[String]) -> Option<bool> {
+    let secure = match by {
+        By::Tls => true,
+        By::Plain => false,
+        By::Both => return None,
+    };
+    match test {
+        [https] if https == "($https)" => Some(secure),
+        [variable, is, text] if variable == "($scheme" && is == "=" && text.contains("http)") => {
+            Some(!secure)
+        }
+        _ => None,
+    }
+}
+
 /// What is set on a level, and what is set only sometimes. Locations are by
 /// themselves.
 fn collect(
@@ -304,23 +320,11 @@ fn collect(
                     varying.insert(name.to_owned());
                 }
             }
-            // Which of them holds is settled.
-            ("if", [https]) if https == "($https)" && by != By::Both => {
-                if by == By::Tls {
-                    collect(directive.inside(), by, sometimes, found, varying);
-                }
-            }
-            ("if", [variable, is, text])
-                if variable == "($scheme"
-                    && is == "="
-                    && text.contains("http)")
-                    && by != By::Both =>
-            {
-                if by == By::Plain {
-                    collect(directive.inside(), by, sometimes, found, varying);
-                }
-            }
-            ("if", _) => collect(directive.inside(), by, true, found, varying),
+            ("if", test) => match settled_by(by, test) {
+                Some(true) => collect(directive.inside(), by, sometimes, found, varying),
+                Some(false) => {}
+                None => collect(directive.inside(), by, true, found, varying),
+            },
             _ => {}
         }
     }
