@@ -19,8 +19,7 @@ pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
             policy.satisfies(&site.tls)
                 && (site.tls.client.is_none() || policy.still_believes(peer.identity.as_deref()))
         }
-        // In plain text there is nobody to ask who he is; the rest is of TLS.
-        None => site.tls.client.is_none(),
+        None => site.tls.is_default(),
     };
     satisfied.then_some(()).ok_or(Refusal::Misdirected)
 }

@@ -559,6 +559,10 @@ fn what_is_served_in_plain_text_too_is_served_so_here() {
         both.contains("redirect = \"{scheme}://{host}/new\""),
         "{both}"
     );
+    // A site with settings of its own would not be answered.
+    let usual = written("ssl_protocols TLSv1.2 TLSv1.3;");
+    assert!(usual.contains("\nplain_text = true\n"), "{usual}");
+    assert!(!usual.contains("versions"), "{usual}");
     let twice = server("").replace("listen 80; ", "")
         + "server { listen 80; server_name a.test; location / { proxy_pass http://127.0.0.1:1; } }";
     let ran = import(folder.path(), &[("site.conf", &twice)]);

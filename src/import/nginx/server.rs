@@ -572,7 +572,16 @@ impl Import {
                     "TLS before 1.2 is not spoken: RFC 8996 forbids it",
                 );
             }
-            if !versions.is_empty() {
+            // What has settings of its own is never answered in plain text.
+            if self.by == By::Both {
+                if versions == ["1.3"] {
+                    let advice = "holds for all sites where one is served in plain text too: write \
+                                  versions in [tls]";
+                    self.lost(protocols, advice);
+                } else if versions.len() == 1 {
+                    self.differs(protocols, "TLS 1.3 is spoken too; see versions in [tls]");
+                }
+            } else if !versions.is_empty() {
                 let (list, place) = (array(&versions), &protocols.place);
                 lines.push(format!("tls = {{ versions = {list} }}  # from {place}"));
             }
@@ -603,7 +612,17 @@ impl Import {
                 );
             }
         }
-        lines.extend(self.client_certificates(scope));
+        let client = self.client_certificates(scope);
+        if let (By::Both, Some(verify), true) = (
+            self.by,
+            scope.nearest("ssl_verify_client"),
+            client.is_some(),
+        ) {
+            let advice = "was asked for over TLS only; what asks for certificates is never answered in \
+                          plain text here: those addresses redirect to https or get 421";
+            self.lost(verify, advice);
+        }
+        lines.extend(client);
         lines
     }
 
