@@ -105,7 +105,7 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
     let upstreams = Upstreams::build(
         &config.upstreams,
         &config.timeouts,
-        &[],
+        &Arc::default(),
         &Clock::system(),
         &previous,
     );

@@ -152,7 +152,7 @@ fn route(times: u32) {
     let upstreams = Upstreams::build(
         &config.upstreams,
         &config.timeouts,
-        &[],
+        &std::sync::Arc::default(),
         &Clock::system(),
         &none,
     );

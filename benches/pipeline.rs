@@ -89,7 +89,13 @@ impl Pipeline {
         let config = config::parse(&text, "staunch.toml".as_ref()).expect("a configuration");
         let (clock, registry) = (Clock::system(), Registry::new());
         let none = Upstreams::default();
-        let upstreams = Upstreams::build(&config.upstreams, &config.timeouts, &[], &clock, &none);
+        let upstreams = Upstreams::build(
+            &config.upstreams,
+            &config.timeouts,
+            &Arc::default(),
+            &clock,
+            &none,
+        );
         let material = Material::default();
         let world = World {
             table: Table::build(&config, &upstreams, &material),

@@ -399,8 +399,8 @@ pub struct Facts {
 pub struct Verified {
     key: Arc<CertifiedKey>,
     facts: Facts,
-    tally: Tally,
-    status: ocsp::Slot,
+    tally: Arc<Tally>,
+    status: Arc<ocsp::Slot>,
 }
 
 impl Verified {
@@ -409,8 +409,19 @@ impl Verified {
         Self {
             key,
             facts,
-            tally: Tally::default(),
-            status: ocsp::Slot::default(),
+            tally: Arc::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// The same certificate, of which other facts were found out: those of `again`, which was read
+    /// from the same files.
+    pub(in crate::cert) fn with_facts_of(&self, again: &Self) -> Self {
+        Self {
+            key: Arc::clone(&self.key),
+            facts: again.facts.clone(),
+            tally: Arc::clone(&self.tally),
+            status: Arc::clone(&self.status),
         }
     }
 
@@ -427,7 +438,7 @@ impl Verified {
     }
 
     /// What its issuer says of it.
-    pub const fn status(&self) -> &ocsp::Slot {
+    pub fn status(&self) -> &ocsp::Slot {
         &self.status
     }
 
@@ -437,7 +448,7 @@ impl Verified {
     }
 
     /// How clients receive it.
-    pub const fn tally(&self) -> &Tally {
+    pub fn tally(&self) -> &Tally {
         &self.tally
     }
 

@@ -1,19 +1,46 @@
 //! Threads whose work can wait.
 //!
 //! The data plane's threads run as the system starts them. Those that read ten thousand
-//! certificates, build a configuration or sign with RSA have a thousandth of a second of work at
-//! least; they make way, so that the kernel lets a thread that serves run as soon as it has something
-//! to do. They are not left without: on a machine that is busy with nothing but requests they get
-//! about a tenth of a core.
+//! certificates, build a configuration or sign with RSA are busy for a millisecond and more at a
+//! time; they make way for the others. They are not left without: on a machine that is busy with
+//! nothing but requests they get a share of a core, only a small one.
+//!
+//! Being nice decides on shares of seconds. It does not decide who waits for whom now: a thread
+//! that got a core keeps it until its slice or the tick of the clock is over (`sched(7)`), which is
+//! as long as a dozen requests take. Hence those with much to do offer it by themselves.
 
-/// How nice they are (`setpriority(2)`, `sched(7)`).
+use std::cell::Cell;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How nice they are (`setpriority(2)`).
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const NICE: i32 = 5;
+
+/// How long one of them keeps a core.
+const STINT: Duration = Duration::from_micros(500);
+
+thread_local! {
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Has the calling thread, and those that it starts from now on, make way for the others. Where the
-/// kernel knows this of whole processes only, nothing is done.
+/// system knows this of whole processes only, nothing is done.
 pub fn make_way() {
-    // It may always be nicer; were it not so, it would be work as usual.
+    // It may always be nicer; were it not so, it would work as usual.
     #[cfg(target_os = "linux")]
     let _as_before = rustix::process::nice(NICE);
+}
+
+/// Offers the core to whoever waits for it, if the calling thread had it for a while. For the end of
+/// each piece of something long.
+pub fn breathe() {
+    let now = Instant::now();
+    let since = SINCE.get().unwrap_or(now);
+    let over = now.duration_since(since) >= STINT;
+    if over {
+        thread::yield_now();
+    }
+    // How long others had it does not count.
+    SINCE.set(Some(if over { Instant::now() } else { since }));
 }

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::KeyLog;
-use rustls_pki_types::TrustAnchor;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
@@ -182,8 +181,8 @@ struct Server {
     /// Where last-good certificates, the ledger and what was told are kept.
     state: Option<StateDir>,
     tls: tls::Keep,
-    /// The system's roots, for servers behind.
-    anchors: Vec<TrustAnchor<'static>>,
+    /// Whom this system trusts; read again at each reload.
+    roots: ArcSwap<Roots>,
     /// Who knows what names stand for.
     dns: ArcSwap<Dns>,
     services: Services,
@@ -220,8 +219,7 @@ impl Server {
         access.commit(
             AccessLog::prepare(&logs::access_settings(&config.log)).map_err(Error::AccessLog)?,
         );
-        let roots = Roots::system();
-        let anchors = roots.anchors().to_vec();
+        let roots = Arc::new(Roots::system());
 
         // Before a thread or a certificate is: what is in use by somebody else ends the start.
         let threads = config.workers.threads.get();
@@ -244,7 +242,7 @@ impl Server {
             wanted: alerting::wanted(&config, state.is_some()),
             state: state.clone(),
             clock: clock.clone(),
-            roots: Arc::new(roots),
+            roots: Arc::clone(&roots),
             timing: keeper::Timing::default(),
         });
         let resolver = Arc::new(keeper.resolver());
@@ -259,9 +257,7 @@ impl Server {
         let material = material(&config, &Material::default());
         let none = Upstreams::default();
         let (outbox, inbox) = telemetry::spans::queue();
-        let world = world(
-            &config, &anchors, &clock, &services, &none, material, &outbox,
-        );
+        let world = world(&config, &roots, &clock, &services, &none, material, &outbox);
         let shared = Shared {
             world: Arc::new(ArcSwap::from_pointee(world)),
             registry: registry.clone(),
@@ -284,7 +280,7 @@ impl Server {
             alerting,
             state,
             tls,
-            anchors,
+            roots: ArcSwap::new(roots),
             dns: ArcSwap::from_pointee(Dns::new(&config.dns)),
             services,
             reloaded: Notify::new(),
@@ -340,7 +336,7 @@ fn tell_all<T>(
 /// What requests are served by, under this configuration.
 fn world(
     config: &Config,
-    anchors: &[TrustAnchor<'static>],
+    roots: &Arc<Roots>,
     clock: &Clock,
     services: &Services,
     previous: &Upstreams,
@@ -348,7 +344,7 @@ fn world(
     spans: &Outbox,
 ) -> World {
     let configured = services.expand(&config.upstreams);
-    let upstreams = Upstreams::build(&configured, &config.timeouts, anchors, clock, previous);
+    let upstreams = Upstreams::build(&configured, &config.timeouts, roots, clock, previous);
     World {
         table: Table::build(config, &upstreams, &material),
         streams: listeners::targets(&config.listen),

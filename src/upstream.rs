@@ -28,9 +28,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tracing::{info, warn};
 
+use crate::cert::load::Roots;
 use crate::cert::presented::{PresentedCertificate, describe};
 use crate::clock::Clock;
 
@@ -334,7 +335,7 @@ impl Upstreams {
     pub fn build(
         configured: &BTreeMap<Arc<str>, config::Upstream>,
         timeouts: &Timeouts,
-        system: &[TrustAnchor<'static>],
+        system: &Arc<Roots>,
         clock: &Clock,
         previous: &Self,
     ) -> Self {
@@ -368,7 +369,7 @@ impl Upstream {
         name: &Arc<str>,
         upstream: &config::Upstream,
         timeouts: &Timeouts,
-        system: &[TrustAnchor<'static>],
+        system: &Arc<Roots>,
         clock: &Clock,
         before: Option<&Self>,
     ) -> Self {

@@ -15,7 +15,7 @@ use super::condition::{Code, Condition};
 use super::message::{Alert, Notification};
 use super::sink::{Sink, SinkError};
 use super::words;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Severity};
 use crate::metrics::{Counter, Registry, names};
 
@@ -84,9 +84,14 @@ impl Outbox {
 
     /// Puts one in. It takes the place of an older one of the same alert: what is true now is what
     /// people are to hear. Returns how many were let go for want of room.
-    pub fn put(&self, told: Notification) -> usize {
+    pub fn put(&self, mut told: Notification) -> usize {
         let mut queue = self.lock();
-        queue.waiting.retain(|it| it.alert.id != told.alert.id);
+        let older = |it: &Notification| it.alert.id == told.alert.id;
+        if let Some(older) = queue.waiting.iter().position(older)
+            && let Some(older) = queue.waiting.remove(older)
+        {
+            replace(&older, &mut told);
+        }
         queue.waiting.push_back(told);
         let mut dropped = 0;
         while queue.waiting.len() > WAITING {
@@ -144,16 +149,25 @@ impl Outbox {
     /// The one under way has to wait, unless there is newer news of the same alert.
     fn give_back(&self) {
         let mut queue = self.lock();
-        if let Some(told) = queue.under_way.take()
-            && queue.waiting.iter().all(|it| it.alert.id != told.alert.id)
-        {
-            queue.waiting.push_front(told);
+        let Some(told) = queue.under_way.take() else {
+            return;
+        };
+        let newer = |it: &&mut Notification| it.alert.id == told.alert.id;
+        match queue.waiting.iter_mut().find(newer) {
+            Some(newer) => replace(&told, newer),
+            None => queue.waiting.push_front(told),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Has the newer news say what only the older would have said.
+fn replace(older: &Notification, newer: &mut Notification) {
+    let said = &mut newer.alert.previous_severity;
+    *said = said.or(older.alert.previous_severity);
 }
 
 /// Counts of one sink's attempts.
@@ -251,13 +265,15 @@ impl Delivery {
     }
 
     /// Puts a notification into the queue, if it is for this sink.
-    pub fn offer(&self, told: &Notification) {
+    pub fn offer(&self, told: &Notification, now: Timestamp) {
         let about_itself =
             told.alert.condition == Code::SinkFailing && told.alert.subject == *self.config.name;
-        if !self.tells || told.alert.severity < self.config.minimum || about_itself {
+        let alert = told.alert.from(self.config.minimum, now);
+        let Some(alert) = alert.filter(|_| self.tells && !about_itself) else {
             return;
-        }
-        for _ in 0..self.outbox.put(told.clone()) {
+        };
+        let occasion = told.occasion;
+        for _ in 0..self.outbox.put(Notification { occasion, alert }) {
             self.counters.dropped.inc();
         }
     }

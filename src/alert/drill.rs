@@ -139,7 +139,7 @@ fn note(scenes: &mut Vec<Scene>, config: &Alerts, at: Timestamp, told: Notificat
         config
             .sinks
             .iter()
-            .filter(|sink| alert.severity >= sink.minimum)
+            .filter(|sink| alert.from(sink.minimum, at).is_some())
             .filter(|sink| !matches!(sink.kind, SinkKind::Heartbeat { .. }))
             .map(|sink| sink.name.to_string()),
     );

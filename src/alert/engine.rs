@@ -1,5 +1,5 @@
 //! When people are told: once when it begins, again at an interval that shortens as the deadline
-//! nears, once when it is over.
+//! nears, when it becomes graver or less grave, once when it is over.
 //!
 //! [`Engine::tick`] takes the conditions that hold at a moment and returns what is to be told. It
 //! reads no clock and does no input or output, so a test plays a year in a millisecond. Intervals
@@ -26,7 +26,8 @@ pub const GROUP_ABOVE: usize = 5;
 const HISTORY: usize = 200;
 /// How long something that comes and goes must be gone before it is over.
 const GONE_FOR: Duration = Duration::from_secs(60);
-/// The same, at most, for something that came back again and again.
+/// The same, at most, for something that came back again and again. As long as these two must it
+/// also be less grave before people are told so: it may become graver again.
 const GONE_FOR_MOST: Duration = Duration::from_secs(30 * 60);
 /// Within this time of being over, coming back counts as flapping.
 const FLAPPING: i64 = 3600;
@@ -40,8 +41,12 @@ const SOONEST: Duration = Duration::from_secs(60);
 struct Active {
     condition: Condition,
     since: Timestamp,
-    /// The gravest it has been.
+    /// As grave as it is, or was a moment ago.
     severity: Severity,
+    /// Since when it is less grave than that.
+    lesser: Option<Duration>,
+    /// How often it became less grave.
+    eased: u32,
     told: Option<Told>,
     /// Told as part of its code's group.
     grouped: bool,
@@ -128,6 +133,8 @@ impl Engine {
             let active = Active {
                 since: it.since,
                 severity: it.severity,
+                lesser: None,
+                eased: 0,
                 told: it.told.map(|(before, severity)| Told {
                     at: then(before),
                     severity,
@@ -182,6 +189,7 @@ impl Engine {
         self.started.get_or_insert(at.monotonic);
         let mut out = Vec::new();
         self.absorb(at, conditions);
+        self.ease(at);
         self.resolve(at, &mut out);
         let quiet = self.superseded();
         self.tell_new(at, &quiet, &mut out);
@@ -204,7 +212,12 @@ impl Engine {
         }
         for (key, active) in &mut self.active {
             if let Some(condition) = present.remove(key) {
-                active.severity = active.severity.max(condition.severity);
+                if condition.severity < active.severity {
+                    active.lesser.get_or_insert(at.monotonic);
+                } else {
+                    active.severity = condition.severity;
+                    active.lesser = None;
+                }
                 active.condition = condition;
                 active.gone = None;
                 active.restored = false;
@@ -216,6 +229,8 @@ impl Engine {
             let active = Active {
                 since: condition.since.map_or(at.wall, |since| since.min(at.wall)),
                 severity: condition.severity,
+                lesser: None,
+                eased: 0,
                 told: None,
                 grouped: false,
                 gone: None,
@@ -224,6 +239,18 @@ impl Engine {
                 condition,
             };
             self.active.insert(key, active);
+        }
+    }
+
+    /// Takes for less grave what is so for long enough.
+    fn ease(&mut self, at: Moment) {
+        for it in self.active.values_mut().filter(|it| it.gone.is_none()) {
+            let over = |since| at.monotonic.saturating_sub(since) >= doubled(GONE_FOR, it.eased);
+            if it.lesser.is_some_and(over) {
+                it.severity = it.condition.severity;
+                it.lesser = None;
+                it.eased += 1;
+            }
         }
     }
 
@@ -260,8 +287,9 @@ impl Engine {
             let Some(it) = self.active.remove(&key) else {
                 continue;
             };
-            if it.told.is_some() && !it.grouped {
-                let alert = Alert::of(&it.condition, it.severity, it.since);
+            if let Some(told) = it.told.filter(|_| !it.grouped) {
+                // To whom it was told as this grave, it is over as this grave.
+                let alert = Alert::of(&it.condition, told.severity, it.since);
                 self.over(alert, at.wall, out);
             }
         }
@@ -308,7 +336,7 @@ impl Engine {
         self.active.keys().filter(superseded).cloned().collect()
     }
 
-    /// Tells what is new or graver, one by one or, where there is too much of it, as a group.
+    /// Tells what is new, graver or less grave, one by one or, where there is too much of it, as a group.
     fn tell_new(&mut self, at: Moment, quiet: &BTreeSet<Key>, out: &mut Vec<Notification>) {
         let mut alone: BTreeMap<Code, usize> = BTreeMap::new();
         let mut new: BTreeMap<Code, usize> = BTreeMap::new();
@@ -331,6 +359,7 @@ impl Engine {
         {
             let occasion = match it.told {
                 Some(told) if it.severity > told.severity => Occasion::Escalated,
+                Some(told) if it.severity < told.severity => Occasion::Eased,
                 Some(_) => continue,
                 None => Occasion::Fired,
             };
@@ -372,8 +401,11 @@ impl Engine {
         }
         let mut told = Vec::new();
         for (code, members) in members {
-            let pairs: Vec<_> = members.iter().map(|it| (&it.condition, it.since)).collect();
-            let Some(alert) = Alert::of_group(code, &pairs) else {
+            let each: Vec<_> = members
+                .iter()
+                .map(|it| (&it.condition, it.severity, it.since))
+                .collect();
+            let Some(mut alert) = Alert::of_group(code, &each) else {
                 continue;
             };
             let deadline = members.iter().filter_map(|it| it.condition.deadline).min();
@@ -381,6 +413,7 @@ impl Engine {
             let occasion = known.map_or(Some(Occasion::Fired), |known| {
                 known.alert.count = known.alert.count.min(alert.count);
                 let waited = at.monotonic.saturating_sub(known.at);
+                alert.compare(known.alert.severity);
                 group_occasion(known, &alert, waited, self.repeat, deadline, at.wall)
             });
             if let Some(occasion) = occasion {
@@ -451,10 +484,15 @@ impl Engine {
             .active
             .values()
             .filter(|it| it.told.is_some() && !it.grouped);
-        let alone = alone.map(|it| Alert::of(&it.condition, it.severity, it.since));
-        alone
-            .chain(self.groups.values().map(|it| it.alert.clone()))
-            .collect()
+        let alone = alone.map(|it| {
+            let severity = it.told.map_or(it.severity, |told| told.severity);
+            Alert::of(&it.condition, severity, it.since)
+        });
+        let groups = self.groups.values().map(|it| Alert {
+            previous_severity: None,
+            ..it.alert.clone()
+        });
+        alone.chain(groups).collect()
     }
 
     /// What was over lately, the latest first.
@@ -478,25 +516,31 @@ fn speaks(key: &Key, it: &Active, quiet: &BTreeSet<Key>) -> bool {
 }
 
 fn tell(it: &mut Active, occasion: Occasion, at: Moment, out: &mut Vec<Notification>) {
+    let mut alert = Alert::of(&it.condition, it.severity, it.since);
+    if let Some(told) = it.told {
+        alert.compare(told.severity);
+    }
     it.told = Some(Told {
         at: at.monotonic,
         severity: it.severity,
     });
-    out.push(Notification {
-        occasion,
-        alert: Alert::of(&it.condition, it.severity, it.since),
-    });
+    out.push(Notification { occasion, alert });
 }
 
 /// How long it must be gone before it is over.
 fn gone_for(it: &Active) -> Duration {
     if it.condition.code.flaps() {
-        GONE_FOR
-            .saturating_mul(1 << it.flaps.min(10))
-            .min(GONE_FOR_MOST)
+        doubled(GONE_FOR, it.flaps)
     } else {
         Duration::ZERO
     }
+}
+
+/// Twice as long each time.
+fn doubled(patience: Duration, times: u32) -> Duration {
+    patience
+        .saturating_mul(1 << times.min(10))
+        .min(GONE_FOR_MOST)
 }
 
 /// How long until it is told again.
@@ -546,6 +590,10 @@ fn group_occasion(
     debug_assert_eq!(now.status, Status::Firing);
     if now.severity > known.alert.severity {
         return Some(Occasion::Escalated);
+    }
+    // The gravest of them may be back soon.
+    if now.severity < known.alert.severity && waited >= repeat / 6 {
+        return Some(Occasion::Eased);
     }
     // Those that come one after the other are told when they are twice as many, or after a while.
     let grown = now.count > known.alert.count;

@@ -11,10 +11,11 @@ use super::memory::Memory;
 use super::{canary, next_step, words};
 use crate::cert::ocsp::{State, Via};
 use crate::cert::{
-    Disk, DiskState, Fingerprint, Name, Reason, Report, ReportedCertificate, Validity,
+    Disk, DiskState, Fingerprint, Name, Origin, Reason, Report, ReportedCertificate, Validity,
 };
 use crate::clock::Timestamp;
 use crate::config::{Alerts, Severity, SiteName};
+use crate::priority;
 
 /// Files that were just written may be about to be written again.
 const SETTLES: i64 = 10;
@@ -101,6 +102,7 @@ pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
         if !reports.iter().any(canary::is_canary) {
             of_source(world, source_of(&reports[0]), reports, &mut found);
         }
+        priority::breathe();
     }
     of_names(world, &mut found);
     found.extend(world.memory.differences(world.now).map(|(source, difference)| {
@@ -147,6 +149,8 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
             (
                 report.serving,
                 validity(it).contains(world.now),
+                // It may answer for names that nobody configured, and hides nothing by that.
+                !is_held_back(report),
                 it.not_after,
             )
         });
@@ -161,12 +165,20 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
         found.extend(subject.revoked());
         found.extend(subject.staple());
     }
-    let held = best.map(|(_, held)| held);
+    let before = reports.iter().filter(|report| !is_held_back(report));
+    let held = before
+        .filter_map(|report| report.certificate.as_ref())
+        .max_by_key(|it| (validity(it).contains(world.now), it.not_after));
     found.extend(
         reports
             .iter()
             .find_map(|report| disk(world, source, &report.disk, held)),
     );
+}
+
+/// Whether it is what is on disk and not taken, rather than what was there before.
+fn is_held_back(report: &Report) -> bool {
+    report.disk.state == DiskState::HeldBack && report.origin == Origin::Disk
 }
 
 /// A certificate that speaks for its source.
@@ -291,8 +303,8 @@ impl Subject<'_> {
                     words::clean(&self.held.issuer)
                 ),
                 "If the authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`), then `staunch upgrade`; if not, clients refuse it: have \
-                 it issued anew.",
+                 (`update-ca-certificates`), then reload (`systemctl reload staunch`); if not, clients \
+                 refuse it: have it issued anew.",
             )
         } else {
             (
@@ -304,7 +316,7 @@ impl Subject<'_> {
                 ),
                 "Use the file with the whole chain (certbot: fullchain.pem, not cert.pem). If the \
                  authority is your own, add its root to this system's trust store \
-                 (`update-ca-certificates`), then `staunch upgrade`.",
+                 (`update-ca-certificates`), then reload (`systemctl reload staunch`).",
             )
         };
         let mut condition = self.condition(code, Severity::Warning, summary);

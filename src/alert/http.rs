@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, LOCATION, USER_AGENT};
@@ -19,7 +20,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::words;
@@ -148,10 +150,25 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Calls URLs. Clones share the trusted roots, which are read when first needed.
+/// How long the system's roots are believed: when they change, nobody has to be told.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Calls URLs. Clones share the trusted roots, which are read when needed.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
-    tls: Arc<OnceCell<Arc<ClientConfig>>>,
+    trust: Arc<Mutex<Trust>>,
+}
+
+/// Whom to believe.
+#[derive(Debug, Default)]
+enum Trust {
+    /// The system's roots, not read yet.
+    #[default]
+    Unread,
+    /// The system's roots, as they were at this moment.
+    System(Instant, Arc<ClientConfig>),
+    /// These roots, for good.
+    Given(Arc<ClientConfig>),
 }
 
 impl Client {
@@ -162,8 +179,10 @@ impl Client {
 
     /// One that trusts these roots.
     pub fn with_roots(roots: RootCertStore) -> Result<Self, rustls::Error> {
-        let tls = OnceCell::new_with(Some(Arc::new(client_config(roots)?)));
-        Ok(Self { tls: Arc::new(tls) })
+        let given = Trust::Given(Arc::new(client_config(roots)?));
+        Ok(Self {
+            trust: Arc::new(Mutex::new(given)),
+        })
     }
 
     /// Sends a request, whose URI is absolute, and returns the beginning of a successful answer.
@@ -191,7 +210,21 @@ impl Client {
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>, HttpError> {
-        self.tls.get_or_try_init(system_roots).await.cloned()
+        let mut trust = self.trust.lock().await;
+        let before = match &*trust {
+            Trust::Given(tls) => return Ok(Arc::clone(tls)),
+            Trust::System(at, tls) if at.elapsed() < BELIEVED => return Ok(Arc::clone(tls)),
+            Trust::System(_, tls) => Some(Arc::clone(tls)),
+            Trust::Unread => None,
+        };
+        let tls = match (system_roots().await, before) {
+            (Ok(tls), _) => tls,
+            // They may just be being written.
+            (Err(_), Some(before)) => before,
+            (Err(error), None) => return Err(error),
+        };
+        *trust = Trust::System(Instant::now(), Arc::clone(&tls));
+        Ok(tls)
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Alert {
     pub condition: Code,
     /// How grave it is.
     pub severity: Severity,
+    /// How grave it was when it was last told, where that is not as grave as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_severity: Option<Severity>,
     /// On or over.
     pub status: Status,
     /// With what.
@@ -85,6 +88,7 @@ impl Alert {
             id: format!("{}/{}", condition.code, condition.subject),
             condition: condition.code,
             severity,
+            previous_severity: None,
             status: Status::Firing,
             subject: condition.subject.clone(),
             since,
@@ -109,19 +113,19 @@ impl Alert {
 
     /// The alert of many conditions of one code: the gravest and most urgent speaks, and the first
     /// few are named. `None` when there are none.
-    pub fn of_group(code: Code, members: &[(&Condition, Timestamp)]) -> Option<Self> {
-        let urgency = |it: &Condition| (std::cmp::Reverse(it.severity), it.deadline, it.since);
+    pub fn of_group(code: Code, members: &[(&Condition, Severity, Timestamp)]) -> Option<Self> {
         let mut members = members.to_vec();
-        members.sort_by_key(|(it, _)| urgency(it));
-        let (first, _) = *members.first()?;
-        let since = members.iter().map(|(_, since)| *since).min()?;
+        members
+            .sort_by_key(|(it, severity, _)| (std::cmp::Reverse(*severity), it.deadline, it.since));
+        let (first, severity, _) = *members.first()?;
+        let since = members.iter().map(|(_, _, since)| *since).min()?;
         let mut group = Self {
             id: format!("{code}/*"),
             count: members.len(),
-            ..Self::of(first, first.severity, since)
+            ..Self::of(first, severity, since)
         };
         if members.len() > 1 {
-            let subjects = || members.iter().map(|(it, _)| it.subject.as_str());
+            let subjects = || members.iter().map(|(it, _, _)| it.subject.as_str());
             let named: Vec<&str> = subjects().take(NAMED + 1).collect();
             group.subject = format!("{} {}", members.len(), code.noun().1);
             group.subjects = subjects().take(NAMED).map(str::to_owned).collect();
@@ -143,6 +147,37 @@ impl Alert {
             );
         }
         Some(group)
+    }
+
+    /// Says how grave it was when it was last told, if that has changed.
+    pub fn compare(&mut self, told: Severity) {
+        self.previous_severity = (told != self.severity).then_some(told);
+    }
+
+    /// What a sink is told that takes nothing below this severity; `None` where that is nothing. An
+    /// alert that falls below it is over there.
+    pub fn from(&self, minimum: Severity, now: Timestamp) -> Option<Self> {
+        if self.severity >= minimum {
+            return Some(self.clone());
+        }
+        let before = self.previous_severity.filter(|it| *it >= minimum)?;
+        Some(Self {
+            severity: before,
+            previous_severity: None,
+            status: Status::Resolved,
+            resolved_at: Some(now),
+            summary: format!(
+                "No longer {}, but still {}: {}",
+                severity_word(before),
+                match self.severity {
+                    Severity::Information => "worth knowing",
+                    Severity::Warning => "a warning",
+                    Severity::Critical => "critical",
+                },
+                self.summary
+            ),
+            ..self.clone()
+        })
     }
 
     /// The same alert, over.
@@ -171,7 +206,13 @@ impl Alert {
     /// One line for a subject or a chat: `[CRITICAL] certificate expiring: a.pem`.
     pub fn headline(&self) -> String {
         let state = match self.status {
-            Status::Firing => severity_word(self.severity).to_uppercase(),
+            Status::Firing => {
+                let word = |severity| severity_word(severity).to_uppercase();
+                let was = self
+                    .previous_severity
+                    .map(|it| format!(", was {}", word(it)));
+                word(self.severity) + &was.unwrap_or_default()
+            }
             Status::Resolved => "RESOLVED".to_owned(),
         };
         let drill = if self.drill { "DRILL " } else { "" };
@@ -191,6 +232,8 @@ pub enum Occasion {
     Fired,
     /// It is graver than what was told.
     Escalated,
+    /// It is less grave than what was told.
+    Eased,
     /// A group has more members than was told.
     Grown,
     /// It still holds.
@@ -211,6 +254,33 @@ pub struct Notification {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_falls_below_the_floor_of_a_sink_is_over_there() {
+        let condition = Condition::new(
+            Code::UpstreamDown,
+            "a",
+            Severity::Warning,
+            "It is down.",
+            "Look at it.",
+        );
+        let now = Timestamp::from_unix(60);
+        let mut alert = Alert::of(&condition, Severity::Warning, Timestamp::from_unix(0));
+        assert_eq!(alert.from(Severity::Critical, now), None);
+        alert.compare(Severity::Critical);
+        assert_eq!(alert.headline(), "[WARNING, was CRITICAL] upstream down: a");
+        assert_eq!(alert.from(Severity::Warning, now), Some(alert.clone()));
+        let over = alert.from(Severity::Critical, now).unwrap();
+        assert_eq!(
+            (over.status, over.severity, over.resolved_at),
+            (Status::Resolved, Severity::Critical, Some(now))
+        );
+        assert_eq!(over.headline(), "[RESOLVED] upstream down: a");
+        assert_eq!(
+            over.summary,
+            "No longer critical, but still a warning: It is down."
+        );
+    }
 
     #[test]
     fn a_link_leads_to_the_section_of_the_page_that_was_named() {

@@ -105,7 +105,7 @@ fn authorities() -> World {
     let root = Authority::make("Test Root", None, from, to);
     World {
         intermediate: Authority::make("Test Intermediate", Some(&root), from, to),
-        roots: Roots::from_ders([root.der.clone()]),
+        roots: Arc::new(Roots::from_ders([root.der.clone()])),
         root,
     }
 }

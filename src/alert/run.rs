@@ -346,12 +346,13 @@ impl Watch {
     }
 
     fn tell(&self, told: &[Notification]) {
+        let now = self.moment().wall;
         for notification in told {
             sink::log::write(notification);
             let mut signed = notification.clone();
             self.sign(&mut signed.alert);
             for delivery in &self.deliveries {
-                delivery.offer(&signed);
+                delivery.offer(&signed, now);
             }
         }
     }

@@ -68,7 +68,7 @@ impl Sink {
     pub async fn send(&self, told: &Notification, now: Timestamp) -> Result<(), SinkError> {
         match self {
             Self::Webhook(sink) => sink.send(told, now).await,
-            Self::Alertmanager(sink) => sink.post(std::slice::from_ref(&told.alert), now).await,
+            Self::Alertmanager(sink) => sink.send(&told.alert, now).await,
             Self::Email(sink) => sink.send(told).await,
             Self::Command(sink) => sink.send(told).await,
             Self::Heartbeat(_) => Ok(()),

@@ -5,6 +5,7 @@
 //! it in issuer order, drops what has no part in it, and says what is missing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage};
@@ -28,6 +29,16 @@ impl Roots {
     /// then every certificate is untrusted alike, which makes none worse than another.
     pub fn system() -> Self {
         Self::from_ders(rustls_native_certs::load_native_certs().certs)
+    }
+
+    /// The roots of this system at this moment, or these, which were read before, where they are the
+    /// same, or where there are none now: a file that is just being written must not cost trust.
+    pub fn again(self: &Arc<Self>) -> Arc<Self> {
+        let now = Self::system();
+        match now.is_empty() || now.anchors == self.anchors {
+            true => Arc::clone(self),
+            false => Arc::new(now),
+        }
     }
 
     /// These roots; what is no certificate is left out.

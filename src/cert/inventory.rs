@@ -13,6 +13,7 @@ use super::rank::{self, Candidate, Client};
 use super::source::Source;
 use super::{Disk, DiskState, Name, Origin, Report, ReportedCertificate, Stage, Verified};
 use crate::clock::Timestamp;
+use crate::priority;
 use index::Index;
 
 /// Sources in one chunk.
@@ -256,6 +257,7 @@ impl Inventory {
                     reports.push(self.entry(held, Some(candidate), serving, now));
                 }
             }
+            priority::breathe();
         }
         reports
     }

@@ -110,11 +110,11 @@ impl Keeper {
         Resolver::new(self.inventory(), self.clock.clone())
     }
 
-    /// Reads everything again, as this configuration wants it, and tells at once what is wrong.
-    /// Waits until it is done: not for a thread that must not wait.
-    pub fn reload(&self, wanted: Wanted) -> LoadReport {
+    /// Reads everything again, as this configuration wants it, judges it by these roots, and tells at
+    /// once what is wrong. Waits until it is done: not for a thread that must not wait.
+    pub fn reload(&self, wanted: Wanted, roots: Arc<Roots>) -> LoadReport {
         let (reply, answer) = mpsc::channel();
-        self.send(Message::Reload(Box::new(wanted), reply));
+        self.send(Message::Reload(Box::new(wanted), roots, reply));
         // Without an answer the keeper has stopped, and has nothing to report.
         answer.recv().unwrap_or_default()
     }

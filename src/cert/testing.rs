@@ -9,6 +9,8 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
+use std::sync::Arc;
+
 use super::load::{File, Input, Roots, load};
 use super::{Rejection, Verified};
 use crate::clock::Timestamp;
@@ -151,14 +153,14 @@ impl Issued {
 pub(crate) struct World {
     pub(crate) root: Authority,
     pub(crate) intermediate: Authority,
-    pub(crate) roots: Roots,
+    pub(crate) roots: Arc<Roots>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let root = Authority::root("Test Root");
         let intermediate = Authority::under("Test Intermediate", &root);
-        let roots = Roots::from_ders([root.der.clone()]);
+        let roots = Arc::new(Roots::from_ders([root.der.clone()]));
         Self {
             root,
             intermediate,

@@ -44,6 +44,7 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         notes,
         ..Import::default()
     };
+    Import::without_captures(&mut sections);
     early.without_variables(&mut sections);
     early.without_loops(&mut sections);
     early.between_sections(&mut sections);

@@ -152,6 +152,33 @@ impl Rules {
         self.0.extend(other.0);
     }
 
+    /// The same, but that fields which both add are added both.
+    pub(in crate::import) fn join(&mut self, other: Self) {
+        for (key, value) in other.0 {
+            match (&key, self.0.get_mut(&key)) {
+                (
+                    Key::Field {
+                        change: Change::Add | Change::AddIfOk,
+                        ..
+                    },
+                    Some(before),
+                ) => *before = format!("{before}, {value}"),
+                _ => drop(self.0.insert(key, value)),
+            }
+        }
+    }
+
+    /// Adds a name to a list of names.
+    pub(in crate::import) fn include(&mut self, key: &'static str, name: &str) {
+        let name = quoted(name);
+        let list = match self.0.get(&Key::Plain(key)) {
+            Some(list) if list.contains(&name) => return,
+            Some(list) => format!("{}, {name}]", list.trim_end_matches(']')),
+            None => format!("[{name}]"),
+        };
+        self.insert(key, list);
+    }
+
     pub(in crate::import) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

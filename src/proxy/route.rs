@@ -548,7 +548,7 @@ mod tests {
         let upstreams = Upstreams::build(
             &config.upstreams,
             &config.timeouts,
-            &[],
+            &Arc::default(),
             &Clock::system(),
             &Upstreams::default(),
         );

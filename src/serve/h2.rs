@@ -39,7 +39,7 @@ use connection::{Connection, Fault};
 use request::Bounds;
 
 /// What a connection reads or writes before others have their turn.
-const TURN: usize = 256 << 10;
+const TURN: usize = 128 << 10;
 /// What may wait to be written while more is read: a client that does not read is not listened to.
 const CROWDED: usize = output::FULL + (16 << 10);
 

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{Server, Source, alerting, listeners, material, world};
 use crate::admin::{ReloadOutcome, logs};
+use crate::cert::load::Roots;
 use crate::config::{self, CertificateSource, Config};
 use crate::metrics::ReloadResult;
 use crate::telemetry::Level;
@@ -23,6 +24,7 @@ struct Plan {
     access: Prepared,
     level: Level,
     tls: tls::Prepared,
+    roots: Arc<Roots>,
     changed: Vec<String>,
 }
 
@@ -67,13 +69,19 @@ impl Server {
             listeners::open_new(&current.listen, &config.listen, threads, &self.inherited)
                 .map_err(|error| vec![error.to_string()])?;
         let tls = (self.tls.prepare(&config)).map_err(|error| vec![error.to_string()])?;
-        let changed = differences(current, &config);
+        let before = self.roots.load();
+        let roots = before.again();
+        let mut changed = differences(current, &config);
+        if !Arc::ptr_eq(&before, &roots) {
+            changed.push("the system's trusted roots".to_owned());
+        }
         Ok(Plan {
             config,
             sockets,
             access,
             level,
             tls,
+            roots,
             changed,
         })
     }
@@ -86,12 +94,12 @@ impl Server {
             access,
             level,
             tls,
+            roots,
             mut changed,
         } = plan;
         // Certificates first: a new site must not be asked for before what it answers with is held.
-        let certificates = self
-            .keeper
-            .reload(alerting::wanted(&config, self.state.is_some()));
+        let wanted = alerting::wanted(&config, self.state.is_some());
+        let certificates = self.keeper.reload(wanted, Arc::clone(&roots));
         changed.extend(
             certificates
                 .changed
@@ -119,13 +127,14 @@ impl Server {
         let material = material(&config, &previous.material);
         let world = world(
             &config,
-            &self.anchors,
+            &roots,
             &self.shared.clock,
             &self.services,
             &previous.upstreams,
             material,
             &self.spans,
         );
+        self.roots.store(roots);
         self.shared.world.store(Arc::new(world));
         self.reloaded.notify_one();
         {

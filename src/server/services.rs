@@ -170,7 +170,7 @@ impl Server {
         let previous = self.shared.world.load();
         let world = world(
             &config,
-            &self.anchors,
+            &self.roots.load(),
             &self.shared.clock,
             &self.services,
             &previous.upstreams,

@@ -225,7 +225,7 @@ impl Stapling {
         let store = self.store()?;
         let name = file(certificate.facts().fingerprint);
         let der = store.read(&name, LONGEST).ok()?;
-        let question = Question::about(certificate, &server.anchors);
+        let question = Question::about(certificate, server.roots.load().anchors());
         let answer = question.answer(&der, now);
         let ignored = |why: &String| debug!(file = name, why, "a kept staple is not used");
         answer.inspect_err(ignored).ok()
@@ -278,7 +278,7 @@ impl Stapling {
                 continue;
             };
             tended.under_way = true;
-            let question = Question::about(certificate, &server.anchors);
+            let question = Question::about(certificate, server.roots.load().anchors());
             let (about, client) = (*fingerprint, self.client.clone());
             let (responder, clock) = (tended.responder.clone(), server.shared.clock.clone());
             asked.spawn(async move {

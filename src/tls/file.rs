@@ -98,7 +98,7 @@ fn in_words(path: &Path, error: &io::Error) -> Fault {
                 "user {} may not read it",
                 rustix::process::geteuid().as_raw()
             ),
-            "give the right with setfacl, or see which part of the path forbids it with namei -l",
+            "see which part of the path forbids it with namei -l; give the right with chgrp and chmod g+r",
         ),
         ErrorKind::IsADirectory => (
             "it is a folder".to_owned(),

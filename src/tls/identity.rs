@@ -20,6 +20,19 @@ const VERIFY: &str = "X-Client-Cert-Verify";
 /// A chain that is passed on has so many certificates at most.
 const CHAIN: usize = 8;
 
+/// What a verified certificate says, where a rule asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// All of it, in base64.
+    Certificate,
+    /// Whose it is (RFC 4514).
+    Subject,
+    /// Who signed it.
+    Issuer,
+    /// Its number in hexadecimal.
+    Serial,
+}
+
 /// What a client showed, as fields of a request.
 #[derive(Debug)]
 pub struct Identity {
@@ -115,6 +128,20 @@ impl Identity {
         let word = number << 1 | u64::from(good);
         self.judged.store(word, Ordering::Relaxed);
         good
+    }
+
+    /// What the certificate says, where it was verified: printable ASCII.
+    pub fn fact(&self, fact: Fact) -> Option<String> {
+        let leaf = self.chain.first()?;
+        if fact == Fact::Certificate {
+            return Some(BASE64.encode(leaf));
+        }
+        let (_, x509) = X509Certificate::from_der(leaf).ok()?;
+        Some(match fact {
+            Fact::Issuer => distinguished_name(&x509.issuer),
+            Fact::Serial => hexadecimal(x509.raw_serial()),
+            _ => distinguished_name(&x509.subject),
+        })
     }
 
     /// Names and values of the fields. Values are printable ASCII, whatever the certificate says.

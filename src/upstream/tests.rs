@@ -17,7 +17,13 @@ fn timeouts() -> Timeouts {
 
 fn build(configured: config::Upstream, previous: &Upstreams) -> Upstreams {
     let all = BTreeMap::from([("u".into(), configured)]);
-    Upstreams::build(&all, &timeouts(), &[], &Clock::system(), previous)
+    Upstreams::build(
+        &all,
+        &timeouts(),
+        &Arc::default(),
+        &Clock::system(),
+        previous,
+    )
 }
 
 /// Servers with these weights; 0 stands for a backup.

@@ -1,14 +1,14 @@
 //! How TLS is spoken to the servers of an upstream: whom to believe, and what to show.
 //!
 //! Its files are read when a configuration is taken, and whenever they change
-//! ([`files`](super::files)). One that cannot be used harms its own upstream only: what was in use
+//! ([`files`](super::files)); the system's roots, when a configuration is taken. One that cannot be used harms its own upstream only: what was in use
 //! before stays in use, and where there was nothing before, connections fail with the reason.
 //! Connections that are open go on as they were made.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ClientConfig;
 use rustls_pki_types::TrustAnchor;
 use rustls_pki_types::pem::PemObject;
@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
 
 use super::balance::fnv;
+use crate::cert::load::Roots;
 use crate::cert::presented::{PresentedCertificate, describe};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Protocol, UpstreamTls};
@@ -28,7 +29,8 @@ pub struct Trust {
     upstream: Arc<str>,
     settings: UpstreamTls,
     protocol: Protocol,
-    system: Arc<[TrustAnchor<'static>]>,
+    /// For servers that no other authorities are named for.
+    system: ArcSwap<Roots>,
     current: ArcSwapOption<Current>,
     fault: ArcSwapOption<Fault>,
 }
@@ -38,6 +40,8 @@ pub struct Trust {
 pub struct Current {
     /// Of the content of all files.
     digest: u64,
+    /// The system's roots at that time.
+    system: Arc<Roots>,
     /// As the upstream's protocol asks for.
     pub config: Arc<ClientConfig>,
     /// For requests that switch protocols, which HTTP/2 cannot.
@@ -54,7 +58,7 @@ impl Trust {
         upstream: &Arc<str>,
         settings: &UpstreamTls,
         protocol: Protocol,
-        system: &[TrustAnchor<'static>],
+        system: &Arc<Roots>,
         clock: &Clock,
         before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
@@ -64,11 +68,12 @@ impl Trust {
                 upstream: Arc::clone(upstream),
                 settings: settings.clone(),
                 protocol,
-                system: system.into(),
+                system: ArcSwap::new(Arc::clone(system)),
                 current: ArcSwapOption::empty(),
                 fault: ArcSwapOption::empty(),
             })
         });
+        trust.system.store(Arc::clone(system));
         trust.look(file::read, clock.now());
         trust
     }
@@ -107,7 +112,7 @@ impl Trust {
     /// Whether what is on disk is not what is in use.
     pub fn is_stale(&self) -> bool {
         match (self.read(file::read), self.current()) {
-            (Ok(files), Some(current)) => files.digest() != current.digest,
+            (Ok(files), Some(current)) => !self.goes_by(&current, &files),
             (read, current) => read.is_ok() || current.is_some() || self.fault().is_none(),
         }
     }
@@ -115,12 +120,9 @@ impl Trust {
     /// Reads the files in this way, and takes into use what can be.
     pub fn look(&self, read: Read, now: Timestamp) {
         let before = self.current();
-        let built = self.read(read).and_then(|files| {
-            let digest = files.digest();
-            match &before {
-                Some(before) if before.digest == digest => Ok(Arc::clone(before)),
-                _ => self.build(&files, now, before.as_deref()).map(Arc::new),
-            }
+        let built = self.read(read).and_then(|files| match &before {
+            Some(before) if self.goes_by(before, &files) => Ok(Arc::clone(before)),
+            _ => self.build(&files, now, before.as_deref()).map(Arc::new),
         });
         let upstream = &self.upstream;
         match built {
@@ -145,6 +147,12 @@ impl Trust {
         }
     }
 
+    /// Whether these files, and the system's roots where they matter, would make it the same.
+    fn goes_by(&self, current: &Current, files: &Files) -> bool {
+        let same_roots = || Arc::ptr_eq(&current.system, &self.system.load());
+        current.digest == files.digest() && (files.ca.is_some() || same_roots())
+    }
+
     fn read(&self, read: Read) -> Result<Files, Fault> {
         let one = |path: &Option<PathBuf>| match path {
             Some(path) => read(std::slice::from_ref(path)).map(|mut files| files.pop()),
@@ -163,10 +171,11 @@ impl Trust {
         now: Timestamp,
         before: Option<&Current>,
     ) -> Result<Current, Fault> {
+        let system = self.system.load_full();
         let anchors = match &files.ca {
             _ if !self.settings.verify => None,
             Some(ca) => Some(anchors(ca)?),
-            None => Some(self.system.to_vec()),
+            None => Some(system.anchors().to_vec()),
         };
         let identity = match &files.chain {
             Some(chain) => Some(identity(chain, files.key.as_ref())?),
@@ -206,6 +215,7 @@ impl Trust {
         };
         Ok(Current {
             digest: files.digest(),
+            system,
             config,
             http1,
             raw,

@@ -15,6 +15,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use smallvec::SmallVec;
 
 use super::pending::Pending;
+use crate::priority;
 
 /// What can change where a path leads, or what it leads to. Not *opened*, *read* and *closed*:
 /// those would be our own reads.
@@ -57,7 +58,10 @@ impl Inotify {
         let listener = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || listener.listen(&pending))?;
+            .spawn(move || {
+                priority::make_way();
+                listener.listen(&pending);
+            })?;
         Ok(Self {
             shared,
             thread: Some(thread),

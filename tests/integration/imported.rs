@@ -403,6 +403,11 @@ fn what_haproxy_asks_of_requests_needs_no_hand() {
 }
 
 #[test]
+fn how_paths_begin_in_haproxy_needs_no_hand() {
+    nothing_is_lost(&haproxy_and_staunch_agree("begun"));
+}
+
+#[test]
 fn several_hosts_of_haproxy_need_no_hand() {
     nothing_is_lost(&haproxy_and_staunch_agree("hosts"));
 }

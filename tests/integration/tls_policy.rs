@@ -364,10 +364,16 @@ fn who_has_no_good_certificate_stays_outside_where_one_is_required() {
     let folder = builder.path("");
     let ca = folder.join("clients.pem");
     fs::write(&ca, &mine.pem).unwrap();
+    let also = "[site.request_headers]\nset = { 'X-Who' = '{client_common_name} {client_subject} \
+                {client_serial}', 'X-Whole' = '{client_certificate}', 'X-Print' = \
+                '{client_fingerprint}' }\n";
+    let other = Site::new(&[OTHER], &origin.url())
+        .also(&client_auth("required", &ca, ""))
+        .also(also);
     let proxy = builder
         .leaf(&both_names())
         .site(HOST, &origin)
-        .sites(Site::new(&[OTHER], &origin.url()).also(&client_auth("required", &ca, "")))
+        .sites(other)
         .start();
     let good = mine.issue(&folder, "wren", 1);
     let bad = strange.issue(&folder, "cuckoo", 2);
@@ -383,6 +389,16 @@ fn who_has_no_good_certificate_stays_outside_where_one_is_required() {
         assert_eq!(told.field("X-Client-Cert-Verify"), "success");
         assert!(told.field("Client-Cert").starts_with(":MII"));
         assert_eq!(told.field("X-Client-Cert-Fingerprint").len(), 64);
+        // The same under other names.
+        assert_eq!(told.field("X-Who"), "wren CN=wren 01");
+        assert_eq!(
+            told.field("X-Print"),
+            told.field("X-Client-Cert-Fingerprint")
+        );
+        assert_eq!(
+            format!(":{}:", told.field("X-Whole")),
+            told.field("Client-Cert")
+        );
         assert_eq!(to(OTHER).status(), 0, "{version}: nothing shown");
         assert_eq!(to(OTHER).showing(&bad).status(), 0, "{version}: a stranger");
         // Not by the door of the site beside it either, with or without a certificate.

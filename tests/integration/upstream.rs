@@ -1,5 +1,6 @@
 //! What an upstream can do wrong, and what a client sees of it.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -133,6 +134,41 @@ fn a_server_over_tls_is_spoken_to_if_it_is_trusted() {
     client.get(HOST, "/untrusted/").expect(502);
     assert_eq!(origin.requests().len(), 3);
     assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn a_root_that_the_system_trusts_since_the_start_is_taken_up_by_a_reload() {
+    let (ca, other) = (TestCa::new(), TestCa::new());
+    let origin = Origin::echo();
+    let server = over_tls(&other, &origin, "127.0.0.1");
+    let leaf = other.issue(HOST);
+    let proxy = Staunch::build()
+        .trusting(&ca)
+        .leaf(&leaf)
+        .sites(Site::new(&[HOST], &format!("https://{}", server.https())))
+        .start();
+    let trusts = || proxy.certificate_for(&leaf)["trusted"] == true;
+    proxy.get("/").expect(502);
+    assert!(!trusts());
+
+    let roots = proxy.config().path("roots.pem");
+    fs::write(&roots, format!("{}{}", ca.root().pem, other.root().pem)).unwrap();
+    let changed = || proxy.reload().expect(200).json()["changed"].to_string();
+    assert!(changed().contains("the system's trusted roots"));
+    let mut client = proxy.connect();
+    client.get(HOST, "/").expect(200);
+    assert!(trusts());
+
+    // While it is being written, it is empty.
+    fs::write(&roots, "").unwrap();
+    assert!(!changed().contains("roots"));
+    proxy.get("/").expect(200);
+
+    // One that is trusted no longer is not believed by new connections.
+    fs::write(&roots, &ca.root().pem).unwrap();
+    changed();
+    assert!(!trusts());
+    client.get(HOST, "/").expect(200);
 }
 
 #[test]

@@ -62,7 +62,7 @@ async fn a_sink_that_hangs_delays_no_other_and_is_told_of_until_it_recovers() {
         setup.webhook("good", &good.url),
     );
     for sink in [&hangs, &works] {
-        sink.offer(&told("a", Severity::Critical));
+        sink.offer(&told("a", Severity::Critical), day(20_000));
     }
     assert_eq!(good.asked().await.body["subject"], "a");
     until(|| hangs.is_failing()).await;
@@ -97,14 +97,14 @@ async fn what_a_sink_refuses_for_good_does_not_block_the_rest() {
     let setup = setup();
     let mut listener = Listener::start(Manner::Says("400 No", "what is this?")).await;
     let sink = setup.webhook("picky", &listener.url);
-    sink.offer(&told("a", Severity::Critical));
+    sink.offer(&told("a", Severity::Critical), day(20_000));
     for _ in 0..REFUSED {
         listener.asked().await;
     }
     until(|| sink.undelivered().is_empty()).await;
     assert!(setup.around.board.holds(Code::SinkFailing, "picky"));
     listener.becomes(FINE);
-    sink.offer(&told("b", Severity::Critical));
+    sink.offer(&told("b", Severity::Critical), day(20_000));
     assert_eq!(listener.asked().await.body["subject"], "b");
 }
 
@@ -113,11 +113,11 @@ async fn a_sink_hears_nothing_below_its_floor_and_nothing_of_its_own_failure() {
     let setup = setup();
     let mut listener = Listener::start(FINE).await;
     let sink = setup.webhook("s", &listener.url);
-    sink.offer(&told("quiet", Severity::Information));
+    sink.offer(&told("quiet", Severity::Information), day(20_000));
     let mut own = told("s", Severity::Critical);
     own.alert.condition = Code::SinkFailing;
-    sink.offer(&own);
-    sink.offer(&told("loud", Severity::Warning));
+    sink.offer(&own, day(20_000));
+    sink.offer(&told("loud", Severity::Warning), day(20_000));
     assert_eq!(listener.asked().await.body["subject"], "loud");
 }
 
@@ -128,7 +128,7 @@ async fn a_heartbeat_stops_when_nothing_here_can_tell_people() {
     let every = Duration::from_millis(10);
     let url = listener.url.as_str().into();
     let sink = setup.start("heart", SinkKind::Heartbeat { url, every });
-    sink.offer(&told("not for it", Severity::Critical));
+    sink.offer(&told("not for it", Severity::Critical), day(20_000));
     assert!(listener.asked().await.head.starts_with("GET / "));
     listener.asked().await;
     setup.well.store(false, Ordering::Relaxed);
@@ -203,4 +203,43 @@ fn patience_doubles_up_to_a_bound() {
         let ratio = patience.after(failures).as_secs_f64() / seconds;
         assert!((0.74..=1.26).contains(&ratio), "{failures}: {ratio}");
     }
+}
+
+#[tokio::test]
+async fn a_sink_hears_that_what_it_was_told_is_no_longer_for_it() {
+    let setup = setup();
+    let mut listener = Listener::start(FINE).await;
+    let sink = setup.webhook("s", &listener.url);
+    let mut less = told("a", Severity::Information);
+    sink.offer(&less, day(20_000));
+    less.alert.compare(Severity::Warning);
+    sink.offer(&less, day(20_001));
+    let body = listener.asked().await.body;
+    assert_eq!(
+        (&body["status"], &body["severity"]),
+        (&"resolved".into(), &"warning".into())
+    );
+    assert_eq!(body["resolved_at"], day(20_001).to_string());
+}
+
+#[test]
+fn newer_news_also_say_what_the_older_would_have_said() {
+    let outbox = Outbox::default();
+    let mut eased = told("a", Severity::Warning);
+    eased.alert.compare(Severity::Critical);
+    let said = || outbox.undelivered()[0].alert.previous_severity;
+    outbox.put(eased.clone());
+    outbox.put(told("a", Severity::Warning));
+    assert_eq!(said(), Some(Severity::Critical));
+
+    let outbox = Outbox::default();
+    outbox.put(eased);
+    outbox.try_take();
+    outbox.put(told("a", Severity::Warning));
+    outbox.give_back();
+    assert_eq!(outbox.undelivered().len(), 1);
+    assert_eq!(
+        outbox.undelivered()[0].alert.previous_severity,
+        Some(Severity::Critical)
+    );
 }

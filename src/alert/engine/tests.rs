@@ -147,6 +147,84 @@ fn what_gets_graver_is_told_at_once() {
 }
 
 #[test]
+fn what_gets_less_grave_is_told_when_it_has_stayed_so() {
+    let mut engine = engine();
+    let as_grave_as = |severity| {
+        let mut it = condition(Code::UpstreamDown, "a");
+        it.severity = severity;
+        vec![it]
+    };
+    let (grave, less) = (Severity::Critical, Severity::Warning);
+    engine.tick(seconds(0), as_grave_as(grave));
+    assert_eq!(engine.tick(seconds(10), as_grave_as(less)), []);
+    assert_eq!(engine.firing()[0].severity, grave, "it may be back");
+    assert_eq!(engine.tick(seconds(60), as_grave_as(grave)), []);
+    assert_eq!(engine.tick(seconds(80), as_grave_as(less)), []);
+
+    let told = engine.tick(seconds(140), as_grave_as(less));
+    assert_eq!(
+        occasions(&told),
+        [(Occasion::Eased, Code::UpstreamDown, "a")]
+    );
+    let alert = &told[0].alert;
+    assert_eq!(
+        (alert.severity, alert.previous_severity),
+        (less, Some(grave))
+    );
+    assert_eq!(engine.firing()[0].severity, less);
+    assert_eq!(engine.counts()[&(Code::UpstreamDown, less)], 1);
+    assert_eq!(engine.standing()[0].severity, less);
+    assert_eq!(engine.tick(seconds(200), as_grave_as(less)), []);
+
+    let told = engine.tick(seconds(300), as_grave_as(grave));
+    assert_eq!(told[0].occasion, Occasion::Escalated);
+    assert_eq!(told[0].alert.previous_severity, Some(less));
+    engine.tick(seconds(310), as_grave_as(less));
+    assert_eq!(
+        engine.tick(seconds(370), as_grave_as(less)),
+        [],
+        "twice as long"
+    );
+    let told = engine.tick(seconds(430), as_grave_as(less));
+    assert_eq!(told[0].occasion, Occasion::Eased);
+}
+
+#[test]
+fn a_group_gets_less_grave_too() {
+    let mut engine = engine();
+    let all = |severity| {
+        (0..9)
+            .map(|i| Condition {
+                severity: if i == 0 { severity } else { Severity::Warning },
+                ..condition(Code::RenewalRejected, i.to_string())
+            })
+            .collect()
+    };
+    let told = engine.tick(hour(0), all(Severity::Critical));
+    assert_eq!(told[0].alert.severity, Severity::Critical);
+    assert_eq!(engine.tick(seconds(10), all(Severity::Warning)), []);
+    let told = engine.tick(hour(2), all(Severity::Warning));
+    assert_eq!((told.len(), told[0].occasion), (1, Occasion::Eased));
+    let alert = &told[0].alert;
+    assert_eq!(alert.id, "renewal_rejected/*");
+    assert_eq!(alert.previous_severity, Some(Severity::Critical));
+    assert_eq!(engine.tick(hour(3), all(Severity::Warning)), []);
+    assert_eq!(engine.standing()[0].previous_severity, None);
+}
+
+#[test]
+fn what_was_told_as_critical_is_over_as_critical() {
+    let mut engine = engine();
+    engine.tick(hour(0), vec![condition(Code::NamesUncovered, "a")]);
+    let mut less = condition(Code::NamesUncovered, "a");
+    less.severity = Severity::Warning;
+    engine.tick(hour(1), vec![less]);
+    let over = engine.tick(hour(2), vec![]);
+    assert_eq!(over[0].occasion, Occasion::Resolved);
+    assert_eq!(over[0].alert.severity, Severity::Critical);
+}
+
+#[test]
 fn the_graver_alert_speaks_for_the_lesser_one_and_both_resolve() {
     let mut engine = engine();
     let both = || {

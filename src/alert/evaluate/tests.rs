@@ -229,6 +229,9 @@ fn coverage_prefers_the_valid_one_and_knows_wildcards_and_addresses() {
 
 fn with_disk(state: DiskState, reason: Option<Reason>, since: i64) -> Report {
     let mut report = ninety("/etc/ssl/a b.pem");
+    if !matches!(state, DiskState::Same | DiskState::Pinned) {
+        report.origin = Origin::LastGood;
+    }
     report.disk = Disk {
         state,
         reason,
@@ -351,4 +354,33 @@ fn a_hostile_file_name_stays_on_its_line() {
         let text = format!("{}{}{}", it.subject, it.summary, it.next_step);
         assert!(!text.contains(char::is_control), "{text:?}");
     }
+}
+
+#[test]
+fn what_is_held_back_does_not_hide_that_what_is_served_runs_out() {
+    let mut served = ninety("/a.pem");
+    served.origin = Origin::LastGood;
+    served.disk = Disk {
+        state: DiskState::HeldBack,
+        reason: Some(Reason::NamesLost),
+        detail: Some("held back: it does not cover www.example.com".to_owned()),
+        since: day(80),
+    };
+    // It answers for its own name, for which there is no site, and for much longer.
+    let mut held_back = report("/a.pem", "other.example.com", day(80), day(170));
+    held_back.disk = served.disk.clone();
+    let reports = [held_back, served];
+    let found = on(84, &reports, &["www.example.com"], &Memory::default());
+    assert_eq!(
+        codes(&found),
+        [Code::RenewalOverdue, Code::Expiring, Code::RenewalHeldBack]
+    );
+    assert!(
+        found[2]
+            .summary
+            .contains("still served for www.example.com, valid until 1970-04-01"),
+        "{}",
+        found[2].summary
+    );
+    assert_eq!(found[2].severity, Severity::Critical);
 }

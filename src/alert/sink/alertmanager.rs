@@ -43,6 +43,12 @@ impl fmt::Debug for Alertmanager {
 }
 
 impl Alertmanager {
+    /// Posts one alert, on or over. As its severity is a label there, it is another alert when that
+    /// has changed, and the one from before is over.
+    pub async fn send(&self, alert: &Alert, now: Timestamp) -> Result<(), SinkError> {
+        self.post(&as_told(alert, now), now).await
+    }
+
     /// Posts these alerts, on or over.
     pub async fn post(&self, alerts: &[Alert], now: Timestamp) -> Result<(), SinkError> {
         let token = match &self.token {
@@ -57,6 +63,17 @@ impl Alertmanager {
         }
         Ok(())
     }
+}
+
+/// What has changed by this alert.
+fn as_told(alert: &Alert, now: Timestamp) -> Vec<Alert> {
+    let before = alert.previous_severity.map(|severity| Alert {
+        severity,
+        status: Status::Resolved,
+        resolved_at: Some(now),
+        ..alert.clone()
+    });
+    before.into_iter().chain([alert.clone()]).collect()
 }
 
 /// One alert. Its labels are its identity there, so only what never changes in its life is one.
@@ -100,6 +117,36 @@ mod tests {
     use super::*;
     use crate::alert::condition::{Code, Condition};
     use crate::config::Severity;
+
+    #[test]
+    fn another_severity_is_another_alert_and_the_one_before_is_over() {
+        let at = Timestamp::from_unix(1000);
+        let condition = Condition::new(
+            Code::UpstreamDown,
+            "a",
+            Severity::Warning,
+            "It is down.",
+            "Look.",
+        );
+        let mut alert = Alert::of(&condition, Severity::Warning, at);
+        alert.compare(Severity::Critical);
+        let now = at.plus(60);
+        let posted: Vec<Value> = as_told(&alert, now)
+            .iter()
+            .map(|it| object(it, now))
+            .collect();
+        let of = |it: &Value| (it["labels"]["severity"].clone(), it["endsAt"].clone());
+        let later = now.plus(BELIEVED).to_string();
+        assert_eq!(
+            posted.iter().map(of).collect::<Vec<_>>(),
+            [
+                (json!("critical"), json!(now.to_string())),
+                (json!("warning"), json!(later))
+            ]
+        );
+        alert.compare(Severity::Warning);
+        assert_eq!(as_told(&alert, now), [alert]);
+    }
 
     #[test]
     fn an_alert_keeps_its_labels_from_firing_to_resolved() {

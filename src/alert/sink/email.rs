@@ -9,7 +9,6 @@ use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
-use tokio::sync::OnceCell;
 
 use super::error::{EmailError, SinkError};
 use super::secret;
@@ -25,7 +24,6 @@ pub struct Email {
     to: Vec<Arc<str>>,
     username: Option<Arc<str>>,
     password: Option<Secret>,
-    tls: OnceCell<TlsParameters>,
 }
 
 impl fmt::Debug for Email {
@@ -37,8 +35,8 @@ impl fmt::Debug for Email {
 }
 
 impl Email {
-    /// One that reads this system's trusted roots when it is first used.
-    pub fn new(
+    /// One that trusts this system's roots.
+    pub const fn new(
         server: Arc<str>,
         from: Arc<str>,
         to: Vec<Arc<str>>,
@@ -51,7 +49,6 @@ impl Email {
             to,
             username,
             password,
-            tls: OnceCell::new(),
         }
     }
 
@@ -106,7 +103,7 @@ impl Email {
             Some("smtps") => (465, true),
             _ => return Err(unreadable().into()),
         };
-        let parameters = self.parameters(host.clone()).await?;
+        let parameters = Self::parameters(host.clone()).await?;
         let tls = match (&self.username, wrapped) {
             (_, true) => Tls::Wrapper(parameters),
             // A password never goes out in the clear, except to this machine itself.
@@ -128,11 +125,9 @@ impl Email {
         Ok(builder.build())
     }
 
-    /// Reads the trusted roots, off this thread and once.
-    async fn parameters(&self, host: String) -> Result<TlsParameters, EmailError> {
-        let make =
-            || async { Ok(tokio::task::spawn_blocking(|| TlsParameters::new(host)).await??) };
-        self.tls.get_or_try_init(make).await.cloned()
+    /// Reads the trusted roots, off this thread, and each time, since they may have changed.
+    async fn parameters(host: String) -> Result<TlsParameters, EmailError> {
+        Ok(tokio::task::spawn_blocking(|| TlsParameters::new(host)).await??)
     }
 }
 

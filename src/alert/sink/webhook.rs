@@ -43,16 +43,18 @@ impl Webhook {
             Some(token) => Some(secret::read(token).await?),
             None => None,
         };
-        let body = match self.format {
-            WebhookFormat::Json => json!(told.alert),
-            WebhookFormat::Slack => slack(&told.alert),
+        let bodies = match self.format {
+            WebhookFormat::Json => vec![json!(told.alert)],
+            WebhookFormat::Slack => vec![slack(&told.alert)],
             WebhookFormat::PagerDuty => {
                 pagerduty(&told.alert, token.as_deref().unwrap_or_default(), now)
             }
         };
         let bearer = token.filter(|_| self.format != WebhookFormat::PagerDuty);
-        let request = post(&self.url, &body, bearer.as_deref())?;
-        self.client.send(request).await?;
+        for body in &bodies {
+            let request = post(&self.url, body, bearer.as_deref())?;
+            self.client.send(request).await?;
+        }
         Ok(())
     }
 }
@@ -102,13 +104,14 @@ fn slack(alert: &Alert) -> Value {
     json!({ "text": text })
 }
 
-/// PagerDuty's Events API v2.
-fn pagerduty(alert: &Alert, routing_key: &str, now: Timestamp) -> Value {
+/// PagerDuty's Events API v2: one event after the other.
+fn pagerduty(alert: &Alert, routing_key: &str, now: Timestamp) -> Vec<Value> {
     let dedup_key = dedup_key(alert);
+    let resolve = json!({
+        "routing_key": routing_key, "event_action": "resolve", "dedup_key": dedup_key,
+    });
     if alert.status == Status::Resolved {
-        return json!({
-            "routing_key": routing_key, "event_action": "resolve", "dedup_key": dedup_key,
-        });
+        return vec![resolve];
     }
     let severity = match alert.severity {
         Severity::Information => "info",
@@ -141,7 +144,15 @@ fn pagerduty(alert: &Alert, routing_key: &str, now: Timestamp) -> Value {
     if alert.runbook.starts_with("http") {
         event["links"] = json!([{ "href": alert.runbook, "text": "Runbook" }]);
     }
-    event
+    // The urgency of an incident there only ever rises: what is less grave now is another incident.
+    if alert
+        .previous_severity
+        .is_some_and(|it| it > alert.severity)
+    {
+        vec![resolve, event]
+    } else {
+        vec![event]
+    }
 }
 
 /// The same for an alert's whole life and no other's; PagerDuty takes 255 characters.
@@ -193,18 +204,50 @@ mod tests {
     #[test]
     fn pagerduty_resolves_the_incident_that_it_opened() {
         let now = Timestamp::from_unix(60);
-        let opened = pagerduty(&alert(), "key", now);
-        let over = pagerduty(&alert().resolved(now), "key", now);
+        let one = |alert: &Alert| pagerduty(alert, "key", now).remove(0);
+        let opened = one(&alert());
+        let over = one(&alert().resolved(now));
         assert_eq!(opened["event_action"], "trigger");
         assert_eq!(opened["payload"]["severity"], "critical");
         assert_eq!(opened["payload"]["timestamp"], "1970-01-01T00:01:00Z");
         assert_eq!(over["event_action"], "resolve");
         assert_eq!(opened["dedup_key"], over["dedup_key"]);
-        let drill = pagerduty(&alert().as_drill(), "key", now);
+        let drill = one(&alert().as_drill());
         assert_ne!(opened["dedup_key"], drill["dedup_key"]);
         let mut long = alert();
         long.id = "x".repeat(1000);
         assert!(dedup_key(&long).len() <= 255);
+    }
+
+    #[test]
+    fn pagerduty_opens_a_lesser_incident_in_the_place_of_a_graver_one() {
+        let now = Timestamp::from_unix(60);
+        let actions = |alert: &Alert| {
+            let events = pagerduty(alert, "key", now);
+            let of = |it: &Value| {
+                (
+                    it["event_action"].clone(),
+                    it["payload"]["severity"].clone(),
+                )
+            };
+            events.iter().map(of).collect::<Vec<_>>()
+        };
+        let mut graver = alert();
+        graver.compare(Severity::Warning);
+        assert_eq!(actions(&graver), [(json!("trigger"), json!("critical"))]);
+        let mut lesser = alert();
+        lesser.severity = Severity::Warning;
+        lesser.compare(Severity::Critical);
+        assert_eq!(
+            actions(&lesser),
+            [
+                (json!("resolve"), Value::Null),
+                (json!("trigger"), json!("warning"))
+            ]
+        );
+        let said = slack(&lesser);
+        let said = said["text"].as_str().unwrap();
+        assert!(said.contains("[WARNING, was CRITICAL]"), "{said}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::cert::load::rejection_for_io;
 use crate::cert::source::{Files, Reader};
 use crate::cert::{Event, Verified};
 use crate::clock::{Clock, Timestamp};
+use crate::priority;
 use crate::watch::{Reach, Round, Watch};
 use tracked::Tracked;
 
@@ -217,9 +218,9 @@ impl Conductor {
         loop {
             match inbox.recv_timeout(self.sleep()) {
                 Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Reload(wanted, reply)) => {
+                Ok(Message::Reload(wanted, roots, reply)) => {
                     // It may have given up waiting.
-                    let _gone = reply.send(self.reload(*wanted));
+                    let _gone = reply.send(self.reload(*wanted, roots));
                 }
                 Ok(Message::Accept {
                     source,
@@ -353,6 +354,7 @@ impl Conductor {
                 .map(|gathered| {
                     let stamp = (gathered.slot, gathered.stamp);
                     self.process(gathered, mode);
+                    priority::breathe();
                     stamp
                 })
                 .collect();
@@ -360,6 +362,7 @@ impl Conductor {
             self.publish();
             for (slot, stamp) in stamps {
                 self.cover(slot, Some(stamp));
+                priority::breathe();
             }
         }
         self.track_lost_folders(mode);

@@ -9,6 +9,7 @@ use crate::cert::load::{self, Input, Roots};
 use crate::cert::source::{Parts, Reader, Reading, Source};
 use crate::cert::{Reason, Rejection, Verified};
 use crate::clock::Timestamp;
+use crate::priority;
 
 /// Below this many, starting threads costs more than it saves.
 const WORTH_THREADS: usize = 8;
@@ -108,6 +109,11 @@ pub(super) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R 
     let threads = match items.len() {
         few if few < WORTH_THREADS => 1,
         _ => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let work = |item| {
+        let result = work(item);
+        priority::breathe();
+        result
     };
     if threads == 1 {
         return items.iter().map(work).collect();

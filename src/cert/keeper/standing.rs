@@ -166,6 +166,24 @@ impl Standing {
         self.prune(now);
     }
 
+    /// What was found out about the chain of the current one, anew. Returns whether that is news.
+    pub(super) fn learn(&mut self, again: &Verified) -> bool {
+        let chain = |it: &Verified| {
+            let facts = it.facts();
+            let why = facts.chain_shortcoming.clone();
+            (facts.fingerprint, facts.chain_complete, facts.trusted, why)
+        };
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let (before, now) = (chain(current), chain(again));
+        let news = before.0 == now.0 && before != now;
+        if news {
+            self.current = Some(Arc::new(current.with_facts_of(again)));
+        }
+        news
+    }
+
     /// What is on disk is the current one again.
     pub(super) fn recover(&mut self, now: Timestamp) {
         self.on_disk = true;

@@ -176,7 +176,7 @@ pub enum AcceptError {
 pub(super) enum Message {
     /// A watched path was touched.
     Look,
-    Reload(Box<Wanted>, Sender<LoadReport>),
+    Reload(Box<Wanted>, Arc<Roots>, Sender<LoadReport>),
     Accept {
         source: String,
         because: String,

@@ -2,6 +2,7 @@
 
 mod lasting;
 mod refused;
+mod roots;
 mod scale;
 mod settle;
 
@@ -19,6 +20,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use super::{AcceptError, Degraded, Keeper, Options, Timing, Wanted};
 use crate::cert::inventory::{Inventory, Settings};
+use crate::cert::load::Roots;
 use crate::cert::rank::Client;
 use crate::cert::testing::{Issued, Leaf, NOW, World, day};
 use crate::cert::{DiskState, Event, Fingerprint, Origin, Reason, Report, Stage};
@@ -113,16 +115,16 @@ impl Bench {
         }
     }
 
+    fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.world.roots)
+    }
+
     fn start(&self, sources: Vec<CertificateSource>) -> Running {
         let keeper = Keeper::start(Options {
             wanted: self.wanted(sources),
             state: Some(StateDir::open(&self.path("state")).unwrap()),
             clock: self.clock.clone(),
-            roots: Arc::new(crate::cert::load::Roots::from_ders([self
-                .world
-                .root
-                .der
-                .clone()])),
+            roots: self.roots(),
             timing: self.timing,
         });
         Running {
@@ -162,11 +164,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn print(issued: &Issued) -> Fingerprint {
-    issued
-        .load(&crate::cert::load::Roots::empty())
-        .unwrap()
-        .facts()
-        .fingerprint
+    issued.load(&Roots::empty()).unwrap().facts().fingerprint
 }
 
 impl Running {
@@ -541,7 +539,9 @@ fn copies_go_when_they_are_no_longer_wanted() {
         routine: false,
         ..bench.pair("a")
     };
-    running.keeper.reload(bench.wanted(vec![not_kept]));
+    running
+        .keeper
+        .reload(bench.wanted(vec![not_kept]), bench.roots());
     until("the copies are gone", || {
         fs::read_dir(bench.path("state/last-good"))
             .unwrap()
@@ -666,7 +666,7 @@ fn a_reload_brings_new_sources_lets_go_of_old_ones_and_says_what_is_wrong() {
     bench.put("c.crt", "x");
     bench.put("c.key", "x");
     let wanted = bench.wanted(vec![bench.pair("b"), bench.pair("c")]);
-    let report = running.keeper.reload(wanted.clone());
+    let report = running.keeper.reload(wanted.clone(), bench.roots());
     assert_eq!((report.sources, report.held), (2, 1));
     assert_eq!(report.changed, [bench.path("b.crt").to_string_lossy()]);
     assert_eq!(report.removed, [bench.path("a.crt").to_string_lossy()]);
@@ -674,7 +674,7 @@ fn a_reload_brings_new_sources_lets_go_of_old_ones_and_says_what_is_wrong() {
     assert_eq!(running.served("a.test", NOW), None);
     assert_eq!(running.served("b.test", NOW), Some(print(&b)));
     assert_eq!(running.complaints(), 1);
-    let again = running.keeper.reload(wanted);
+    let again = running.keeper.reload(wanted, bench.roots());
     assert!(again.changed.is_empty() && again.removed.is_empty());
     assert_eq!((again.refused.len(), running.complaints()), (1, 1));
 }

@@ -62,8 +62,8 @@ fn permission(path: &Path) -> (String, String) {
     (
         format!("user {user} (group {group}) may not read it"),
         format!(
-            "see which part of the path forbids it: namei -l {file}; give the right with: \
-             setfacl -m u:{user}:r {file}"
+            "see which part of the path forbids it: namei -l {file}; if it is the file, give \
+             the right with: chgrp {group} {file} && chmod g+r {file}"
         ),
     )
 }

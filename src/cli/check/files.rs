@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
@@ -31,7 +32,7 @@ impl Fault {
 }
 
 /// Every fault, each once.
-pub(super) fn faults(config: &Config, now: Timestamp, roots: &Roots) -> Vec<Fault> {
+pub(super) fn faults(config: &Config, now: Timestamp, roots: &Arc<Roots>) -> Vec<Fault> {
     let mut faults = of_tls(config, now, roots);
     faults.extend(of_alerts(&config.alerts));
     let token = config
@@ -44,7 +45,7 @@ pub(super) fn faults(config: &Config, now: Timestamp, roots: &Roots) -> Vec<Faul
     faults
 }
 
-fn of_tls(config: &Config, now: Timestamp, roots: &Roots) -> Vec<Fault> {
+fn of_tls(config: &Config, now: Timestamp, roots: &Arc<Roots>) -> Vec<Fault> {
     let listeners = tls::faults(config, now).into_iter().map(|(what, fault)| {
         let shown = format!("{what}: {}", fault.what);
         Fault::new(&fault.path, shown, &fault.help)
@@ -57,7 +58,7 @@ fn of_tls(config: &Config, now: Timestamp, roots: &Roots) -> Vec<Fault> {
             name,
             &upstream.tls,
             upstream.protocol,
-            roots.anchors(),
+            roots,
             &Clock::manual(now),
             None,
         );
@@ -163,7 +164,7 @@ mod tests {
         let folder = dir.path().display().to_string();
         let config = config::parse(&text.replace("DIR", &folder), &at("staunch.toml")).unwrap();
         let now = Timestamp::from_unix(1_800_000_000);
-        let mut faults = faults(&config, now, &Roots::empty());
+        let mut faults = faults(&config, now, &Arc::default());
         faults.extend(access_log(&config));
         let faults = faults.into_iter();
         faults

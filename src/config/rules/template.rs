@@ -75,6 +75,18 @@ pub enum Variable {
     TlsResumed,
     /// The JA4 fingerprint of the client's greeting, where it is taken.
     Ja4,
+    /// The client's certificate in base64, where it was verified.
+    ClientCertificate,
+    /// Whose it is.
+    ClientSubject,
+    /// The common name in that.
+    ClientCommonName,
+    /// Who signed it.
+    ClientIssuer,
+    /// Its serial number in hexadecimal.
+    ClientSerial,
+    /// Its SHA-256 in hexadecimal.
+    ClientFingerprint,
     /// Who the client has shown to be.
     User,
     /// The id of the request.
@@ -114,6 +126,12 @@ const WORDS: &[(&str, Variable)] = &[
     ("tls_group", Variable::TlsGroup),
     ("tls_resumed", Variable::TlsResumed),
     ("ja4", Variable::Ja4),
+    ("client_certificate", Variable::ClientCertificate),
+    ("client_subject", Variable::ClientSubject),
+    ("client_common_name", Variable::ClientCommonName),
+    ("client_issuer", Variable::ClientIssuer),
+    ("client_serial", Variable::ClientSerial),
+    ("client_fingerprint", Variable::ClientFingerprint),
     ("user", Variable::User),
     ("request_id", Variable::RequestId),
     ("trace_id", Variable::TraceId),

@@ -39,6 +39,13 @@ impl Import {
             self.seen(server);
             let given = Given::of(section, server, at + 1);
             if let Some(entry) = self.server(server, server.word(at), &given, &mut group) {
+                let of = |entry: &str| entry.split('"').nth(1).map(str::to_owned);
+                let url = of(&entry);
+                if servers.lines().any(|line| of(line) == url) {
+                    let advice = "is the same server as one before it, which is enough here";
+                    self.tell(server, Loss::Slight, advice);
+                    continue;
+                }
                 servers.push_str(&entry);
             }
         }

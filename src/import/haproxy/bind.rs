@@ -108,6 +108,11 @@ impl Import {
                 Some("optional") => "optional",
                 _ => return,
             };
+            if bind.has("crt-ignore-err") || bind.has("ca-ignore-err") {
+                let advice = "lets in certificates that are not good: here they are refused; see mode \
+                              \"request\" in client_certificates";
+                self.tell(bind, Loss::Slight, advice);
+            }
             let mut text = format!("mode = \"{mode}\", ca = {}", quoted(&self.absolute(ca)));
             if let Some(crl) = bind.after("crl-file") {
                 text += &format!(", crl = {}", quoted(&self.absolute(crl)));

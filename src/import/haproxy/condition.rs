@@ -267,8 +267,32 @@ impl Lists {
         if !known && let Some(test) = sample::test(criterion, how, caseless, &values) {
             return test;
         }
+        if let Some(name) = criterion
+            .strip_prefix("env(")
+            .and_then(|n| n.strip_suffix(')'))
+            && how == Some("bool")
+            && values.is_empty()
+        {
+            // The environment is that of the importer, as everywhere.
+            let value = std::env::var(name).unwrap_or_default().to_ascii_lowercase();
+            return match value.parse::<i64>() {
+                Ok(0) => Test::Never,
+                Ok(_) => Test::Always,
+                Err(_) if ["true", "yes", "on"].contains(&value.as_str()) => Test::Always,
+                Err(_) => Test::Never,
+            };
+        }
         let criterion = criterion.to_ascii_lowercase();
         let name = match criterion.split_once(',') {
+            // Paths are compared so in any case.
+            // A converter makes it the whole path that is compared, whatever its name says.
+            Some((name, "url_dec")) if name.starts_with("path") => "path",
+            Some((name, "lower" | "url_dec,lower" | "lower,url_dec"))
+                if name.starts_with("path") =>
+            {
+                caseless = true;
+                "path"
+            }
             // Neither case nor port is part of a site's name.
             Some((name, "lower" | "field(1,:)" | "field(1,:),lower" | "lower,field(1,:)")) => name,
             Some((name, "host_only" | "host_only,lower" | "lower,host_only")) => name,
@@ -324,7 +348,9 @@ impl Lists {
                 let how = how.unwrap_or_else(|| kind.strip_prefix("path_").unwrap_or("str"));
                 path(how, caseless, values).unwrap_or(Test::Unknown(shown))
             }
-            ("url_beg", None) => Test::Prefix(values),
+            ("url_beg", None) if values.iter().all(|value| !value.contains('?')) => {
+                Test::Prefix(values)
+            }
             ("src", None) => Test::Client(values),
             ("ssl_fc", None) => Test::Tls,
             ("ssl_hello_type", None) if values == ["1"] => Test::Tls,

@@ -14,14 +14,14 @@ pub(super) fn template(text: &str) -> Result<String, String> {
                 out.push('%');
                 &behind[1..]
             }
-            // Of the flags only that a value is quoted is of concern.
+            // Values are quoted in logs, not in fields.
             Some('{') => {
                 let known = behind.split_once('}').filter(|(flags, _)| *flags == "{+Q");
                 let (_, sample) = known.ok_or_else(|| format!("%{behind}"))?;
                 let end = closing(sample).ok_or_else(|| format!("%{behind}"))?;
                 let inner = sample.get(1..end).unwrap_or_default();
                 let value = variable(inner).ok_or_else(|| format!("%[{inner}]"))?;
-                out.push_str(&format!("\"{value}\""));
+                out.push_str(&value);
                 &sample[end + 1..]
             }
             Some('[') => {
@@ -85,12 +85,27 @@ fn variable(sample: &str) -> Option<String> {
         "url" | "pathq" | "capture.req.uri" => "uri",
         "method" => "method",
         "ssl_fc_sni" => "sni",
-        "ssl_fc_protocol" => "tls_version",
+        // As it is called there.
+        "ssl_fc_protocol" => return Some("TLSv{tls_version}".to_owned()),
         "ssl_fc_cipher" => "tls_cipher",
+        "ssl_c_s_dn" => "client_subject",
+        "ssl_c_s_dn(cn)" | "ssl_c_s_dn(CN)" => "client_common_name",
+        "ssl_c_i_dn" => "client_issuer",
+        "ssl_c_der,base64" => "client_certificate",
+        "ssl_c_serial,hex" => "client_serial",
+        // Others are not let in.
+        "ssl_c_verify" | "ssl_c_err" => return Some("0".to_owned()),
         "unique-id" | "uuid" | "uuid()" => "request_id",
         "hdr(host)" | "req.hdr(host)" | "hdr(Host)" | "req.hdr(Host)" => "host",
         _ => {
+            if let Some(host) = host_of(sample) {
+                return Some(host);
+            }
             let (kind, name) = sample.strip_suffix(')')?.split_once('(')?;
+            let is_letter = |b: u8| b.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&b);
+            if kind != "str" && !name.bytes().all(is_letter) {
+                return None;
+            }
             return match kind {
                 "str" => Some(escape(name)),
                 "hdr" | "req.hdr" | "req.fhdr" => Some(format!("{{header:{name}}}")),
@@ -100,6 +115,23 @@ fn variable(sample: &str) -> Option<String> {
         }
     };
     Some(format!("{{{word}}}"))
+}
+
+/// What is asked for, by whatever way to it.
+fn host_of(sample: &str) -> Option<String> {
+    let sample = sample.to_ascii_lowercase();
+    let (of, converters) = sample.split_once(',')?;
+    let of = of
+        .trim_start_matches("req.")
+        .trim_start_matches("fhdr")
+        .trim_start_matches("hdr");
+    let known = ["lower", "host_only", "field(1,:)"];
+    let mut left = converters;
+    while !left.is_empty() {
+        let converter = known.iter().find(|name| left.starts_with(**name))?;
+        left = left[converter.len()..].trim_start_matches(',');
+    }
+    (of == "(host)").then(|| "{host}".to_owned())
 }
 
 fn escape(text: &str) -> String {
@@ -156,13 +188,10 @@ mod tests {
         ] {
             assert_eq!(template(text).as_deref(), Ok(expected), "{text}");
         }
-        assert_eq!(
-            template("%{+Q}[src]").as_deref(),
-            Ok("\"{client_address}\"")
-        );
+        assert_eq!(template("%{+Q}[src]").as_deref(), Ok("{client_address}"));
         for (text, unknown) in [
             ("%[var(txn.x)]", "%[var(txn.x)]"),
-            ("%{+Q}[ssl_c_s_dn]", "%[ssl_c_s_dn]"),
+            ("%{+Q}[ssl_c_sha1,hex]", "%[ssl_c_sha1,hex]"),
             ("%s", "%s"),
         ] {
             assert_eq!(template(text), Err(unknown.to_owned()));

@@ -58,6 +58,10 @@ impl Import {
     /// The rules of a section, in the order in which they are asked.
     pub(super) fn rules<'s>(&mut self, section: &'s Section, lists: &Lists) -> Vec<Rule<'s>> {
         let mut rules = Vec::new();
+        let only = match section.all("use_backend").next() {
+            None => self.default_backend(section),
+            Some(_) => None,
+        };
         for line in &section.lines {
             // What never holds behind this door need not be known.
             let never = |all: &All| all.iter().any(|term| term.not && term.test == Test::Always);
@@ -66,6 +70,8 @@ impl Import {
                 continue;
             }
             let act = match (line.word(0), line.word(1)) {
+                // What is let past the rules behind it goes where all goes.
+                ("http-request", "allow") if only.is_some() => only.clone().map(Act::Use),
                 ("http-request" | "http-response" | "http-after-response", _) => {
                     self.request_rule(line)
                 }

@@ -1,11 +1,9 @@
 //! What holds at routes beside what they do: who is let in, quotas, changes to the fields of some
 //! requests.
 
-use std::collections::BTreeSet;
-
-use super::array;
 use super::left::Places;
 use crate::import::formula::{self, Term};
+use crate::import::pattern;
 use crate::import::site::{Deed, Matcher, Route, Rules};
 
 /// Changes to the fields of some requests.
@@ -26,22 +24,107 @@ impl Partial {
 
     /// Changes them at the routes that they are for; those with conditions become two.
     pub(super) fn apply(&self, routes: &mut Vec<Route>) {
-        for route in std::mem::take(routes) {
-            let is_for = covers(&self.paths, &route) && route.deed == Deed::Forward;
-            let mut changed = route.clone();
-            changed.rules.extend(self.fields.clone());
-            changed.conditions.extend(self.conditions.iter().cloned());
-            match (is_for, self.conditions.is_empty()) {
-                (false, _) => routes.push(route),
-                (true, true) => routes.push(changed),
-                (true, false) => {
-                    if !Term::has_two_networks(&changed.conditions) {
-                        routes.push(changed);
-                    }
-                    routes.push(route);
+        split(routes, &self.paths, &self.conditions, &|route| {
+            if route.deed == Deed::Forward {
+                route.rules.join(self.fields.clone());
+            }
+        });
+    }
+}
+
+/// Changes routes where something holds; those that it holds for some requests of become two.
+fn split(
+    routes: &mut Vec<Route>,
+    paths: &Places,
+    conditions: &formula::All,
+    change: &dyn Fn(&mut Route),
+) {
+    for route in std::mem::take(routes) {
+        let some = match part(paths, &route) {
+            Part::None => {
+                routes.push(route);
+                continue;
+            }
+            Part::All => None,
+            Part::Some(pattern) => Some(Term::of("{path}", pattern, false)),
+        };
+        let mut changed = route.clone();
+        change(&mut changed);
+        if changed.rules.text() == route.rules.text() {
+            routes.push(route);
+            continue;
+        }
+        // What is asked already need not be asked again.
+        let asked: Vec<_> = (conditions.iter().cloned().chain(some))
+            .filter(|term| !route.conditions.contains(term))
+            .collect();
+        let never = |term: &Term| {
+            let opposite = Term {
+                not: !term.not,
+                ask: term.ask.clone(),
+            };
+            route.conditions.contains(&opposite)
+        };
+        if asked.iter().any(never) {
+            routes.push(route);
+            continue;
+        }
+        let whole = asked.is_empty();
+        changed.conditions.extend(asked);
+        let same =
+            |one: &Route| one.matcher == changed.matcher && one.conditions == changed.conditions;
+        if !Term::has_two_networks(&changed.conditions) && !routes.iter().any(same) {
+            routes.push(changed);
+        }
+        if !whole {
+            routes.push(route);
+        }
+    }
+}
+
+/// Which of the requests of a route something holds for.
+enum Part {
+    None,
+    All,
+    /// Those whose path an expression matches.
+    Some(String),
+}
+
+fn part(paths: &Places, route: &Route) -> Part {
+    let Some(paths) = paths else {
+        return Part::All;
+    };
+    let mut some = Vec::new();
+    for path in paths {
+        let begins = |text: &str| format!("^{}", pattern::literal(text));
+        match (path, &route.matcher) {
+            (one, two) if one == two => return Part::All,
+            (Matcher::Prefix(one), Matcher::Prefix(two) | Matcher::Exact(two))
+                if two.starts_with(one.as_str()) =>
+            {
+                return Part::All;
+            }
+            (Matcher::Prefix(one), Matcher::Regex(two)) if two.starts_with(&begins(one)) => {
+                return Part::All;
+            }
+            (Matcher::Regex(_), Matcher::Exact(two)) if path.is_for(two) => return Part::All,
+            (Matcher::Prefix(one), Matcher::Prefix(two)) => {
+                if !one.ends_with('/') && one.starts_with(two.as_str()) {
+                    some.push(begins(one));
                 }
             }
+            (_, Matcher::Exact(_)) => {}
+            (Matcher::Prefix(one), _) => some.push(begins(one)),
+            (Matcher::Exact(one), Matcher::Any | Matcher::Regex(_)) => {
+                some.push(format!("{}$", begins(one)));
+            }
+            (Matcher::Regex(one), _) => some.push(one.clone()),
+            (Matcher::Exact(_) | Matcher::Any, _) => {}
         }
+    }
+    match some.is_empty() {
+        true => Part::None,
+        false => Part::Some(formula::any(&some)),
     }
 }
 
@@ -60,8 +143,11 @@ pub(super) fn guarded(
             if routes.iter().any(|route| route.matcher == *path) {
                 continue;
             }
-            let (Matcher::Prefix(wanted) | Matcher::Exact(wanted)) = path else {
-                continue;
+            let wanted = match path {
+                Matcher::Prefix(path) if path.ends_with('/') => path,
+                Matcher::Exact(path) => path,
+                // It is asked at the routes that there are.
+                _ => continue,
             };
             // As what takes its requests now, without what makes a path anew.
             let taker = routes.iter().rfind(|route| {
@@ -79,16 +165,14 @@ pub(super) fn guarded(
             route.rules.insert(key, nets.clone());
         }
     }
-    for route in &mut routes {
-        let of = quotas.iter().filter(|(paths, _)| covers(paths, route));
-        let names: BTreeSet<_> = of.map(|(_, name)| name).collect();
-        if !names.is_empty() {
-            route.rules.insert("quotas", array(names));
-        }
+    for (paths, name) in &quotas {
+        split(&mut routes, paths, &formula::All::new(), &|route| {
+            route.rules.include("quotas", name);
+        });
     }
     for route in &mut routes {
         let mut rules = common.clone();
-        rules.extend(std::mem::take(&mut route.rules));
+        rules.join(std::mem::take(&mut route.rules));
         route.rules = rules;
     }
     for partial in partial {

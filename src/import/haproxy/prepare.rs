@@ -47,6 +47,32 @@ impl Import {
         }
     }
 
+    /// Writes `capture.req.hdr(NUMBER)` as the field that is captured under it.
+    pub(super) fn without_captures(sections: &mut [Section]) {
+        for section in sections {
+            let mut made = Vec::new();
+            for line in &section.lines {
+                let name = match (line.word(0), line.word(1), line.word(2)) {
+                    ("capture", "request", "header") => Some(line.word(3)),
+                    ("http-request", "capture", sample) => Some(
+                        (sample.strip_prefix("req.hdr("))
+                            .and_then(|name| name.strip_suffix(')'))
+                            .unwrap_or_default(),
+                    ),
+                    _ => None,
+                };
+                made.extend(name.map(str::to_owned));
+            }
+            let words = section.lines.iter_mut().flat_map(|line| &mut line.words);
+            for word in words.filter(|word| word.contains("capture.req.hdr(")) {
+                for (number, name) in made.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                    let captured = format!("capture.req.hdr({number})");
+                    *word = word.replace(&captured, &format!("req.hdr({name})"));
+                }
+            }
+        }
+    }
+
     /// Takes a section that only tells names apart, and leads all others to sections that terminate
     /// TLS on this machine, for what it is here: names that are passed through at their addresses.
     pub(super) fn without_loops(&mut self, sections: &mut [Section]) {

@@ -2,28 +2,42 @@
 
 use super::format::{line, template};
 use super::parse::Line;
+use crate::import::formula::{All, Term};
 use crate::import::pattern;
 use crate::import::site::Matcher;
 
 /// What becomes of the path.
+#[derive(Clone)]
 pub(super) enum Rewrite {
+    /// Nothing: the rule is for none of these paths.
+    Nothing,
     /// A line for the route.
     All(String),
-    /// The same for the paths of an expression, of those that the route is for.
-    Some(String, String),
+    /// The same for some paths of those that the route is for.
+    Some {
+        matcher: Matcher,
+        conditions: All,
+        line: String,
+    },
+}
+
+/// A route that is for the paths which go on behind a text without a slash.
+pub(super) fn beyond(path: &str) -> Matcher {
+    Matcher::Regex(format!("^{}[^/]", pattern::literal(path)))
 }
 
 /// What a rule does with the paths of a route. `None`: it cannot be said here.
 pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
-    if let Some(prefix) = by_prefix(rule, matcher) {
-        return Some(Rewrite::All(prefix));
+    if let Some(rewrite) = by_prefix(rule, matcher) {
+        return Some(rewrite);
     }
     let (pattern, to) = match (rule.word(1), rule.word(2).split_once("%[path,regsub(")) {
         ("set-path", Some(("", inner))) => {
             let (from, to) = inner.strip_suffix(")]")?.split_once(',')?;
+            let (from, to) = (bare(from), bare(to));
             // What is replaced is at the beginning, and what follows stays.
             from.strip_prefix('^').filter(|from| !from.ends_with('$'))?;
-            let to = template(&to.replace("%", "%%")).ok()?;
+            let to = template(&to.replace('%', "%%")).ok()?;
             let pattern = format!("{}(?<tail>.*)$", pattern::convert(from, false, true).ok()?);
             (Some(pattern), format!("{to}{{tail}}"))
         }
@@ -34,27 +48,55 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
             if rule.word(1) == "replace-uri" && !from.trim_end_matches('$').ends_with("(.*)") {
                 return None;
             }
-            (
-                Some(pattern::convert(from, false, true).ok()?),
-                template(rule.word(3)).ok()?,
-            )
+            let to = template(&rule.word(3).replace("\\/", "/")).ok()?;
+            (Some(pattern::convert(from, false, true).ok()?), to)
         }
         _ => return None,
     };
     let to = with_groups(&to)?;
-    if !to.starts_with('/') {
-        return None;
-    }
-    let rewrite = line("rewrite", &to);
     let Some(pattern) = pattern else {
-        return Some(Rewrite::All(rewrite));
+        return to
+            .starts_with('/')
+            .then(|| Rewrite::All(line("rewrite", &to)));
     };
-    let regex = match matcher {
-        Matcher::Any => pattern,
-        Matcher::Prefix(path) => pattern::below(&pattern, path)?,
-        Matcher::Exact(_) | Matcher::Regex(_) => return None,
+    if let Matcher::Exact(path) = matcher
+        && !Matcher::Regex(pattern.clone()).is_for(path)
+    {
+        return Some(Rewrite::Nothing);
+    }
+    // Without a slash it begins with what is matched only where that begins with one.
+    let to = match to.starts_with('/') {
+        true => to,
+        false => format!("/{}", to.strip_prefix("{tail}").map(|_| "{tail}")?),
     };
-    Some(Rewrite::Some(regex, rewrite))
+    let asked = |of: String| vec![Term::of("{path}", of, false)];
+    let (matcher, conditions) = match matcher {
+        Matcher::Any => (Matcher::Regex(pattern), All::new()),
+        Matcher::Prefix(path) => match pattern::below(&pattern, path) {
+            Some(pattern) => (Matcher::Regex(pattern), All::new()),
+            None => {
+                let of = format!("^{}", pattern::literal(path));
+                (Matcher::Regex(pattern), asked(of))
+            }
+        },
+        Matcher::Regex(own) => (Matcher::Regex(pattern), asked(own.clone())),
+        Matcher::Exact(path) => {
+            let of = format!("^{}$", pattern::literal(path));
+            (Matcher::Regex(pattern), asked(of))
+        }
+    };
+    let line = line("rewrite", &to);
+    Some(Rewrite::Some {
+        matcher,
+        conditions,
+        line,
+    })
+}
+
+/// Without the quotes of arguments.
+fn bare(text: &str) -> &str {
+    let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
 }
 
 /// `\1` as the variable for a group.
@@ -69,29 +111,103 @@ fn with_groups(text: &str) -> Option<String> {
     (!out.contains("{c0}")).then_some(out)
 }
 
-/// `replace-path ^/api/(.*) /\1` and `set-path`, where they are for a route's path.
-fn by_prefix(rule: &Line, matcher: &Matcher) -> Option<String> {
-    if matches!(rule.word(1), "set-path" | "set-uri") {
-        let to = rule.word(2);
-        let inner = to.strip_prefix("%[path,regsub(")?.strip_suffix(")]")?;
-        let (from, to) = inner.split_once(',')?;
-        let from = from.trim_start_matches('^');
-        let Matcher::Prefix(path) = matcher else {
+/// What stands at the beginning of a path, and how it is followed.
+struct Head<'w> {
+    path: &'w str,
+    /// A slash has to follow, and is taken away with it.
+    slash: bool,
+    /// One may follow, and is taken away as well.
+    may_slash: bool,
+    /// What stands in its place.
+    to: String,
+}
+
+impl<'w> Head<'w> {
+    /// `replace-path ^/api/(.*) /\1` and `set-path %[path,regsub(^/api/,/)]`.
+    fn of(rule: &'w Line) -> Option<Self> {
+        let (head, to) = match rule.word(1) {
+            "set-path" | "set-uri" => {
+                let inner = rule.word(2).strip_prefix("%[path,regsub(")?;
+                let (from, to) = inner.strip_suffix(")]")?.split_once(',')?;
+                (bare(from).strip_prefix('^')?, bare(to).to_owned())
+            }
+            "replace-path" | "replace-uri" => {
+                let (from, to) = (rule.word(2), rule.word(3));
+                let from = from.trim_end_matches('$').strip_suffix("(.*)")?;
+                let (from, group) = match from.strip_suffix("(/)?") {
+                    Some(_) => (from, "\\2"),
+                    None => (from, "\\1"),
+                };
+                // Without a sign of the beginning it is the first place, and hardly another.
+                (
+                    from.trim_start_matches('^'),
+                    to.strip_suffix(group)?.to_owned(),
+                )
+            }
+            _ => return None,
+        };
+        let may = ["(?:/)?", "(/)?", "\\/?", "/?"];
+        let optional = may.iter().find_map(|end| head.strip_suffix(end));
+        let (path, slash) = match optional {
+            Some(path) => (path, false),
+            None => match head.strip_suffix('/') {
+                Some(path) => (path, true),
+                None => (head, false),
+            },
+        };
+        let plain =
+            path.starts_with('/') && !path.contains(['(', '[', '*', '+', '?', '\\', '|', '^']);
+        plain.then(|| Self {
+            path,
+            slash,
+            may_slash: optional.is_some(),
+            to: to.replace("\\/", "/"),
+        })
+    }
+}
+
+/// Where what is taken away is the path of the route.
+fn by_prefix(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
+    let head = Head::of(rule)?;
+    let Matcher::Prefix(path) = matcher else {
+        // What goes on behind it without a slash.
+        let Matcher::Regex(own) = matcher else {
             return None;
         };
-        let same = from.trim_end_matches('/') == path.trim_end_matches('/');
-        return (same && to.starts_with('/')).then(|| line("replace_prefix", to));
-    }
-    let (Matcher::Prefix(path), from, to) = (matcher, rule.word(2), rule.word(3)) else {
-        return None;
+        if *matcher != beyond(head.path) {
+            return None;
+        }
+        if head.slash {
+            return Some(Rewrite::Nothing);
+        }
+        let to = if head.to.is_empty() { "/" } else { &head.to };
+        return to.starts_with('/').then(|| Rewrite::Some {
+            matcher: Matcher::Regex(own.replace("[^/]", "(?<tail>[^/].*)$")),
+            conditions: All::new(),
+            line: line("rewrite", &format!("{to}{{tail}}")),
+        });
     };
-    let head = from.trim_start_matches('^').trim_end_matches('$');
-    let head = head
-        .strip_suffix("(.*)")
-        .or_else(|| head.strip_suffix("(/)?(.*)"))?;
-    let head = head.trim_end_matches("(/)?").trim_end_matches("/?");
-    let before = to.strip_suffix("\\1").or_else(|| to.strip_suffix("\\2"))?;
-    let same = head.trim_end_matches('/') == path.trim_end_matches('/');
-    let before = if before.is_empty() { "/" } else { before };
-    (same && before.starts_with('/')).then(|| line("replace_prefix", before))
+    if path.trim_end_matches('/') != head.path {
+        return None;
+    }
+    // A slash that stays follows what stands in its place.
+    let to = match (head.slash || head.may_slash, head.to.as_str()) {
+        (_, "") => "/",
+        (true, to) => to,
+        (false, "/") => "/",
+        (false, to) => to,
+    };
+    if !to.starts_with('/') {
+        return None;
+    }
+    let line = line("replace_prefix", to);
+    Some(match head.slash && !path.ends_with('/') {
+        // Not for the path itself.
+        true => Rewrite::Some {
+            matcher: Matcher::Prefix(format!("{path}/")),
+            conditions: All::new(),
+            line,
+        },
+        false => Rewrite::All(line),
+    })
 }

@@ -1,16 +1,17 @@
 //! Routes: what becomes of the requests for one host, by their paths.
 
-use super::condition::{All, Lists, Test};
+use super::condition::{self, All, Lists, Test};
 use super::format::line;
 use super::guard::{Partial, guarded};
 use super::inner::{ANSWERS, terms};
 use super::left::{Left, Places, all_but, left};
 use super::parse::{Line, Section};
-use super::rewrite::{Rewrite, rewritten};
+use super::rewrite::{Rewrite, beyond, rewritten};
 use super::rule::{Act, TO_HTTPS, counted};
 use super::{Import, array};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
+use crate::import::pattern;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules};
 
 /// One rule, in its order.
@@ -33,14 +34,23 @@ impl Rule<'_> {
     fn is_by_order(&self) -> bool {
         // `allow` and `deny` answer with 403.
         let denies = matches!(self.act, Act::Deny(0 | 403));
-        self.alternatives
-            .iter()
-            .flatten()
-            .any(|term| match term.test {
+        // They are said of whole paths.
+        let is_whole = |term: &condition::Term| match &term.test {
+            Test::Regex(_) => false,
+            Test::Prefix(list) => !term.not && list.iter().all(|path| path.ends_with('/')),
+            _ => true,
+        };
+        self.alternatives.iter().any(|all| {
+            let whole = all.iter().all(is_whole);
+            all.iter().any(|term| match term.test {
                 Test::Value { .. } => true,
-                Test::Client(_) => !denies && !matches!(self.act, Act::Fields(_)),
+                Test::Client(_) => match self.act {
+                    Act::Fields(_) => false,
+                    _ => !(denies && whole),
+                },
                 _ => false,
             })
+        })
     }
 }
 
@@ -74,6 +84,7 @@ impl Import {
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
         let mut common = self.compression(section);
+        self.forwarded(section, false, &mut common);
         let (mut guards, mut quotas, mut partial) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked = Vec::new();
         let by_order = rules.iter().any(Rule::is_by_order);
@@ -120,7 +131,7 @@ impl Import {
                     left => left,
                 };
                 match (&rule.act, left) {
-                    (Act::Fields(fields), Left::Everything) => common.extend(fields.clone()),
+                    (Act::Fields(fields), Left::Everything) => common.join(fields.clone()),
                     (Act::Fields(fields), Left::Paths(paths)) => {
                         partial.push(Partial::new(Some(paths), Vec::new(), fields));
                     }
@@ -284,12 +295,8 @@ impl Import {
         if shadowed {
             return;
         }
-        if matches!(matcher, Matcher::Regex(_)) {
-            // What comes before an expression is not to be taken by it.
-            for earlier in routes.iter_mut() {
-                earlier.last |= matches!(earlier.matcher, Matcher::Prefix(_));
-            }
-        }
+        let mut conditions = conditions;
+        conditions.extend(giving_way(routes, &matcher));
         for earlier in asked.iter().filter(|earlier| earlier.is_before(&matcher)) {
             let same = |route: &Route| {
                 route.matcher == matcher
@@ -318,7 +325,16 @@ impl Import {
                 path: path.clone(),
             });
         }
-        self.add(routes, rule, act, matcher, conditions);
+        self.add(routes, rule, act, matcher.clone(), conditions.clone());
+        // A path begins with a text there, whatever follows it.
+        if let Matcher::Prefix(path) = &matcher
+            && !path.ends_with('/')
+        {
+            let matcher = beyond(path);
+            let mut conditions = conditions;
+            conditions.extend(giving_way(routes, &matcher));
+            self.add(routes, rule, act, matcher, conditions);
+        }
     }
 
     fn add(
@@ -355,15 +371,24 @@ impl Import {
                     let mut action = vec![line("upstream", &upstream)];
                     let (rewrite, some) = self.backend_rules(name, &matcher, &mut rules);
                     partial = some;
-                    if let Some(Rewrite::Some(regex, rewrite)) = &rewrite {
+                    if let Some(Rewrite::Some {
+                        matcher: some,
+                        conditions: more,
+                        line: rewrite,
+                    }) = &rewrite
+                    {
                         // Of the paths that it is for, those that are written anew.
-                        for earlier in routes.iter_mut() {
-                            earlier.last |= matches!(earlier.matcher, Matcher::Prefix(_));
-                        }
+                        let before = match matches!(matcher, Matcher::Regex(_)) {
+                            // It has given way already.
+                            true => formula::All::new(),
+                            false => giving_way(routes, some),
+                        };
                         routes.push(Route {
                             place: rule.place.clone(),
-                            matcher: Matcher::Regex(regex.clone()),
-                            conditions: conditions.clone(),
+                            matcher: some.clone(),
+                            conditions: (conditions.iter().chain(more).cloned())
+                                .chain(before)
+                                .collect(),
                             last: false,
                             deed: Deed::Forward,
                             action: vec![line("upstream", &upstream), rewrite.clone()],
@@ -409,21 +434,6 @@ impl Import {
             action,
             rules,
         };
-        if let Matcher::Prefix(path) = &route.matcher
-            && !path.ends_with('/')
-        {
-            match act {
-                Act::Deny(_) => routes.push(Route {
-                    matcher: Matcher::Regex(format!("^{}[^/]", regex::escape(path))),
-                    ..route.clone()
-                }),
-                _ => {
-                    let advice =
-                        format!("matches {path} and {path}/…; in HAProxy {path}… of any kind");
-                    self.tell(rule, Loss::Slight, advice);
-                }
-            }
-        }
         routes.push(route);
         let mut own = routes.split_off(from);
         for partial in &partial {
@@ -465,6 +475,7 @@ impl Import {
             return (None, partial);
         };
         rules.extend(self.compression(&section));
+        self.forwarded(&section, true, rules);
         if section.kind == "listen" {
             return (None, partial);
         }
@@ -480,11 +491,15 @@ impl Import {
             let always = !rule.has("if") && !rule.has("unless");
             match (rule.word(1), always) {
                 ("replace-path" | "set-path" | "replace-uri" | "set-uri", true) => {
-                    rewrite = match rewrite {
+                    let own = rewritten(rule, matcher);
+                    let own = match (&rewrite, own) {
+                        (None | Some(Rewrite::Nothing), own) => own,
+                        // What the first does not touch, the second does.
+                        (Some(_), Some(Rewrite::Nothing)) => rewrite.clone(),
                         // One after the other cannot be said.
-                        Some(_) => None,
-                        None => rewritten(rule, matcher),
+                        (Some(_), _) => None,
                     };
+                    rewrite = own;
                     match rewrite {
                         Some(_) => self.seen(rule),
                         None => {
@@ -497,7 +512,7 @@ impl Import {
                 (_, true) => match self.request_rule(rule) {
                     Some(Act::Fields(fields)) => {
                         self.seen(rule);
-                        rules.extend(fields);
+                        rules.join(fields);
                     }
                     Some(_) => self.tell(rule, Loss::Real, "is not done in front of a server here"),
                     None => {}
@@ -514,7 +529,7 @@ impl Import {
                         if let Some(Act::Fields(fields)) = self.request_rule(rule) {
                             self.seen(rule);
                             match all.iter().any(Vec::is_empty) {
-                                true => rules.extend(fields),
+                                true => rules.join(fields),
                                 false => partial.extend(
                                     all.into_iter().map(|all| Partial::new(None, all, &fields)),
                                 ),
@@ -529,6 +544,57 @@ impl Import {
             }
         }
         (rewrite, partial)
+    }
+}
+
+/// What an expression is not for, as it is taken by prefixes before it. Where nothing comes before
+/// those, they say so themselves.
+fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
+    let Matcher::Regex(pattern) = matcher else {
+        return formula::All::new();
+    };
+    let (mut taken, mut copies, mut behind) = (Vec::new(), Vec::new(), false);
+    for route in routes.iter_mut() {
+        let path = match &route.matcher {
+            Matcher::Regex(_) => {
+                behind = true;
+                continue;
+            }
+            Matcher::Prefix(path) if overlaps(path, pattern) && !route.last => path,
+            _ => continue,
+        };
+        let end = if path.ends_with('/') { "" } else { "(?:/|$)" };
+        let begins = format!("^{}{end}", pattern::literal(path));
+        let bound = route
+            .action
+            .iter()
+            .any(|line| line.starts_with("replace_prefix"));
+        match (behind, route.conditions.is_empty()) {
+            (true, true) => taken.push(begins),
+            (true, false) if !bound => copies.push(Route {
+                matcher: Matcher::Regex(begins),
+                ..route.clone()
+            }),
+            _ => route.last = true,
+        }
+    }
+    routes.extend(copies);
+    match taken.is_empty() {
+        true => formula::All::new(),
+        false => vec![Term::of("{path}", formula::any(&taken), true)],
+    }
+}
+
+/// Whether an expression may be for what is below a path.
+fn overlaps(path: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix("[^/]") {
+        Some(stem) => {
+            let below = format!("^{}", pattern::literal(path));
+            below
+                .strip_prefix(stem)
+                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        }
+        None => true,
     }
 }
 

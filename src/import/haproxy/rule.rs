@@ -3,6 +3,7 @@
 use super::Import;
 use super::format::{line, template};
 use super::parse::{Line, Section};
+use crate::http::field::is_claim;
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
 
@@ -18,6 +19,23 @@ const OWN: [(&str, &[&str]); 4] = [
         &["{host}", "{header:host}", "{header:Host}"],
     ),
     ("Forwarded", &[]),
+];
+
+/// Fields that say how a message is sent, and of which messages.
+const FRAMING: [(&str, Option<Side>); 13] = [
+    ("Transfer-Encoding", None),
+    ("Content-Length", None),
+    ("Trailer", None),
+    ("Connection", None),
+    ("Keep-Alive", None),
+    ("Proxy-Connection", None),
+    ("TE", None),
+    ("Upgrade", None),
+    ("HTTP2-Settings", None),
+    ("Max-Forwards", None),
+    ("Via", None),
+    ("Expect", Some(Side::Request)),
+    ("Date", Some(Side::Response)),
 ];
 
 /// What a rule does where it holds.
@@ -111,6 +129,34 @@ impl Import {
         rules.insert("compression_types", array(kinds));
         rules.insert("compression_minimum", quoted("1"));
         rules
+    }
+
+    /// A field of another name than usual, or of all, that says who asks: `option forwardfor`.
+    pub(super) fn forwarded(&mut self, section: &Section, own: bool, rules: &mut Rules) {
+        let option = match own {
+            true => section
+                .all("option")
+                .find(|line| line.word(1) == "forwardfor")
+                .cloned(),
+            false => section.option("forwardfor"),
+        };
+        let Some((option, name)) = option.and_then(|option| {
+            let name = option.after("header")?.to_owned();
+            Some((option, name))
+        }) else {
+            return;
+        };
+        if name.eq_ignore_ascii_case("X-Forwarded-For") {
+            return;
+        }
+        rules.change(
+            Side::Request,
+            Change::Set,
+            &name,
+            quoted("{client_address}"),
+        );
+        let advice = "set for every request, also where a client sends one itself";
+        self.tell(&option, Loss::Slight, advice);
     }
 
     /// What a line says is done.
@@ -214,10 +260,12 @@ impl Import {
             let text = text
                 .strip_suffix("(.*)$")
                 .or_else(|| text.strip_suffix("(.*)"))?;
-            let text = text
-                .strip_prefix('^')?
-                .replace("\\.", ".")
-                .replace("\\/", "/");
+            // Without a sign of the beginning a scheme stands nowhere else.
+            let text = match text.strip_prefix('^') {
+                Some(text) => text,
+                None => Some(text).filter(|text| text.starts_with("http"))?,
+            };
+            let text = text.replace("\\.", ".").replace("\\/", "/");
             let plain = !text.contains(['(', '[', '*', '+', '?', '\\', '|']);
             (plain && !text.is_empty()).then_some(text)
         };
@@ -228,6 +276,14 @@ impl Import {
         {
             let table = format!("{{ {} = {} }}", quoted(&from), quoted(&to));
             rules.insert("rewrite_location", table);
+            return Some(rules);
+        }
+        if side == Side::Response
+            && name.eq_ignore_ascii_case("set-cookie")
+            && all
+            && let Some(attributes) = to.strip_prefix("\\1").and_then(attributes)
+        {
+            rules.insert("cookies", attributes);
             return Some(rules);
         }
         let advice = "changed a part of a field's value: only a whole value is set here, and the \
@@ -266,6 +322,29 @@ impl Import {
             }
             return None;
         }
+        if side == Side::Request && is_claim(name.as_bytes()) {
+            let (loss, advice) = match rule.word(1) {
+                "del-header" => (Loss::None, "no client can say that here"),
+                _ => (
+                    Loss::Real,
+                    "is staunch's own field, and its form another: see headers in \
+                     client_certificates, or give the field another name",
+                ),
+            };
+            self.tell(rule, loss, advice);
+            return None;
+        }
+        let of_side = |(_, of): &(&str, Option<Side>)| of.is_none_or(|of| of == side);
+        let of_message = FRAMING.iter().filter(|known| of_side(known));
+        let host = is("Host") && side == Side::Request && rule.word(1) != "set-header";
+        if host || of_message.into_iter().any(|(other, _)| is(other)) {
+            self.tell(
+                rule,
+                Loss::Slight,
+                "staunch keeps this field right by itself",
+            );
+            return None;
+        }
         let value = rule.word(3);
         let over_tls = if self.over_tls { "1" } else { "0" };
         let value = &*value.replace("%[ssl_fc]", over_tls);
@@ -289,12 +368,17 @@ impl Import {
         };
         match template(value) {
             Ok(value) => {
+                if value.contains("{client_subject}") || value.contains("{client_issuer}") {
+                    let advice = "names are written as CN=…,O=… here (RFC 4514), and as /O=…/CN=… \
+                                  in HAProxy: tell the server behind";
+                    self.tell(rule, Loss::Slight, advice);
+                }
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }
             Err(variable) if variable.contains("ssl_c_") => {
-                let advice = "what a client's certificate says is told in fields of their own; see \
-                              headers in client_certificates";
+                let advice = "says what is not told here; see the variables for client certificates in \
+                              docs/rules.md, and headers in client_certificates";
                 self.tell(rule, Loss::Real, advice);
                 taken_out(side, change, name)
             }
@@ -329,22 +413,32 @@ impl Import {
             template(location)
         } else if let Some(prefix) = said.after("prefix") {
             template(prefix).map(|to| {
-                let what = match said.has("drop-query") {
-                    true => "{path}",
-                    false => "{uri}",
+                let slash = if said.has("append-slash") { "/" } else { "" };
+                let what = match (said.has("drop-query"), slash) {
+                    (true, _) => format!("{{path}}{slash}"),
+                    (false, _) => "{uri}".to_owned(),
                 };
                 format!("{}{what}", to.trim_end_matches('/'))
             })
         } else {
             return None;
         };
-        if said.has("set-cookie") || said.has("clear-cookie") {
-            self.tell(rule, Loss::Real, "its cookie is not carried over");
+        let mut fields = Rules::default();
+        let set = said
+            .after("set-cookie")
+            .map(|cookie| format!("{cookie}; path=/;"));
+        let cleared = said.after("clear-cookie").map(|cookie| {
+            let name = cookie.trim_end_matches('=');
+            format!("{name}=; path=/; Max-Age=0;")
+        });
+        for cookie in set.into_iter().chain(cleared) {
+            let cookie = cookie.replace('{', "{{").replace('}', "}}");
+            fields.change(Side::Response, Change::Add, "Set-Cookie", quoted(&cookie));
         }
         match to {
             Ok(to) => Some(Act::Answer(
                 vec![line("redirect", &to), format!("status = {code}")],
-                Rules::default(),
+                fields,
             )),
             Err(variable) => {
                 let advice = format!("{variable} is not known here: it is closed");
@@ -362,4 +456,24 @@ fn taken_out(side: Side, change: Change, name: &str) -> Option<Rules> {
     rules.change(side, Change::Remove, name, String::new());
     (side == Side::Request && change == Change::Set && !name.eq_ignore_ascii_case("host"))
         .then_some(rules)
+}
+
+/// What is added behind each cookie, as keys of `cookies`.
+fn attributes(text: &str) -> Option<String> {
+    let mut found = Vec::new();
+    for attribute in text
+        .split(';')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+    {
+        found.push(match attribute.to_ascii_lowercase().as_str() {
+            "secure" => "secure = true".to_owned(),
+            "httponly" => "http_only = true".to_owned(),
+            "samesite=lax" => "same_site = \"Lax\"".to_owned(),
+            "samesite=strict" => "same_site = \"Strict\"".to_owned(),
+            "samesite=none" => "same_site = \"None\"".to_owned(),
+            _ => return None,
+        });
+    }
+    (!found.is_empty()).then(|| format!("{{ {} }}", found.join(", ")))
 }

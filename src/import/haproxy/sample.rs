@@ -11,6 +11,9 @@ pub(super) fn test(
     caseless: bool,
     values: &[String],
 ) -> Option<Test> {
+    if let Some(test) = certificate(criterion, how, caseless, values) {
+        return Some(test);
+    }
     let (sample, converters) = match criterion.split_once(',') {
         Some((sample, converters)) => (sample, converters),
         None => (criterion, ""),
@@ -52,6 +55,35 @@ pub(super) fn test(
     };
     let pattern = pattern_of(how, caseless, list, values)?;
     Some(Test::Value { of, pattern })
+}
+
+/// What the client's certificate says; only good ones are let in.
+fn certificate(
+    criterion: &str,
+    how: Option<&str>,
+    caseless: bool,
+    values: &[String],
+) -> Option<Test> {
+    let value = |of: &str, pattern: &str| Test::Value {
+        of: of.to_owned(),
+        pattern: pattern.to_owned(),
+    };
+    let words: Vec<_> = values.iter().map(String::as_str).collect();
+    match (criterion, words.as_slice()) {
+        ("ssl_c_used" | "ssl_fc_has_crt", [] | ["1" | "true"]) => {
+            Some(value("{client_fingerprint}", "."))
+        }
+        ("ssl_c_used" | "ssl_fc_has_crt", ["0" | "false"]) => {
+            Some(value("{client_fingerprint}", "^$"))
+        }
+        ("ssl_c_verify", ["0"] | ["eq", "0"]) => Some(Test::Always),
+        ("ssl_c_verify", ["gt", "0"]) => Some(Test::Never),
+        ("ssl_c_s_dn(cn)" | "ssl_c_s_dn(CN)", _) => {
+            let pattern = pattern_of(how.unwrap_or("str"), caseless, false, values)?;
+            Some(value("{client_common_name}", &pattern))
+        }
+        _ => None,
+    }
 }
 
 /// The port that a connection came in at is one of these.

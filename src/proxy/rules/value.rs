@@ -12,6 +12,7 @@ use crate::http::host::Host;
 use crate::proxy::Peer;
 use crate::proxy::path::decode;
 use crate::tls::Ja4;
+use crate::tls::identity::Fact;
 use crate::upstream::balance;
 
 /// What is known of a request.
@@ -100,6 +101,7 @@ impl Known<'_> {
             peer, head, marks, ..
         } = self;
         let session = peer.session.as_ref();
+        let shown = || peer.identity.as_ref().filter(|shown| shown.verified);
         Found::Here(match variable {
             Variable::Method => head.method_text(),
             Variable::Path => head.path(),
@@ -133,8 +135,14 @@ impl Known<'_> {
             Variable::Rest => &marks.rest,
             Variable::Capture(index) => marks.groups.get(*index).map_or(b"", Vec::as_slice),
             Variable::User => marks.user.as_deref().unwrap_or_default(),
+            Variable::ClientCommonName => word(shown().and_then(|it| it.common_name.as_deref())),
+            Variable::ClientFingerprint => word(shown().map(|it| it.fingerprint.as_str())),
             Variable::ClientAddress
             | Variable::ClientPort
+            | Variable::ClientCertificate
+            | Variable::ClientSubject
+            | Variable::ClientIssuer
+            | Variable::ClientSerial
             | Variable::Host
             | Variable::Port
             | Variable::LocalPort
@@ -157,6 +165,19 @@ impl Known<'_> {
             Variable::ClientPort if *client != peer.client.ip() => {}
             Variable::ClientPort => {
                 let _ = write!(out, "{}", peer.client.port());
+            }
+            Variable::ClientCertificate
+            | Variable::ClientSubject
+            | Variable::ClientIssuer
+            | Variable::ClientSerial => {
+                let fact = match variable {
+                    Variable::ClientSubject => Fact::Subject,
+                    Variable::ClientIssuer => Fact::Issuer,
+                    Variable::ClientSerial => Fact::Serial,
+                    _ => Fact::Certificate,
+                };
+                let told = peer.identity.as_ref().and_then(|shown| shown.fact(fact));
+                out.extend_from_slice(told.unwrap_or_default().as_bytes());
             }
             Variable::Host => host(head.authority(), out),
             Variable::Port => port(head.authority(), peer.scheme, out),

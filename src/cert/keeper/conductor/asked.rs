@@ -3,13 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tracing::info;
+
+use super::super::gather::in_parallel;
+use super::tracked::Tracked;
 use super::{AcceptError, Accepted, Conductor, Folders, LoadReport, Mode, Needs, Refusal, Wanted};
 use crate::cert::DiskState;
+use crate::cert::load::Roots;
 use crate::cert::source::Files;
 
 impl Conductor {
-    pub(super) fn reload(&mut self, wanted: Wanted) -> LoadReport {
+    pub(super) fn reload(&mut self, wanted: Wanted, roots: Arc<Roots>) -> LoadReport {
         self.report = LoadReport::default();
+        self.trust(roots);
         self.needs = Needs::new(&wanted.sites);
         self.wanted = wanted;
         let old = std::mem::take(&mut self.folders);
@@ -27,6 +33,41 @@ impl Conductor {
         self.publish();
         self.drop_copies();
         self.finish_report()
+    }
+
+    /// Verifies everything anew, where other roots are trusted than before.
+    fn trust(&mut self, roots: Arc<Roots>) {
+        if Arc::ptr_eq(&roots, &self.gatherer.roots) {
+            return;
+        }
+        info!(
+            roots = roots.len(),
+            "this system trusts other roots than before"
+        );
+        self.gatherer.roots = roots;
+        let now = self.clock.now();
+        let tracked: Vec<(u32, &Tracked)> = (0..self.slots())
+            .filter_map(|slot| Some((slot, self.tracked[slot as usize].as_ref()?)))
+            .collect();
+        // What is held and still on disk: what is compared with it is judged by the same roots.
+        let again = in_parallel(&tracked, |(slot, tracked)| {
+            let reading = self.gatherer.reader.read(&tracked.source);
+            let same = Some(reading.parts) == tracked.on_disk_parts;
+            let input = reading.input.ok().filter(|_| same)?;
+            let certificate = self.gatherer.load(&input, now).ok()?;
+            Some((*slot, certificate))
+        });
+        for (slot, certificate) in again.into_iter().flatten() {
+            if let Some(tracked) = self.get(slot)
+                && tracked.standing.learn(&certificate)
+            {
+                self.stage(slot);
+            }
+        }
+        // And whatever else is on disk, as if it were new.
+        for tracked in self.tracked.iter_mut().flatten() {
+            tracked.parts = None;
+        }
     }
 
     /// Makes what is tracked what is wanted.

@@ -10,6 +10,7 @@ use crate::cert::inventory::Change;
 use crate::cert::source::{Files, Parts, Source};
 use crate::cert::{DiskState, Rejection, Verified};
 use crate::clock::Timestamp;
+use crate::priority;
 use crate::watch::Reach;
 
 /// One source.
@@ -289,9 +290,11 @@ impl Conductor {
         for source in found.appeared {
             let slot = self.track(source);
             self.reschedule(slot);
+            priority::breathe();
         }
         for files in found.vanished {
             self.vanish(&files);
+            priority::breathe();
         }
     }
 

@@ -37,7 +37,9 @@ fn what_clients_refuse_is_held_back_over_restarts_until_there_is_another() {
         running.disk(),
         (DiskState::HeldBack, Some(Reason::RefusedByClients))
     );
-    running.keeper.reload(bench.wanted(vec![bench.pair("a")]));
+    running
+        .keeper
+        .reload(bench.wanted(vec![bench.pair("a")]), bench.roots());
     assert_eq!(running.served("a.test", NOW), Some(print(&good)));
     until("it is written down", || {
         fs::read_to_string(bench.path("state/refused.json"))

@@ -81,7 +81,7 @@ fn ten_thousand_certificates_in_certbots_layout() {
     let started = Instant::now();
     running
         .keeper
-        .reload(bench.wanted(vec![bench.folder("live")]));
+        .reload(bench.wanted(vec![bench.folder("live")]), bench.roots());
     println!("reload: {:?}", started.elapsed());
     drop(running);
     let started = Instant::now();
