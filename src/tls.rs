@@ -22,6 +22,7 @@ mod session;
 mod settings;
 pub mod tickets;
 pub mod trust;
+mod unverified;
 
 use std::sync::Arc;
 
@@ -48,23 +49,28 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// What connections to `https://` upstream servers use: their certificates are verified by these
 /// roots.
 pub fn upstream_client(roots: &[TrustAnchor<'static>]) -> Result<Arc<ClientConfig>, rustls::Error> {
-    upstream(roots, None, false, &[])
+    upstream(Some(roots), None, false, &[])
 }
 
 /// The same, with a certificate of our own to show, nothing older than TLS 1.3 where that is asked
-/// for, and these protocols by ALPN, the preferred first.
+/// for, and these protocols by ALPN, the preferred first. Without roots, servers are not verified.
 pub fn upstream(
-    roots: &[TrustAnchor<'static>],
+    roots: Option<&[TrustAnchor<'static>]>,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     only_tls13: bool,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let versions = if only_tls13 { &VERSIONS[..1] } else { VERSIONS };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_root_certificates(RootCertStore {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(RootCertStore {
             roots: roots.to_vec(),
-        });
+        }),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(unverified::Unverified(provider()))),
+    };
     let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),

@@ -565,6 +565,14 @@ fn upstreams(file: &File, cx: &Context<'_>) {
                 .help("name it as the `upstream` of a site or route, or take it out"),
             );
         }
+        if !upstream.settings.tls.verify {
+            let name = quoted(&upstream.name);
+            let message = format!("the servers of the upstream {name} are not verified");
+            cx.report(Diagnostic::warning(upstream.span.clone(), message).help(
+                "name the authority that signed their certificates as `ca` in place of \
+                 `verify = false`, or take that out where the system knows it",
+            ));
+        }
         let mut firsts = Firsts::new();
         for At { value, span } in &upstream.servers {
             if let Some(first) = firsts.before(&value.address, span) {

@@ -235,6 +235,12 @@ impl Rules {
             .chain(asked.and_then(|asked| asked.sign_in.as_ref()))
     }
 
+    /// Whether requests get an id: a field carries it, or a value has it.
+    pub fn identify(&self) -> bool {
+        let id = |template: &Template| template.variables().any(|it| *it == Variable::RequestId);
+        matches!(self.request_id, Some(Setting::On(_))) || self.templates().any(id)
+    }
+
     /// The files with error pages.
     pub fn page_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.error_pages.iter().map(|page| &page.file)

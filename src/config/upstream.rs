@@ -92,8 +92,10 @@ pub enum ProxyProtocol {
 }
 
 /// `[upstream.NAME.tls]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTls {
+    /// Whether servers' certificates are verified.
+    pub verify: bool,
     /// Certificates to trust in place of the system's.
     pub ca: Option<PathBuf>,
     /// The name to ask for and to verify; `None`: the server's own.
@@ -104,6 +106,19 @@ pub struct UpstreamTls {
     pub chain: Option<PathBuf>,
     /// Its key, where it is not in the same file.
     pub key: Option<PathBuf>,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self {
+            verify: true,
+            ca: None,
+            name: None,
+            only_tls13: false,
+            chain: None,
+            key: None,
+        }
+    }
 }
 
 /// What of a request is hashed.
@@ -500,10 +515,22 @@ pub(super) fn within(duration: Duration) -> Result<Within, Complaint> {
 }
 
 fn tls(t: &mut Table<'_>) -> UpstreamTls {
-    let ca = t.optional(
+    let verify = t.or(
+        "verify",
+        true,
+        "Whether servers' certificates are verified: name, issuer and dates. With `false`, whoever \
+         can take a server's place on the network can read and change what is sent to it.",
+    );
+    let ca: Option<At<PathBuf>> = t.optional(
         "ca",
         "PEM file with the certificates that servers are verified by, in place of the system's.",
     );
+    if let Some(At { span, .. }) = ca.as_ref().filter(|_| !verify) {
+        t.cx.report(
+            Diagnostic::error(span.clone(), "`ca` has no use beside `verify = false`")
+                .help("take `verify` out: servers are verified by `ca` then"),
+        );
+    }
     let name: Option<super::value::TlsName> = t.optional(
         "name",
         "The name to ask for (SNI) and to verify; else the one in the server's URL.",
@@ -526,7 +553,8 @@ fn tls(t: &mut Table<'_>) -> UpstreamTls {
         );
     }
     UpstreamTls {
-        ca,
+        verify,
+        ca: ca.map(|ca| ca.value),
         name: name.map(|name| name.0),
         only_tls13: minimum == TlsMinimum::Tls13,
         chain,

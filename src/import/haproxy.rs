@@ -62,6 +62,10 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         bare: (sections.iter())
             .flat_map(|section| section.all("bind"))
             .any(|bind| !bind.has("accept-proxy")),
+        unverified: (sections.iter())
+            .filter(|section| section.kind == "global")
+            .filter_map(|global| global.last("ssl-server-verify"))
+            .any(|line| line.word(1) == "none"),
         ..early
     };
     for section in &sections {
@@ -102,6 +106,8 @@ struct Import {
     proxy_from: BTreeSet<String>,
     /// Whether clients come without a PROXY header somewhere.
     bare: bool,
+    /// Servers are not verified unless they say so themselves.
+    unverified: bool,
     certificates: Vec<(Vec<String>, Place)>,
     doors: Vec<door::Door>,
     /// Whether what is read is for requests that came over TLS.

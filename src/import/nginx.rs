@@ -90,8 +90,10 @@ struct Import {
     default_follows: bool,
     /// The names of servers with TLS.
     secured: BTreeSet<String>,
-    /// The server that is read has no TLS.
-    in_plain: bool,
+    /// What requests to the server that is read come by.
+    by: value::By,
+    /// Servers with TLS that another serves in plain text, and those others.
+    twins: plain::Twins,
     quotas: Quotas,
     sites: String,
     streams: String,
@@ -234,6 +236,7 @@ impl Import {
             // One without a name is there all the same.
             self.secured.extend(names.chain(["_".to_owned()]));
         }
+        self.twins = plain::Twins::find(servers(), secure);
         // Without one that is named as the default, it is the first.
         let any_secure = !self.secured.is_empty();
         let mut listens = servers()

@@ -49,6 +49,9 @@ pub struct Rules {
     quotas: Box<[Arc<Quota>]>,
     auth: Option<Box<Auth>>,
     pages: Box<[(u16, u16, Arc<Page>)]>,
+    /// Requests get an id.
+    identify: bool,
+    /// The field that carries it.
     request_id: Option<Arc<str>>,
     trace: Option<Trace>,
     /// Of a million.
@@ -108,6 +111,7 @@ impl Rules {
                 .collect(),
             auth: Auth::new(rules, upstreams, material),
             pages: pages.collect(),
+            identify: rules.identify(),
             request_id: on(&rules.request_id).cloned(),
             trace: on(&rules.trace).copied(),
             trace_sample: rules.trace_sample.unwrap_or(ALL),
@@ -130,7 +134,7 @@ impl Rules {
             && self.quotas.is_empty()
             && self.auth.is_none()
             && self.pages.is_empty()
-            && self.request_id.is_none()
+            && !self.identify
             && self.trace.is_none()
             && !self.plain_text
     }
@@ -183,7 +187,7 @@ impl Rules {
 
     /// Whether a request gets an id or a place in a trace.
     pub const fn name_requests(&self) -> bool {
-        self.request_id.is_some() || self.trace.is_some()
+        self.identify || self.trace.is_some()
     }
 
     /// Whether requests are answered with 503 now; `None` where that is never the case.

@@ -93,6 +93,11 @@ impl Trust {
         &self.upstream
     }
 
+    /// Whether the servers' certificates are verified.
+    pub const fn verifies(&self) -> bool {
+        self.settings.verify
+    }
+
     /// The file of the certificate that is shown.
     pub fn chain(&self) -> Option<&Path> {
         self.settings.chain.as_deref()
@@ -168,8 +173,9 @@ impl Trust {
     ) -> Result<Current, Fault> {
         let system = self.system.load_full();
         let anchors = match &files.ca {
-            Some(ca) => anchors(ca)?,
-            None => system.anchors().to_vec(),
+            _ if !self.settings.verify => None,
+            Some(ca) => Some(anchors(ca)?),
+            None => Some(system.anchors().to_vec()),
         };
         let identity = match &files.chain {
             Some(chain) => Some(identity(chain, files.key.as_ref())?),
@@ -190,7 +196,8 @@ impl Trust {
             let identity = identity
                 .as_ref()
                 .map(|(chain, key)| (chain.clone(), key.clone_key()));
-            tls::upstream(&anchors, identity, self.settings.only_tls13, alpn).map_err(|error| {
+            let anchors = anchors.as_deref();
+            tls::upstream(anchors, identity, self.settings.only_tls13, alpn).map_err(|error| {
                 let path = self
                     .files()
                     .last()

@@ -428,3 +428,156 @@ fn what_asks_in_a_way_that_is_not_known_is_closed() {
         assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
     }
 }
+
+/// nginx as a server in a folder, with what stands in `http`.
+fn serve(folder: &Path, http: &str) -> Nginx {
+    let conf = format!(
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\n\
+         http {{\n access_log off;\n client_body_temp_path t1; proxy_temp_path t2;\n\
+         fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n{http}\n}}\n"
+    );
+    std::fs::write(folder.join("nginx.conf"), conf).unwrap();
+    Command::new(require("nginx"))
+        .args(["-p", folder.to_str().unwrap(), "-c", "nginx.conf"])
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Nginx)
+        .unwrap()
+}
+
+/// Self-signed, of version 1, for no name at all: nginx takes it unless it is told to verify.
+#[test]
+fn servers_that_nginx_does_not_verify_answer_here_too() {
+    let pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/certificates/v1.pem");
+    let pem = pem.display();
+    let (newer, older, front) = (Port::free(), Port::free(), Port::free());
+    let behind = tempfile::tempdir().unwrap();
+    let server = |port: &Port, version: &str| {
+        format!(
+            "server {{ listen {} ssl; ssl_protocols {version}; ssl_certificate {pem};\n\
+             ssl_certificate_key {pem}; location / {{ return 200 $ssl_protocol; }} }}\n",
+            port.address()
+        )
+    };
+    let servers = server(&newer, "TLSv1.3") + &server(&older, "TLSv1.2");
+    let _behind = serve(behind.path(), &servers);
+
+    let builder = Staunch::build().leaf(&TestCa::new().issue("one.test"));
+    let text = builder.text();
+    let file = |key: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(key));
+        line.unwrap().split('"').nth(1).unwrap().to_owned()
+    };
+    let site = format!(
+        "server {{ listen {} ssl; server_name one.test; ssl_certificate {}; ssl_certificate_key {};\n\
+         location /newer/ {{ proxy_pass https://{}; proxy_ssl_protocols TLSv1.2 TLSv1.3; }}\n\
+         location /older/ {{ proxy_pass https://{}; }}\n\
+         location /verified/ {{ proxy_pass https://{}; proxy_ssl_verify on; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n\
+         proxy_ssl_trusted_certificate {}; }} }}\n",
+        front.address(),
+        file("chain"),
+        file("key"),
+        newer.address(),
+        older.address(),
+        newer.address(),
+        file("chain"),
+    );
+    let ask = |path: &str| {
+        let resolve = format!("one.test:{}:127.0.0.1", front.address().port());
+        let url = format!("https://one.test:{}{path}", front.address().port());
+        let asked = Command::new("curl")
+            .args(["-sk", "--noproxy", "*", "--resolve", &resolve])
+            .args(["-w", " %{http_code}", &url])
+            .output()
+            .unwrap();
+        String::from_utf8(asked.stdout).unwrap()
+    };
+    let agree = |who: &str| {
+        until(who, || ask("/newer/") == "TLSv1.3 200");
+        assert_eq!(ask("/older/"), "TLSv1.2 200");
+        assert!(ask("/verified/").ends_with(" 502"));
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let old = serve(folder.path(), &site);
+    agree("nginx answers");
+    drop(old);
+
+    let ran = import(folder.path(), &[("site.conf", &site)]);
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    let told = "these servers are not verified, as in nginx. To have them verified, write the \
+                authority";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let line = "tls = { verify = false }  # any certificate will do, as in nginx";
+    assert_eq!(ran.stdout.matches(line).count(), 2, "{}", ran.stdout);
+    let config = folder.path().join("staunch.toml");
+    let text = format!("state_dir = \"state\"\n{}", ran.stdout);
+    let text = text.replacen("[listen]\n", "[listen]\nadmin = \"\"\n", 1);
+    std::fs::write(&config, text).unwrap();
+    let mut command = builder.command();
+    let new = command
+        .args(["run", "--config", config.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Nginx)
+        .unwrap();
+    agree("staunch answers");
+    drop(new);
+}
+
+/// What is never there here is not asked of requests.
+#[test]
+fn a_map_of_what_is_always_the_same_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = "map $ssl_early_data $early { \"~.\" $ssl_early_data; default \"\"; }\n\
+                server { listen 443 ssl; server_name a.test; ssl_certificate /c;\n\
+                ssl_certificate_key /k; add_header X-Early-Data $early;\n\
+                location / { proxy_pass http://127.0.0.1:1; } }\n";
+    let ran = import(folder.path(), &[("site.conf", conf)]);
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    assert!(!ran.stdout.contains("when"), "{}", ran.stdout);
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+}
+
+/// Both addresses serve the same, and what is said of the scheme goes by each request.
+#[test]
+fn what_is_served_in_plain_text_too_is_served_so_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = |lines: &str| {
+        format!(
+            "server {{ listen 80; listen 443 ssl; server_name a.test; ssl_certificate /c;\n\
+             ssl_certificate_key /k;\n{lines}\nlocation / {{ proxy_pass http://127.0.0.1:1; }} }}\n"
+        )
+    };
+    let written = |lines: &str| {
+        let ran = import(folder.path(), &[("site.conf", &server(lines))]);
+        assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+        ran.stdout
+    };
+    let both = written("location = /old { return 301 $scheme://$host/new; }");
+    assert!(both.contains("\nplain_text = true\n"), "{both}");
+    assert!(
+        both.contains("redirect = \"{scheme}://{host}/new\""),
+        "{both}"
+    );
+    // A site with settings of its own would not be answered.
+    let usual = written("ssl_protocols TLSv1.2 TLSv1.3;");
+    assert!(usual.contains("\nplain_text = true\n"), "{usual}");
+    assert!(!usual.contains("versions"), "{usual}");
+    let twice = server("").replace("listen 80; ", "")
+        + "server { listen 80; server_name a.test; location / { proxy_pass http://127.0.0.1:1; } }";
+    let ran = import(folder.path(), &[("site.conf", &twice)]);
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("\nplain_text = true\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("http = [\"0.0.0.0:80\"]"),
+        "{}",
+        ran.stdout
+    );
+    let leads = written("if ($scheme = http) { return 301 https://$host$request_uri; }");
+    assert!(!leads.contains("plain_text"), "{leads}");
+    assert!(leads.contains("http = [\"0.0.0.0:80\"]"), "{leads}");
+}

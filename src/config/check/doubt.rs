@@ -168,19 +168,13 @@ fn uncovered(site: &RawSite, cx: &Context<'_>) {
 
 /// Variables that nothing gives a value to.
 fn empty_variables(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<'_>) {
-    let names = |rules: &Rules| matches!(rules.request_id, Some(Setting::On(_)));
-    let site_names =
-        |site: &RawSite| names(&site.rules) || site.routes.iter().any(|route| names(&route.rules));
-    let everywhere = names(defaults);
-    let id = everywhere || sites.iter().any(site_names);
-    report_empty(None, defaults.templates(), (ja4, id), cx);
+    // An id that is in the value of a rule is there.
+    report_empty(None, defaults.templates(), (ja4, true), cx);
     for site in sites {
-        let id = everywhere || site_names(site);
-        report_empty(Some(&site.span), site.rules.templates(), (ja4, id), cx);
+        report_empty(Some(&site.span), site.rules.templates(), (ja4, true), cx);
         for route in &site.routes {
-            let ids = [&route.rules, &site.rules, defaults];
-            let id = ids.into_iter().find_map(|rules| rules.request_id.as_ref());
-            let id = matches!(id, Some(Setting::On(_)));
+            let all = [&route.rules, &site.rules, defaults];
+            let id = all.into_iter().any(Rules::identify);
             let location = match &route.action {
                 Some(RawAction::Redirect(location, _)) => Some(location),
                 Some(RawAction::Forward(_) | RawAction::Respond { .. }) | None => None,

@@ -396,3 +396,24 @@ fn what_is_served_in_plain_text_asks_for_no_certificate_and_no_password() {
         "{said}"
     );
 }
+
+#[test]
+fn servers_that_are_not_verified_are_warned_of() {
+    let with_tls = |tls: &str| {
+        with(&format!(
+            "[[site]]\nnames = ['a.b']\nupstream = 'api'\n\
+             [upstream.api]\nservers = ['https://10.0.0.1']\ntls = {{ {tls} }}"
+        ))
+    };
+    let warnings = |tls: &str| parse(&with_tls(tls)).unwrap().warnings.to_string();
+    let said = warnings("verify = false, name = 'api.test'");
+    let words = "the servers of the upstream `api` are not verified";
+    assert_eq!(said.matches(words).count(), 1, "{said}");
+    assert!(said.contains("as `ca` in place of"), "{said}");
+    assert_eq!(warnings("verify = true, ca = '/ca.pem'"), "");
+    let said = refused(&with_tls("verify = false, ca = '/ca.pem'"));
+    assert!(
+        said.contains("`ca` has no use beside `verify = false`"),
+        "{said}"
+    );
+}

@@ -423,7 +423,7 @@ fn what_is_hardly_meant_is_said() {
             "write `ja4 = true` in `[tls]`",
         ),
         (
-            "path = '/a'\nrequest_headers.set = { 'X' = '{request_id}' }",
+            "path = '/a'\nredirect = '/b?{request_id}'",
             "write `request_id = \"X-Request-Id\"`",
         ),
         (
@@ -474,7 +474,8 @@ fn what_is_well_meant_is_not_warned_of() {
         "path = '/admin'\nallow = ['10.0.0.0/8']",
         "path = '/admin/'\nallow = ['10.0.0.0/8']\n[[site.route]]\nexact = '/admin'\nallow = ['10.0.0.0/8']",
         "path = '/admin/'\nallow = []",
-        "path = '/a'\nrequest_id = 'X-Id'\nrequest_headers.set = { 'X' = '{request_id}' }",
+        "path = '/a'\nrequest_headers.set = { 'X' = '{request_id}' }",
+        "path = '/a'\nrequest_id = 'X-Id'\nredirect = '/b?{request_id}'",
         "path = '/a'\nredirect = '/b{rest}'",
         "path = '/a'\nredirect = 'https://a.test{uri}'",
         "path = '/a'\nredirect = 'https://b.test:8443{uri}'",

@@ -16,6 +16,9 @@ struct Group {
     checked: bool,
     /// Whether checks speak TLS where connections do not.
     asks_tls: bool,
+    /// Servers with TLS that are verified, and those that are not.
+    verified: bool,
+    unverified: Vec<Line>,
 }
 
 impl Import {
@@ -57,8 +60,13 @@ impl Import {
             mut options,
             checked,
             asks_tls,
+            verified,
+            unverified,
             ..
         } = group;
+        if let Some(line) = self.not_verified(&unverified, verified) {
+            options.push(line.to_owned());
+        }
         if servers.is_empty() {
             return None;
         }
@@ -69,7 +77,7 @@ impl Import {
         options.sort();
         options.dedup_by(|a, b| a.split(' ').next() == b.split(' ').next());
         let (tls, plain): (Vec<_>, Vec<_>) = (options.into_iter()).partition(|option| {
-            ["ca ", "name ", "chain "]
+            ["ca ", "name ", "chain ", "verify "]
                 .iter()
                 .any(|key| option.starts_with(key))
         });
@@ -82,7 +90,11 @@ impl Import {
             let _ = writeln!(text, "{option}");
         }
         if !tls.is_empty() {
-            let _ = writeln!(text, "tls = {{ {} }}", tls.join(", "));
+            let comment = match tls.iter().any(|option| option.starts_with("verify ")) {
+                true => "  # any certificate will do, as before: better name its `ca`",
+                false => "",
+            };
+            let _ = writeln!(text, "tls = {{ {} }}{comment}", tls.join(", "));
         }
         if checked {
             self.health(section, health, asks_tls, &mut text);
@@ -169,16 +181,19 @@ impl Import {
     }
 
     fn server_tls(&mut self, server: &Line, given: &Given, group: &mut Group) {
-        if given.value("verify") != Some("required") {
-            self.tell(
-                server,
-                Loss::Real,
-                "was not verified, and is here: name what its certificate is signed by, or itself, in \
-                 ca of [upstream.NAME.tls]",
-            );
+        let verified = match given.value("verify") {
+            Some(word) => word == "required",
+            None => !self.unverified,
+        };
+        match verified {
+            true => group.verified = true,
+            false => group.unverified.push(server.clone()),
         }
         let files = [("ca-file", "ca"), ("crt", "chain")];
-        for (word, key) in files {
+        for (word, key) in files
+            .into_iter()
+            .filter(|(_, key)| verified || *key != "ca")
+        {
             // The system's are those that are used without any.
             let file = given.value(word).filter(|file| *file != "@system-ca");
             let file = file.map(|file| line(key, &self.absolute(file)));
@@ -192,7 +207,33 @@ impl Import {
             self.tell(server, Loss::Slight, advice);
         }
         let name = fixed.or_else(|| given.value("verifyhost"));
+        if verified && name.is_none() && sni.is_none() {
+            let advice = "its certificate could have any name; here it has to have that of the URL, or \
+                          the one that `name` in [upstream.NAME.tls] says";
+            self.tell(server, Loss::Slight, advice);
+        }
         group.options.extend(name.map(|name| line("name", name)));
+    }
+
+    /// What is said of an upstream for servers that are not verified, if they can stay so.
+    fn not_verified(&mut self, servers: &[Line], others: bool) -> Option<&'static str> {
+        for server in servers {
+            match others {
+                true => self.tell(
+                    server,
+                    Loss::Real,
+                    "was not verified, and is here, as other servers of the backend were: name the \
+                     authority that signed its certificate as `ca` in [upstream.NAME.tls]",
+                ),
+                false => self.tell(
+                    server,
+                    Loss::Slight,
+                    "is not verified, as before. To have it verified, write the authority that signed \
+                     its certificate as `ca` in the place of `verify = false` in [upstream.NAME.tls]",
+                ),
+            }
+        }
+        (!servers.is_empty() && !others).then_some("verify = false")
     }
 
     fn balance(&mut self, section: &Section, text: &mut String) {

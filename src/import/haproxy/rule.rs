@@ -373,10 +373,6 @@ impl Import {
                                   in HAProxy: tell the server behind";
                     self.tell(rule, Loss::Slight, advice);
                 }
-                if value.contains("{request_id}") {
-                    rules.insert("request_id", quoted(name));
-                    return Some(rules);
-                }
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }

@@ -413,10 +413,11 @@ impl Import {
     ) -> Option<Vec<String>> {
         // A host is taken as it was checked.
         let url = variables.plain(url);
-        let scheme = format!("{}://", variables.scheme());
-        let url = url
-            .replacen("${scheme}://", &scheme, 1)
-            .replace("${http_host}", "${host}");
+        let url = match variables.scheme() {
+            Some(scheme) => url.replacen("${scheme}://", &format!("{scheme}://"), 1),
+            None => url,
+        };
+        let url = url.replace("${http_host}", "${host}");
         match variables.template(&url) {
             Ok(url) => Some(vec![
                 format!("redirect = {}", quoted(&url)),

@@ -6,7 +6,7 @@ use super::plain::only_redirects;
 use super::rules::{Access, access, is_anyway};
 use super::scope::Scope;
 use super::server::{Server, closed};
-use super::value::{Part, parts};
+use super::value::{By, Part, parts};
 use super::{Directive, Import};
 use crate::import::Loss;
 use crate::import::formula::Formula;
@@ -33,8 +33,8 @@ impl Import {
         matcher: &Matcher,
         rules: &Rules,
     ) -> Chosen {
-        let plain = server.variables.plain;
-        if !plain && only_redirects(directive, &std::collections::BTreeSet::new()) {
+        let by = server.variables.by;
+        if by == By::Tls && only_redirects(directive, &std::collections::BTreeSet::new()) {
             let advice = "would send a client to where it is: requests always come by https here";
             self.whole(directive, Loss::None, advice);
             return Chosen::Settled;
@@ -55,16 +55,17 @@ impl Import {
             for set in directive.inside().iter().filter(|one| one.name == "set") {
                 server.flags.set(set, None);
             }
-            return match self.condition(directive, server.variables.plain) {
+            return match self.condition(directive, by) {
                 true => Chosen::Shut,
                 false => Chosen::Settled,
             };
         };
         if formula.is_never() {
             if !self.seen.has(directive) {
-                let advice = match plain {
-                    true => "never holds here: requests come in plain text",
-                    false => "never holds here: requests come by https",
+                let advice = match by {
+                    By::Plain => "never holds here: requests come in plain text",
+                    By::Tls => "never holds here: requests come by https",
+                    By::Both => "never holds here",
                 };
                 self.whole(directive, Loss::None, advice);
             }
@@ -461,7 +462,7 @@ impl Import {
             self.lost(directive, advice);
             return Chosen::Passes(server.flags.live.clone());
         }
-        match self.condition(directive, server.variables.plain) {
+        match self.condition(directive, server.variables.by) {
             true => Chosen::Shut,
             false => Chosen::Settled,
         }

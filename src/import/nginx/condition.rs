@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Directive;
 use super::map::{self, Map};
 use super::scope::Scope;
-use super::value::{Part, Variables, parts};
+use super::value::{By, Part, Variables, parts};
 use crate::import::formula::{self, Ask, Formula};
 use crate::import::pattern;
 
@@ -348,15 +348,14 @@ impl<'d> Asking<'_, 'd> {
     }
 
     fn variable(&self, name: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
-        let known = match name {
-            "scheme" => Some(self.variables.scheme()),
+        let by_scheme = |secure, plain| self.by_scheme(test.on(secure)?, test.on(plain)?);
+        let known = match (name, self.variables.by) {
+            ("https", By::Both) => return by_scheme("on", ""),
+            ("server_port", By::Both) if !self.variables.port => return by_scheme("443", "80"),
             // What a client says of those before it is not believed.
-            "http_x_forwarded_proto" if !self.variables.plain => Some("https"),
-            "https" if self.variables.plain => Some(""),
-            "https" => Some("on"),
-            "server_port" if !self.variables.port => Some(self.variables.usual_port()),
-            "server_name" => Some(self.variables.server.as_str()),
-            _ => None,
+            ("http_x_forwarded_proto", By::Both) => return by_scheme("https", "http"),
+            ("http_x_forwarded_proto", By::Tls) => Some("https"),
+            (name, _) => self.settled(name),
         };
         if let Some(known) = known {
             return test.on(known).map(Formula::is);
@@ -383,6 +382,26 @@ impl<'d> Asking<'_, 'd> {
         }
     }
 
+    /// What a variable is for all requests.
+    fn settled(&self, name: &str) -> Option<&str> {
+        match name {
+            "scheme" => self.variables.scheme(),
+            "https" => self.variables.https(),
+            "server_port" if !self.variables.port => self.variables.usual_port(),
+            "server_name" => Some(self.variables.server.as_str()),
+            _ => None,
+        }
+    }
+
+    /// What holds for requests over TLS, and for those in plain text.
+    fn by_scheme(&self, secure: bool, plain: bool) -> Option<Formula> {
+        match (secure, plain) {
+            (true, true) => Some(Formula::always()),
+            (false, false) => Some(Formula::never()),
+            _ => Some(Formula::value("{scheme}", "^https$".to_owned(), plain)),
+        }
+    }
+
     /// How routes call a variable of a request.
     fn subject(&self, name: &str) -> Option<String> {
         let field = |name: &str| Some(format!("{{header:{name}}}"));
@@ -400,6 +419,10 @@ impl<'d> Asking<'_, 'd> {
 
     /// A test of a value that routes can look at.
     fn leaf(&self, of: &str, test: &Test<'_>, depth: usize) -> Option<Formula> {
+        // What is always the same is not asked.
+        if !of.contains('{') {
+            return test.on(of).map(Formula::is);
+        }
         let value = |pattern: String, not| Some(Formula::value(of, pattern, not));
         match test {
             Test::Truthy => value("^0?$".to_owned(), true),

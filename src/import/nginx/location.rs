@@ -10,7 +10,7 @@ use super::plain::only_redirects;
 use super::rules::{Access, access};
 use super::scope::Scope;
 use super::server::{Server, closed};
-use super::value::escape;
+use super::value::{By, escape};
 use super::{Directive, Import, quoted, rewrite};
 use crate::import::Loss;
 use crate::import::formula::{Formula, Term};
@@ -516,7 +516,7 @@ impl Import {
     }
 
     /// Tells of an `if`. `true`: what it is in has to be closed.
-    pub(super) fn condition(&mut self, directive: &Directive, plain: bool) -> bool {
+    pub(super) fn condition(&mut self, directive: &Directive, by: By) -> bool {
         let test = directive.args.join(" ");
         let of_https = [
             "$scheme",
@@ -524,11 +524,11 @@ impl Import {
             "$https",
             "$http_x_forwarded_proto",
         ];
-        if !plain && of_https.iter().any(|variable| test.contains(variable)) {
+        if by == By::Tls && of_https.iter().any(|variable| test.contains(variable)) {
             self.whole(directive, Loss::None, "requests always come by https here");
             return false;
         }
-        if !plain && only_redirects(directive, &BTreeSet::new()) {
+        if by == By::Tls && only_redirects(directive, &BTreeSet::new()) {
             let advice = "would send a client to where it is: requests always come by https here";
             self.whole(directive, Loss::None, advice);
             return false;

@@ -12,6 +12,66 @@ const OTHER: &str = "was served in plain text beside a server with TLS of the sa
                      addresses redirect there now. What has to stay in plain text needs a name of \
                      its own, with `plain_text = true`";
 
+/// Servers that are written twice, with TLS and without.
+#[derive(Default)]
+pub(super) struct Twins(Vec<(usize, usize)>);
+
+impl Twins {
+    /// Those that have the same names and serve the same.
+    pub(super) fn find<'d>(
+        servers: impl Iterator<Item = &'d Directive> + Clone,
+        secure: impl Fn(&Directive) -> bool,
+    ) -> Self {
+        let both = |server: &&Directive| {
+            let mut listens = server.inside().iter().filter(|one| one.name == "listen");
+            listens.any(|listen| !listen.args.iter().any(|arg| arg == "ssl"))
+        };
+        let plain = servers.clone().filter(|server| !secure(server));
+        let twins = plain.filter_map(|plain| {
+            let named = plain.inside().iter().any(|one| one.name == "server_name");
+            let mut others = servers
+                .clone()
+                .filter(|server| secure(server) && !both(server));
+            let other = others.find(|other| named && serves_same(plain, other))?;
+            Some((other.id, plain.id))
+        });
+        Self(twins.collect())
+    }
+
+    /// Whether what a server with TLS serves is served in plain text by another.
+    pub(super) fn has(&self, server: &Directive) -> bool {
+        self.0.iter().any(|(secure, _)| *secure == server.id)
+    }
+
+    /// Whether a server without TLS serves what one with TLS does.
+    pub(super) fn in_plain(&self, server: &Directive) -> bool {
+        self.0.iter().any(|(_, plain)| *plain == server.id)
+    }
+}
+
+/// Whether two servers are the same but for TLS.
+fn serves_same(one: &Directive, other: &Directive) -> bool {
+    let of_tls = |directive: &&Directive| {
+        let name = directive.name.as_str();
+        matches!(name, "listen" | "http2" | "access_log" | "error_log")
+            || name.starts_with("ssl_")
+            || name == "ssl"
+            || name == "add_header" && directive.first() == "Strict-Transport-Security"
+    };
+    let content = |server: &'_ Directive| -> Vec<Directive> {
+        let inner = server.inside().iter().filter(|inner| !of_tls(inner));
+        inner.cloned().collect()
+    };
+    are_alike(&content(one), &content(other))
+}
+
+fn are_alike(some: &[Directive], others: &[Directive]) -> bool {
+    let alike = |(one, other): (&Directive, &Directive)| {
+        one.name == other.name && one.args == other.args && are_alike(one.inside(), other.inside())
+    };
+    some.len() == others.len() && some.iter().zip(others).all(alike)
+}
+
 impl Import {
     /// Reads one. `true`: it is a site, which is left to whoever reads those.
     pub(super) fn plain_server(&mut self, server: &Directive, scope: &Scope<'_>) -> bool {
@@ -144,6 +204,15 @@ fn is_challenge(directive: &Directive) -> bool {
             .last()
             .is_some_and(|path| path.contains("well-known"))
         && !directive.inside().iter().any(passes)
+}
+
+/// Whether a server with TLS and without redirects what comes without it: `if ($scheme = http) { … }`.
+pub(super) fn leads_to_tls(directive: &Directive) -> bool {
+    let asks = ["$scheme", "$https", "$server_port", "$ssl_protocol"];
+    let test = directive.args.join(" ");
+    directive.name == "if"
+        && asks.iter().any(|variable| test.contains(variable))
+        && only_redirects(directive, &BTreeSet::new())
 }
 
 /// Whether all that is done is to redirect to the same host on https.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::auth::signs_in;
 use super::scope::Scope;
 use super::upstream::Pass;
-use super::value::Variables;
+use super::value::{By, Variables};
 use super::{Directive, Import, unit};
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
@@ -209,11 +209,7 @@ impl Import {
                 continue;
             }
             if ANYWAY.iter().any(|anyway| is(anyway)) {
-                self.anyway(set, name, value, variables.plain);
-                continue;
-            }
-            if is("X-Request-ID") && value.trim_matches(['{', '}']).ends_with("request_id") {
-                rules.insert("request_id", quoted(name));
+                self.anyway(set, name, value, variables.by == By::Plain);
                 continue;
             }
             match value.is_empty() {
@@ -222,9 +218,6 @@ impl Import {
                     let Some(value) = self.template(set, value, variables) else {
                         continue;
                     };
-                    if value.contains("{request_id}") {
-                        rules.insert("request_id", quoted("X-Request-Id"));
-                    }
                     // A field without a value is not sent.
                     match value.is_empty() {
                         true => rules.change(Side::Request, Change::Remove, name, value),
@@ -263,7 +256,10 @@ impl Import {
                 [word] if word == "off" => {}
                 [word] if word == "default" => pairs.extend(default()),
                 [from, to] if !from.starts_with('~') && !from.contains('$') => {
-                    let to = to.replacen("$scheme://", &format!("{}://", variables.scheme()), 1);
+                    let to = match variables.scheme() {
+                        Some(scheme) => to.replacen("$scheme://", &format!("{scheme}://"), 1),
+                        None => to.clone(),
+                    };
                     let to = to
                         .replace(":$server_port", "")
                         .replace("$http_host", "$host");

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::choice::Chosen;
 use super::condition::Flags;
+use super::plain::leads_to_tls;
 use super::rules::is_anyway;
 use super::scope::Scope;
-use super::value::Variables;
+use super::value::{By, Variables};
 use super::{Directive, Import, array, map, quoted};
 use crate::import::formula::Formula;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
@@ -69,33 +70,37 @@ impl Import {
             plain.push("0.0.0.0:80".to_owned());
         }
         let in_plain = secure.is_empty();
+        if self.twins.in_plain(server) {
+            self.seen.mark_all(server);
+            return self.http.extend(plain);
+        }
         if !in_plain {
             self.http.extend(plain.iter().cloned());
         } else if !self.plain_server(server, &scope) {
             return self.http.extend(plain);
         }
-        if !in_plain && !plain.is_empty() {
-            self.differs(
-                server,
-                "was served in plain text too; those addresses redirect to https now, unless \
-                 `plain_text = true` is written to its [[site]]",
-            );
-        }
+        self.by = match (in_plain, plain.is_empty()) {
+            (true, _) => By::Plain,
+            (false, true) if self.twins.has(server) => By::Both,
+            (false, true) => By::Tls,
+            // Where it redirects there, that is done by itself.
+            (false, false) if scope.here().iter().any(leads_to_tls) => By::Tls,
+            (false, false) => By::Both,
+        };
         // The first on an address is its default, unless another is named so.
+        let odd = |addresses: &[String], port| addresses.iter().any(|one| !one.ends_with(port));
+        self.odd_port = odd(&secure, ":443") || self.by != By::Tls && odd(&plain, ":80");
         let addresses = if in_plain { plain } else { secure };
         let new = addresses
             .iter()
             .filter(|address| self.defaults.insert((*address).clone()))
             .count();
         default |= new > 0 && !self.default_follows;
-        self.in_plain = in_plain;
         if in_plain {
-            self.odd_port = addresses.iter().any(|address| !address.ends_with(":80"));
             // Whom nobody names is of a server with TLS, where there is one.
             default &= self.secured.is_empty() && !self.names.contains("*");
             self.forwarded(&scope);
         } else {
-            self.odd_port = addresses.iter().any(|address| !address.ends_with(":443"));
             self.certificates(server, &scope);
             self.forwarded(&scope);
         }
@@ -193,7 +198,7 @@ impl Import {
     /// The sites that come of a server. `false`: it is left out.
     fn site<'d>(&mut self, directive: &'d Directive, scope: Scope<'d>, default: bool) -> bool {
         let mut names = self.site_names(&scope, default);
-        if !self.in_plain && scope.is_on("ssl_reject_handshake") {
+        if self.by != By::Plain && scope.is_on("ssl_reject_handshake") {
             self.differs(
                 directive,
                 "refused the handshake for names that are not known; here they are answered with \
@@ -203,7 +208,7 @@ impl Import {
             return true;
         }
         if names.is_empty() {
-            let advice = match self.in_plain {
+            let advice = match self.by == By::Plain {
                 true => {
                     "is told apart from others by its address alone, and sites are by their names: \
                      give it a name of its own, or a staunch of its own; it is left out"
@@ -235,7 +240,7 @@ impl Import {
         mut names: Vec<String>,
         known: Option<(String, String)>,
     ) {
-        let mut variables = Variables::of_server(directive, self.in_plain);
+        let mut variables = Variables::of_server(directive, self.by);
         variables.port = self.odd_port;
         variables.known.extend(known);
         for map in variables.add_maps(scope.outermost()) {
@@ -256,6 +261,7 @@ impl Import {
             names: names.clone(),
             rules: Rules::default(),
         };
+        self.upstreams.hosts.clone_from(&names);
         for set in directive
             .inside()
             .iter()
@@ -264,10 +270,13 @@ impl Import {
             self.seen.mark(set);
         }
         self.find_pages(&server);
-        let tls = match self.in_plain {
-            true => vec!["plain_text = true".to_owned()],
-            false => self.site_tls(&server.scope),
+        let mut tls = match self.by {
+            By::Plain => Vec::new(),
+            By::Tls | By::Both => self.site_tls(&server.scope),
         };
+        if self.by != By::Tls {
+            tls.push("plain_text = true".to_owned());
+        }
         self.redirects_of_names(&mut server, &mut names, &tls);
         server.names.clone_from(&names);
         match self.whole_server(&mut server) {
@@ -563,7 +572,16 @@ impl Import {
                     "TLS before 1.2 is not spoken: RFC 8996 forbids it",
                 );
             }
-            if !versions.is_empty() {
+            // What has settings of its own is never answered in plain text.
+            if self.by == By::Both {
+                if versions == ["1.3"] {
+                    let advice = "holds for all sites where one is served in plain text too: write \
+                                  versions in [tls]";
+                    self.lost(protocols, advice);
+                } else if versions.len() == 1 {
+                    self.differs(protocols, "TLS 1.3 is spoken too; see versions in [tls]");
+                }
+            } else if !versions.is_empty() {
                 let (list, place) = (array(&versions), &protocols.place);
                 lines.push(format!("tls = {{ versions = {list} }}  # from {place}"));
             }
@@ -594,7 +612,17 @@ impl Import {
                 );
             }
         }
-        lines.extend(self.client_certificates(scope));
+        let client = self.client_certificates(scope);
+        if let (By::Both, Some(verify), true) = (
+            self.by,
+            scope.nearest("ssl_verify_client"),
+            client.is_some(),
+        ) {
+            let advice = "was asked for over TLS only; what asks for certificates is never answered in \
+                          plain text here: those addresses redirect to https or get 421";
+            self.lost(verify, advice);
+        }
+        lines.extend(client);
         lines
     }
 

@@ -33,6 +33,7 @@ impl Import {
         // Groups of `stream` and of `http` may have the same name.
         self.upstreams.groups = groups(top);
         self.upstreams.used.clear();
+        self.upstreams.hosts.clear();
         let seen = self.seen.clone();
         let scope = Scope::new(top, &seen);
         for server in top.iter().filter(|directive| directive.name == "server") {

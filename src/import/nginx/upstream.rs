@@ -130,6 +130,8 @@ impl Pass {
 pub(super) struct Upstreams {
     /// Relative paths are below this folder.
     pub(super) folder: String,
+    /// Names of the site that is read.
+    pub(super) hosts: Vec<String>,
     /// `upstream NAME { … }`.
     pub(super) groups: BTreeMap<String, Directive>,
     names: Names,
@@ -372,59 +374,102 @@ impl Upstreams {
             let _ = writeln!(text, "proxy_protocol = \"v1\"  # from {place}");
         }
         if matches!(pass.scheme, "https" | "tls") {
-            self.tls(directive, scope, prefix, text, lost);
+            self.tls(pass, (directive, scope), prefix, text, lost);
         }
     }
 
     fn tls(
         &self,
-        directive: &Directive,
-        scope: &Scope<'_>,
+        pass: &Pass,
+        (directive, scope): (&Directive, &Scope<'_>),
         prefix: &str,
         text: &mut String,
         lost: &mut Lost,
     ) {
         let of = |name: &str| scope.nearest(&format!("{prefix}_{name}"));
-        if of("ssl_verify").is_none_or(|verify| verify.first() != "on") {
-            let advice = "nginx did not verify these servers, and they are verified here: name the \
-                          authority that signed their certificates as `ca` in [upstream.NAME.tls], \
-                          or what they show gets 502";
-            lost.push((directive.clone(), Loss::Real, advice.to_owned()));
-        }
-        // A name is always sent.
-        let _ = (of("ssl_server_name"), of("ssl_session_reuse"));
+        let verified = of("ssl_verify").is_some_and(|verify| verify.first() == "on");
+        let _ = (of("ssl_session_reuse"), of("ssl_verify_depth"));
+        let asked = of("ssl_server_name").is_some_and(|name| name.first() == "on");
         let keys = [
             ("ssl_trusted_certificate", "ca"),
-            ("ssl_name", "name"),
             ("ssl_certificate", "chain"),
             ("ssl_certificate_key", "key"),
         ];
         let mut tls = Vec::new();
+        if !verified {
+            tls.push("verify = false".to_owned());
+            let advice = "these servers are not verified, as in nginx. To have them verified, write \
+                          the authority that signed their certificates as `ca` in the place of \
+                          `verify = false` in [upstream.NAME.tls]";
+            lost.push((directive.clone(), Loss::Slight, advice.to_owned()));
+        }
         for (name, key) in keys {
             let Some(found) = of(name) else { continue };
+            // It is not looked at.
+            if key == "ca" && !verified {
+                continue;
+            }
             if found.first().contains('$') {
-                let advice = "a name that is the same for all requests is wanted here".to_owned();
+                let advice = "a file that is the same for all requests is wanted here".to_owned();
                 lost.push((found.clone(), Loss::Real, advice));
                 continue;
             }
-            tls.push(format!(
-                "{key} = {}",
-                quoted(&self.value(key, found.first()))
-            ));
+            tls.push(format!("{key} = {}", quoted(&self.absolute(found.first()))));
+        }
+        let name = of("ssl_name");
+        if verified || asked {
+            let name = self.tls_name(pass, name, lost);
+            tls.extend(name.map(|name| format!("name = {}", quoted(&name))));
         }
         if of("ssl_protocols").is_some_and(|found| found.args == ["TLSv1.3"]) {
             tls.push("minimum = \"1.3\"".to_owned());
         }
         if !tls.is_empty() {
-            let _ = writeln!(text, "tls = {{ {} }}", tls.join(", "));
+            let comment = match verified {
+                true => "",
+                false => "  # any certificate will do, as in nginx: better name its `ca`",
+            };
+            let _ = writeln!(text, "tls = {{ {} }}{comment}", tls.join(", "));
         }
     }
 
-    /// A name as it is, a path made absolute.
-    fn value(&self, key: &str, text: &str) -> String {
-        match key == "name" || text.starts_with('/') {
-            true => text.to_owned(),
-            false => format!("{}/{text}", self.folder),
+    /// The name that servers are asked for, where it is not the one in their URLs.
+    fn tls_name(&self, pass: &Pass, given: Option<&Directive>, lost: &mut Lost) -> Option<String> {
+        // What leads there, without a port.
+        let own = || {
+            let host = pass.host().rsplit_once(':');
+            let host = host.map_or_else(|| pass.host(), |(host, _)| host);
+            let is_name = host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('[');
+            (is_name && self.groups.contains_key(&pass.to)).then(|| host.to_owned())
+        };
+        let Some(given) = given else {
+            return own();
+        };
+        let Some(variable) = given.first().strip_prefix('$') else {
+            return Some(given.first().to_owned());
+        };
+        let first = self.hosts.iter().find(|name| !name.contains('*'));
+        match (variable.trim_matches(['{', '}']), first) {
+            ("proxy_host", _) => own(),
+            ("host" | "http_host" | "server_name" | "ssl_server_name", Some(first)) => {
+                if self.hosts.len() > 1 {
+                    let advice = format!("{first} is asked for here, whatever clients ask for");
+                    lost.push((given.clone(), Loss::Slight, advice));
+                }
+                Some(first.clone())
+            }
+            _ => {
+                let advice = "a name that is the same for all requests is wanted here".to_owned();
+                lost.push((given.clone(), Loss::Real, advice));
+                None
+            }
+        }
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("{}/{path}", self.folder),
         }
     }
 }

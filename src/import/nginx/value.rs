@@ -5,6 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::Directive;
 use super::map::{self, Map};
 
+/// What requests to a server come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum By {
+    #[default]
+    Tls,
+    Plain,
+    Both,
+}
+
 /// What variables stand for where a value is read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Variables {
@@ -20,8 +29,8 @@ pub(super) struct Variables {
     pub(super) path: Option<String>,
     /// Clients write a port in `Host`, as it is not the usual one.
     pub(super) port: bool,
-    /// Requests come in plain text.
-    pub(super) plain: bool,
+    /// What requests come by.
+    pub(super) by: By,
 }
 
 /// A part of a value.
@@ -67,11 +76,11 @@ pub(super) fn parts(text: &str) -> Vec<Part<'_>> {
 
 impl Variables {
     /// Those of a server: what `set` says once and for all.
-    pub(super) fn of_server(server: &Directive, plain: bool) -> Self {
+    pub(super) fn of_server(server: &Directive, by: By) -> Self {
         let name = server.inside().iter().find(|d| d.name == "server_name");
         let mut variables = Self {
             server: name.map(|name| name.first().to_owned()).unwrap_or_default(),
-            plain,
+            by,
             ..Self::default()
         };
         variables.add_sets(server.inside());
@@ -81,7 +90,7 @@ impl Variables {
     /// Takes in what `set` says on a level.
     pub(super) fn add_sets(&mut self, level: &[Directive]) {
         let (mut found, mut varying) = (HashMap::new(), HashSet::new());
-        collect(level, self.plain, false, &mut found, &mut varying);
+        collect(level, self.by, false, &mut found, &mut varying);
         self.known.extend(found);
         self.known.retain(|name, _| !varying.contains(name));
     }
@@ -94,7 +103,7 @@ impl Variables {
                 continue;
             };
             if let Some(map) = map::find(level, name)
-                && let Some(value) = self.settled(&map)
+                && let Some(value) = self.settled(&map).or_else(|| self.hsts(&map))
                 && !self.known.contains_key(name)
             {
                 self.known.insert(name.to_owned(), value);
@@ -104,15 +113,25 @@ impl Variables {
         settled
     }
 
+    /// What a map says over TLS, where that is for browsers to stay with it, which is never said
+    /// in plain text.
+    fn hsts(&self, map: &Map<'_>) -> Option<String> {
+        let secure = Self {
+            by: By::Tls,
+            ..self.clone()
+        };
+        let value = secure.settled(map).filter(|_| self.by == By::Both);
+        value.filter(|value| value.starts_with("max-age="))
+    }
+
     /// What a map says, where that is settled.
     fn settled(&self, map: &Map<'_>) -> Option<String> {
         let known;
         let source = match map.source {
             "" => "",
-            "scheme" => self.scheme(),
-            "https" if self.plain => "",
-            "https" => "on",
-            "server_port" if !self.port => self.usual_port(),
+            "scheme" => self.scheme()?,
+            "https" => self.https()?,
+            "server_port" if !self.port => self.usual_port()?,
             // The idiom for an id of the request.
             source if source == "http_x_request_id" || source == "http_x_correlation_id" => {
                 let mut entries = map.entries.iter();
@@ -133,7 +152,7 @@ impl Variables {
             source => {
                 known = self.plain(self.known.get(source)?);
                 match known.as_str() {
-                    "${scheme}" => self.scheme(),
+                    "${scheme}" => self.scheme()?,
                     text if text.contains('$') => return None,
                     text => text,
                 }
@@ -148,14 +167,31 @@ impl Variables {
         Some(found.map_or("", |entry| entry.first()).to_owned())
     }
 
-    /// What requests come by.
-    pub(super) const fn scheme(&self) -> &'static str {
-        if self.plain { "http" } else { "https" }
+    /// What all requests come by.
+    pub(super) const fn scheme(&self) -> Option<&'static str> {
+        match self.by {
+            By::Tls => Some("https"),
+            By::Plain => Some("http"),
+            By::Both => None,
+        }
+    }
+
+    /// `$https`, where it is the same for all requests.
+    pub(super) const fn https(&self) -> Option<&'static str> {
+        match self.by {
+            By::Tls => Some("on"),
+            By::Plain => Some(""),
+            By::Both => None,
+        }
     }
 
     /// The port that clients need not write.
-    pub(super) const fn usual_port(&self) -> &'static str {
-        if self.plain { "80" } else { "443" }
+    pub(super) const fn usual_port(&self) -> Option<&'static str> {
+        match self.by {
+            By::Tls => Some("443"),
+            By::Plain => Some("80"),
+            By::Both => None,
+        }
     }
 
     /// A value without those variables that stand for a text.
@@ -210,8 +246,7 @@ impl Variables {
             "ssl_protocol" => "tls_version",
             "ssl_curve" => "tls_group",
             "request_id" => "request_id",
-            "https" if self.plain => return Some(String::new()),
-            "https" => return Some("on".to_owned()),
+            "https" => return self.https().map(str::to_owned),
             // Early data is never taken.
             "ssl_early_data" => return Some(String::new()),
             "server_name" if !self.server.is_empty() => return Some(self.server.clone()),
@@ -250,11 +285,27 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('{', "{{").replace('}', "}}")
 }
 
+/// Whether a test of what requests come by holds, where it is the same for all of them.
+fn settled_by(by: By, test: &[String]) -> Option<bool> {
+    let secure = match by {
+        By::Tls => true,
+        By::Plain => false,
+        By::Both => return None,
+    };
+    match test {
+        [https] if https == "($https)" => Some(secure),
+        [variable, is, text] if variable == "($scheme" && is == "=" && text.contains("http)") => {
+            Some(!secure)
+        }
+        _ => None,
+    }
+}
+
 /// What is set on a level, and what is set only sometimes. Locations are by
 /// themselves.
 fn collect(
     level: &[Directive],
-    plain: bool,
+    by: By,
     sometimes: bool,
     found: &mut HashMap<String, String>,
     varying: &mut HashSet<String>,
@@ -269,22 +320,11 @@ fn collect(
                     varying.insert(name.to_owned());
                 }
             }
-            // Which of them holds is settled.
-            ("if", [https]) if https == "($https)" => {
-                let holds = !plain;
-                if holds {
-                    collect(directive.inside(), plain, sometimes, found, varying);
-                }
-            }
-            ("if", [variable, is, text])
-                if variable == "($scheme" && is == "=" && text.contains("http)") =>
-            {
-                let holds = plain;
-                if holds {
-                    collect(directive.inside(), plain, sometimes, found, varying);
-                }
-            }
-            ("if", _) => collect(directive.inside(), plain, true, found, varying),
+            ("if", test) => match settled_by(by, test) {
+                Some(true) => collect(directive.inside(), by, sometimes, found, varying),
+                Some(false) => {}
+                None => collect(directive.inside(), by, true, found, varying),
+            },
             _ => {}
         }
     }

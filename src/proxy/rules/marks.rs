@@ -64,10 +64,9 @@ impl Marks {
         spans: bool,
         random: &Random,
     ) {
-        if let Some(name) = &rules.request_id {
-            let theirs = trusted
-                .then(|| id_of(&head.fields, name.as_bytes()))
-                .flatten();
+        if rules.identify {
+            let field = rules.request_id.as_ref().filter(|_| trusted);
+            let theirs = field.and_then(|name| id_of(&head.fields, name.as_bytes()));
             let ours = || hexadecimal::<32>(random).as_slice().into();
             self.request_id = Some(theirs.map_or_else(ours, SmallVec::from_slice));
         }
