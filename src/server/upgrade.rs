@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
@@ -161,6 +162,22 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// On a thread of its own: those of the runtime make way for requests, and a process that one of
+    /// them began would do so all its life.
+    async fn begin(path: PathBuf) -> Result<Self, Failure> {
+        let (tell, told) = oneshot::channel();
+        let failed = {
+            let path = path.clone();
+            |error| Failure::Start { path, error }
+        };
+        let thread = thread::Builder::new().name("upgrade".to_owned());
+        let spawned = thread.spawn(move || drop(tell.send(Self::start(&path))));
+        match spawned {
+            Ok(_) => (told.await).unwrap_or_else(|_| Err(failed(io::ErrorKind::Other.into()))),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     fn start(path: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::Start {
             path: path.to_owned(),
@@ -364,7 +381,7 @@ async fn attempt(
     };
     let resting = Arc::clone(server);
     blocking(move || resting.keeper.rest(true)).await;
-    let candidate = blocking(move || Candidate::start(&path)).await?;
+    let candidate = Candidate::begin(path).await?;
     let candidate = Arc::new(candidate);
     attempt.candidate = Some(Arc::clone(&candidate));
 

@@ -107,6 +107,22 @@ impl Drop for Line {
     }
 }
 
+/// How nice a process is to others (`proc_pid_stat(5)`, field 19).
+fn nice(process: u64) -> String {
+    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, after_name) = status.rsplit_once(") ").unwrap();
+    after_name.split(' ').nth(16).unwrap().to_owned()
+}
+
+#[test]
+fn a_new_process_is_no_nicer_than_the_old_one() {
+    let line = Line::start(Staunch::build());
+    let first = line.upgraded();
+    let second = line.upgraded();
+    let own = nice(u64::from(std::process::id()));
+    assert_eq!([nice(first), nice(second)], [own.clone(), own]);
+}
+
 fn is_alive(process: u64) -> bool {
     // A process that has ended and was not waited for is still listed.
     let status = fs::read_to_string(format!("/proc/{process}/stat"));
