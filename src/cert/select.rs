@@ -104,8 +104,7 @@ impl Resolver {
     pub fn serves_both(&self, name: &str, host: &str) -> bool {
         let inventory = self.inventory.load();
         let now = self.clock.now();
-        named(&inventory, Some(name), Client::Any, now)
-            .or_else(|| inventory.fallback(Client::Any, now))
+        answer(&inventory, Some(name), Client::Any, now)
             .is_some_and(|best| best.certificate.covers(host))
     }
 
@@ -114,8 +113,7 @@ impl Resolver {
     pub fn signs_slowly(&self, hello: &ClientHello<'_>) -> bool {
         let inventory = self.inventory.load();
         let (client, now) = (Client::Offers(hello.signature_schemes()), self.clock.now());
-        named(&inventory, hello.server_name(), client, now)
-            .or_else(|| inventory.fallback(client, now))
+        answer(&inventory, hello.server_name(), client, now)
             .is_some_and(|best| matches!(best.certificate.facts().key_type, KeyType::Rsa(_)))
     }
 
@@ -207,6 +205,16 @@ fn named<'a>(
     now: Timestamp,
 ) -> Option<&'a Candidate> {
     with_canonical(name?, |name| inventory.best(name, client, now))
+}
+
+/// The same, or else the default: what a client with this name and these abilities gets.
+fn answer<'a>(
+    inventory: &'a Inventory,
+    name: Option<&str>,
+    client: Client<'_>,
+    now: Timestamp,
+) -> Option<&'a Candidate> {
+    named(inventory, name, client, now).or_else(|| inventory.fallback(client, now))
 }
 
 /// Calls with the name in lower case and without a trailing dot, which it nearly always is already.
