@@ -21,6 +21,7 @@ mod format;
 mod frontend;
 mod given;
 mod guard;
+mod host;
 mod inner;
 mod left;
 mod map;
@@ -110,6 +111,8 @@ struct Import {
     unverified: bool,
     certificates: Vec<(Vec<String>, Place)>,
     doors: Vec<door::Door>,
+    /// Rules of the section that is looked at that write paths anew, for one host.
+    front: Vec<route::Rewriting>,
     /// Whether what is read is for requests that came over TLS.
     over_tls: bool,
     /// Whether something goes by variables of what a request is.

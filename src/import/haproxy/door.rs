@@ -97,8 +97,8 @@ impl Import {
         let mut hosts = BTreeSet::from(["*".to_owned()]);
         let alternatives = rules.iter().flatten().flat_map(|rule| &rule.alternatives);
         for term in alternatives.flatten() {
-            if let Test::Host(names) = &term.test {
-                hosts.extend(names.iter().cloned());
+            if let Test::Host(found) = &term.test {
+                hosts.extend(found.names.iter().cloned());
             }
         }
         let mut found: Vec<(Vec<String>, Vec<usize>, Vec<Route>)> = Vec::new();

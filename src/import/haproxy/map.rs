@@ -1,7 +1,8 @@
 //! `use_backend %[…]`: backends whose names are looked up, or made from what is asked for.
 
 use super::Import;
-use super::condition::{All, Lists, Term, Test, host};
+use super::condition::{All, Lists, Term, Test};
+use super::host;
 use super::parse::Line;
 use super::route::Rule;
 use super::rule::Act;
@@ -91,7 +92,7 @@ impl<'w> LookUp<'w> {
             })
         };
         match (self.key, how) {
-            (Key::Host, _) => host(how, &values).or_else(|| asked("{host}")),
+            (Key::Host, _) => host::test(how, &values),
             (Key::Path, "str") => Some(Test::Exact(values.to_vec())),
             (Key::Path, "beg") => Some(Test::Prefix(values.to_vec())),
             (Key::Path, "end" | "sub" | "dir" | "reg") => asked("{path}"),

@@ -49,6 +49,8 @@ pub(super) enum Act {
     Deny(u16),
     /// A change to fields.
     Fields(Rules),
+    /// Its path is written anew.
+    Rewrite,
 }
 
 /// Whether a sample is a count of what clients do.
@@ -373,6 +375,14 @@ impl Import {
                                   in HAProxy: tell the server behind";
                     self.tell(rule, Loss::Slight, advice);
                 }
+                if may_be_empty(&value) {
+                    let advice = "is left out here where its value is empty";
+                    self.tell(rule, Loss::Slight, advice);
+                }
+                if rule.word(0) == "http-response" {
+                    let advice = "is in errors that staunch answers itself, too";
+                    self.tell(rule, Loss::Slight, advice);
+                }
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }
@@ -447,6 +457,24 @@ impl Import {
             }
         }
     }
+}
+
+/// Whether nothing is in a value but what some requests have none of.
+fn may_be_empty(value: &str) -> bool {
+    let kinds = [
+        "header:", "cookie:", "query", "client_s", "client_c", "client_i", "sni",
+    ];
+    let mut left = value.trim();
+    while let Some(rest) = left.strip_prefix('{') {
+        let Some((name, behind)) = rest.split_once('}') else {
+            return false;
+        };
+        if !kinds.iter().any(|kind| name.starts_with(kind)) {
+            return false;
+        }
+        left = behind;
+    }
+    left.is_empty()
 }
 
 /// What clients say in a field that was set for them is not believed, even where it is not known what
