@@ -25,6 +25,7 @@ mod host;
 mod inner;
 mod left;
 mod map;
+mod page;
 mod parse;
 mod prepare;
 mod quota;
@@ -58,6 +59,13 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         tables: (sections.iter())
             .filter_map(|section| {
                 Some((section.name.clone(), section.last("stick-table")?.clone()))
+            })
+            .collect(),
+        error_lists: (sections.iter())
+            .filter(|section| section.kind == "http-errors")
+            .map(|section| {
+                let lines = section.all("errorfile").cloned();
+                (section.name.clone(), lines.collect())
             })
             .collect(),
         bare: (sections.iter())
@@ -113,6 +121,10 @@ struct Import {
     doors: Vec<door::Door>,
     /// Rules of the section that is looked at that write paths anew, for one host.
     front: Vec<route::Rewriting>,
+    /// The pages that it has for errors.
+    pages: page::Pages,
+    /// Lines of `http-errors` by their sections.
+    error_lists: BTreeMap<String, Vec<Line>>,
     /// Whether what is read is for requests that came over TLS.
     over_tls: bool,
     /// Whether something goes by variables of what a request is.

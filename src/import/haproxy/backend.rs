@@ -321,6 +321,11 @@ impl Import {
                 ("server", false) => &["response", "idle"],
                 ("queue", _) => &["queue"],
                 ("check", _) => continue,
+                // Said of its routes.
+                ("tunnel", false) => {
+                    self.seen(timeout);
+                    continue;
+                }
                 _ => {
                     let advice = "holds for all sites here; see [timeouts]";
                     self.tell(timeout, Loss::Slight, advice);

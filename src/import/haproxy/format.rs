@@ -110,6 +110,7 @@ fn variable(sample: &str) -> Option<String> {
                 "str" => Some(escape(name)),
                 "hdr" | "req.hdr" | "req.fhdr" => Some(format!("{{header:{name}}}")),
                 "req.cook" | "cook" => Some(format!("{{cookie:{name}}}")),
+                "url_param" | "urlp" => Some(format!("{{query:{name}}}")),
                 _ => None,
             };
         }

@@ -47,7 +47,9 @@ impl Import {
         {
             return;
         }
-        for line in &section.lines {
+        let mut lines: Vec<_> = section.lines.iter().collect();
+        lines.retain(|line| line.has("if") || line.has("unless") || line.word(0) == "acl");
+        for line in lines {
             let words = line.words.iter().map(|word| word.to_ascii_lowercase());
             let mut words = words.skip_while(|word| {
                 let sample = word.trim_start_matches("req.");
@@ -181,8 +183,10 @@ impl Import {
             "http-request" | "redirect" => other.place.line > line.place.line,
             _ => false,
         });
+        let query = line.word(1) == "set-query";
         let is_of_path = |test: &Test| match test {
-            Test::Exact(_) | Test::Prefix(_) | Test::Regex(_) => true,
+            Test::Exact(_) | Test::Prefix(_) | Test::Regex(_) => !query,
+            Test::Value { of, .. } if query => of.contains("query") || of.contains("uri}"),
             Test::Value { of, .. } => of.contains("path}") || of.contains("uri}"),
             _ => false,
         };

@@ -28,6 +28,10 @@ pub(super) fn beyond(path: &str) -> Matcher {
 
 /// What a rule does with the paths of a route. `None`: it cannot be said here.
 pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
+    // No path has a space in it.
+    if rule.word(1).starts_with("replace-") && asks_for_space(rule.word(2)) {
+        return Some(Rewrite::Nothing);
+    }
     if let Some(rewrite) = by_prefix(rule, matcher) {
         return Some(rewrite);
     }
@@ -149,6 +153,19 @@ fn substitution(rule: &Line) -> Option<Substitution<'_>> {
         from,
         to,
         caseless: flags.contains('i'),
+    })
+}
+
+/// Whether an expression has a space outside of its classes.
+fn asks_for_space(text: &str) -> bool {
+    let mut in_class = false;
+    text.chars().any(|c| {
+        in_class = match c {
+            '[' => true,
+            ']' => false,
+            _ => in_class,
+        };
+        c == ' ' && !in_class
     })
 }
 

@@ -1,14 +1,15 @@
 //! Routes: what becomes of the requests for one host, by their paths.
 
 use super::condition::{self, All, Lists, Test};
-use super::format::line;
+use super::format::{deadline, line};
 use super::guard::{Common, Partial, guarded};
 use super::inner::{ANSWERS, terms};
 use super::left::{Left, Places, all_but, left};
+use super::page;
 use super::parse::{Line, Section};
 use super::rewrite::{REWRITES, Rewrite, beyond, rewritten};
 use super::rule::{Act, TO_HTTPS, counted};
-use super::{Import, array};
+use super::{Import, array, quoted};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
 use crate::import::pattern;
@@ -89,6 +90,10 @@ impl Import {
             served: Rules::default(),
         };
         self.forwarded(section, false, &mut common.all);
+        self.pages = self.pages(section, true);
+        if !self.pages.is_empty() {
+            common.all.insert("error_pages", page::table(&self.pages));
+        }
         let (mut guards, mut quotas, mut partial) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked = Vec::new();
         let by_order = rules.iter().any(Rule::is_by_order);
@@ -494,6 +499,19 @@ impl Import {
         };
         rules.extend(self.compression(&section));
         self.forwarded(&section, true, rules);
+        let own = self.pages(&section, false);
+        if !own.is_empty() && section.kind != "listen" {
+            let mut pages = self.pages.clone();
+            pages.extend(own);
+            rules.insert("error_pages", page::table(&pages));
+        }
+        let tunnel = section
+            .all("timeout")
+            .filter(|line| line.word(1) == "tunnel")
+            .last();
+        if let Some(time) = tunnel.and_then(|line| deadline(line.word(2))) {
+            rules.insert("timeouts", format!("{{ tunnel = {} }}", quoted(&time)));
+        }
         if section.kind == "listen" {
             return (rewrites, partial);
         }

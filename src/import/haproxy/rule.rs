@@ -2,6 +2,7 @@
 
 use super::Import;
 use super::format::{line, template};
+use super::page::Kept;
 use super::parse::{Line, Section};
 use crate::http::field::is_claim;
 use crate::import::site::{Change, Rules, Side};
@@ -184,10 +185,11 @@ impl Import {
             "auth" => Some(Act::Deny(0)),
             "redirect" => self.redirect(rule),
             "return" => {
-                let mut lines = vec![format!(
-                    "respond = {}",
-                    rule.after("status").unwrap_or("200")
-                )];
+                if let Some(kept) = self.returned(rule) {
+                    return Some(Act::Answer(answer(rule, kept), self.returned_fields(rule)));
+                }
+                let status = rule.after("status").unwrap_or("200");
+                let mut lines = vec![format!("respond = {status}")];
                 // One without variables is a text like any other.
                 let formatted = rule.after("lf-string");
                 let plain = formatted.filter(|text| !text.contains('%'));
@@ -457,6 +459,22 @@ impl Import {
             }
         }
     }
+}
+
+/// What is answered from a file.
+fn answer(rule: &Line, kept: Kept) -> Vec<String> {
+    let status = rule.after("status").map(str::to_owned);
+    let status = status.or_else(|| kept.status.map(|status| status.to_string()));
+    let kind = rule
+        .after("content-type")
+        .map(str::to_owned)
+        .or(kept.content_type);
+    let mut lines = vec![
+        format!("respond = {}", status.as_deref().unwrap_or("200")),
+        line("body", &kept.body),
+    ];
+    lines.extend(kind.map(|kind| line("content_type", &kind)));
+    lines
 }
 
 /// Whether nothing is in a value but what some requests have none of.
