@@ -85,6 +85,7 @@ fn variable(sample: &str) -> Option<String> {
         "url" | "pathq" | "capture.req.uri" => "uri",
         "method" => "method",
         "ssl_fc_sni" => "sni",
+        "base" => return Some("{host}{path}".to_owned()),
         // As it is called there.
         "ssl_fc_protocol" => return Some("TLSv{tls_version}".to_owned()),
         "ssl_fc_cipher" => "tls_cipher",

@@ -14,6 +14,9 @@ use crate::import::site::Rules;
 
 impl Import {
     pub(super) fn frontend(&mut self, section: &Section) {
+        if section.nearest("disabled").is_some() {
+            return self.whole(section, Loss::None, "is disabled: it is left out");
+        }
         if only_statistics(section) {
             return self.statistics(section);
         }
@@ -123,7 +126,10 @@ impl Import {
                     None
                 }
                 ("tcp-request", "connection" | "content" | "session") => match line.word(2) {
-                    "reject" => Some(Act::Deny(403)),
+                    "reject" | "silent-drop" => {
+                        self.tell(line, Loss::Slight, "is answered with 403 here");
+                        Some(Act::Deny(403))
+                    }
                     "accept" | "inspect-delay" => {
                         self.tell(line, Loss::None, "there is nothing to wait for");
                         None

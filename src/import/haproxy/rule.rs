@@ -172,9 +172,14 @@ impl Import {
         match action {
             "deny" | "reject" | "tarpit" | "silent-drop" => {
                 let status = rule.after("deny_status").or_else(|| rule.after("status"));
-                Some(Act::Deny(
-                    status.and_then(|s| s.parse().ok()).unwrap_or(403),
-                ))
+                let status = status.and_then(|status| status.parse().ok());
+                let usual = if action == "tarpit" { 500 } else { 403 };
+                let status = status.unwrap_or(usual);
+                if action != "deny" {
+                    let advice = format!("is answered at once here, with {status}");
+                    self.tell(rule, Loss::Slight, advice);
+                }
+                Some(Act::Deny(status))
             }
             "return" | "redirect" if side == Side::Response => {
                 let advice = "answered in place of some responses; see error_pages, and let the server \
