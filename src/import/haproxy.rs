@@ -116,6 +116,8 @@ struct Import {
     https: BTreeSet<String>,
     http: BTreeSet<String>,
     proxy_from: BTreeSet<String>,
+    /// Where they have to.
+    proxy_at: BTreeSet<String>,
     /// Whether clients come without a PROXY header somewhere.
     bare: bool,
     /// Servers are not verified unless they say so themselves.
@@ -324,6 +326,9 @@ impl Import {
         }
         if !self.proxy_from.is_empty() {
             let _ = writeln!(text, "proxy_protocol_from = {}", array(&self.proxy_from));
+            if self.bare {
+                let _ = writeln!(text, "proxy_protocol_at = {}", array(&self.proxy_at));
+            }
         }
         if self.versions.is_some() || self.no_tickets {
             text.push_str("\n[tls]\n");

@@ -67,34 +67,20 @@ impl Import {
         binds
     }
 
-    /// Who sends PROXY headers is said by address here, not by where they come in.
+    /// Who sends PROXY headers, and where.
     fn accept_proxy(&mut self, bind: &Line, addresses: &[String]) {
+        self.proxy_at.extend(addresses.iter().cloned());
         let address = |text: &String| text.parse::<std::net::SocketAddr>().ok();
-        let own: Option<Vec<_>> = (addresses.iter())
-            .map(|text| address(text).filter(|address| address.ip().is_loopback()))
-            .collect();
-        if let Some(own) = own {
-            let own = own.iter().map(|address| address.ip().to_string());
-            self.proxy_from.extend(own);
-            let advice = "connections from this machine need a PROXY header at all addresses here: \
-                          listen.proxy_protocol_from";
-            return self.tell(bind, Loss::Slight, advice);
+        let is_own = |text: &String| address(text).is_some_and(|it| it.ip().is_loopback());
+        if addresses.iter().all(is_own) {
+            let own = addresses.iter().filter_map(address);
+            return (self.proxy_from).extend(own.map(|address| address.ip().to_string()));
         }
         self.proxy_from
             .extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
-        match self.bare {
-            true => self.tell(
-                bind,
-                Loss::Real,
-                "all connections need a PROXY header now, at other addresses too: name the balancers \
-                 in listen.proxy_protocol_from",
-            ),
-            false => self.tell(
-                bind,
-                Loss::Slight,
-                "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from",
-            ),
-        }
+        let advice =
+            "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from";
+        self.tell(bind, Loss::Slight, advice);
     }
 
     /// What `bind` says of TLS.
