@@ -69,6 +69,7 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
                 (section.name.clone(), lines.collect())
             })
             .collect(),
+        made: door::Made::all(&sections),
         bare: (sections.iter())
             .flat_map(|section| section.all("bind"))
             .any(|bind| !bind.has("accept-proxy")),
@@ -124,6 +125,8 @@ struct Import {
     unverified: bool,
     certificates: Vec<(Vec<String>, Place)>,
     doors: Vec<door::Door>,
+    /// Fields of requests that rules make.
+    made: Vec<door::Made>,
     /// Rules of the section that is looked at that write paths anew, for one host.
     front: Vec<route::Rewriting>,
     /// The pages that it has for errors.

@@ -96,9 +96,10 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
             }
         },
         Matcher::Regex(own) => (Matcher::Regex(pattern), asked(own.clone())),
+        // It goes before all expressions: what comes of it is known.
         Matcher::Exact(path) => {
-            let of = format!("^{}$", pattern::literal(path));
-            (Matcher::Regex(pattern), asked(of))
+            let to = replaced(&pattern, path, &to)?;
+            return Some(Rewrite::All(line("rewrite", &to)));
         }
     };
     let line = line("rewrite", &to);
@@ -173,6 +174,23 @@ fn asks_for_space(text: &str) -> bool {
 fn bare(text: &str) -> &str {
     let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+/// What a text with groups comes to for one path.
+fn replaced(pattern: &str, path: &str, to: &str) -> Option<String> {
+    let expression = regex::Regex::new(pattern).ok()?;
+    let found = expression.captures(path)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let mut to = to.to_owned();
+    for name in expression.capture_names().flatten() {
+        let text = found.name(name).map_or("", |group| group.as_str());
+        if !text.bytes().all(plain) {
+            return None;
+        }
+        to = to.replace(&format!("{{{name}}}"), text);
+    }
+    to.starts_with('/')
+        .then(|| format!("/{}", to.trim_start_matches('/')))
 }
 
 /// `\1` as the variable for a group.
