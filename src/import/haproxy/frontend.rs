@@ -98,6 +98,11 @@ impl Import {
                 self.idle.insert(line.place.clone());
                 continue;
             }
+            let redirects = line.word(1) == "redirect" || line.word(0) == "redirect";
+            if redirects && let Some(found) = self.redirects(line, lists) {
+                rules.extend(found);
+                continue;
+            }
             let act = match (line.word(0), line.word(1)) {
                 // What is let past the rules behind it goes where all goes.
                 ("http-request", "allow") if only.is_some() => only.clone().map(Act::Use),

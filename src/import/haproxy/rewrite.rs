@@ -81,8 +81,13 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     // Without a slash it begins with what is matched only where that begins with one.
     let to = match to.starts_with('/') {
         true => to,
-        false if to.starts_with("{tail}") || to.starts_with("{c") => format!("/{to}"),
-        false if to.starts_with("{head}") => to,
+        false
+            if ["{head}", "{tail}", "{c"]
+                .iter()
+                .any(|begin| to.starts_with(begin)) =>
+        {
+            format!("/{to}")
+        }
         false => return None,
     };
     let asked = |of: String| vec![Term::of("{path}", of, false)];

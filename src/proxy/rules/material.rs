@@ -213,3 +213,40 @@ impl Flag {
         (self.up.swap(up, Ordering::Relaxed) != up).then_some(up)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_in_front_of_a_page_is_not_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text, kind, body) in [
+            ("a.html", "<p>", "text/html; charset=utf-8", "<p>"),
+            (
+                "b.http",
+                "HTTP/1.0 503 No\r\nX: y\r\ncontent-type: text/plain\r\n\r\nno\r\n\r\nnever",
+                "text/plain",
+                "no\r\n\r\nnever",
+            ),
+            (
+                "c.http",
+                "HTTP/1.1 503 No\n\nno",
+                "text/html; charset=utf-8",
+                "no",
+            ),
+            (
+                "d.txt",
+                "HTTP/1.1 is old",
+                "text/plain; charset=utf-8",
+                "HTTP/1.1 is old",
+            ),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let page = Page::read(&path).unwrap();
+            assert_eq!(page.content_type, kind, "{name}");
+            assert_eq!(&page.body[..], body.as_bytes(), "{name}");
+        }
+    }
+}
