@@ -487,7 +487,11 @@ fn backends_that_haproxy_looks_up_are_sites_and_routes_here() {
     let hosts = "# host backend\none.test app\nshop app\n.four.test nobody\n";
     let paths = "/api/ api\n/api/v2/ app\n";
     let moved = "/moved https://elsewhere.test/?from=here\n/moved/too /there\n";
-    let files = [("hosts.map", hosts), ("paths.map", paths), ("moved.map", moved)];
+    let files = [
+        ("hosts.map", hosts),
+        ("paths.map", paths),
+        ("moved.map", moved),
+    ];
     nothing_is_lost(&haproxy_and_staunch_agree_with("looked-up", &files));
 }
 
