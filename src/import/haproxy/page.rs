@@ -24,7 +24,7 @@ impl Import {
     /// The pages that a section has for errors; `defaults`: those of its defaults too.
     pub(super) fn pages(&mut self, section: &Section, defaults: bool) -> Pages {
         let mut pages = match section.defaults.as_deref() {
-            Some(wider) if defaults => self.pages(&wider.clone(), true),
+            Some(wider) if defaults => self.pages(wider, true),
             _ => Pages::new(),
         };
         for line in &section.lines {

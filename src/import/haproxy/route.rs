@@ -392,8 +392,8 @@ impl Import {
             Act::Use(name) => match self.backend(name) {
                 Some(upstream) => {
                     let mut action = vec![line("upstream", &upstream)];
-                    let rewrites;
-                    (rewrites, partial) = self.backend_rules(name, &mut rules);
+                    let (rewrites, some) = self.backend_rules(name, &mut rules);
+                    partial = some;
                     let known = (&matcher, &conditions);
                     for (terms, rewrite) in self.rewrites(rewrites, known) {
                         let (some, more, rewrite) = match rewrite {

@@ -147,15 +147,13 @@ impl Page {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
         if let Some((head, body)) = head_and_body(&body) {
-            let fields = head.split(|&byte| byte == b'\n');
-            let value = fields.filter_map(|field| {
+            let mut fields = head.split(|&byte| byte == b'\n');
+            let value = fields.find_map(|field| {
                 let (name, value) = field.split_at(memchr::memchr(b':', field)?);
                 name.eq_ignore_ascii_case(b"Content-Type")
                     .then(|| String::from_utf8_lossy(value[1..].trim_ascii()))
             });
-            let value = value
-                .last()
-                .filter(|value| !value.contains(char::is_control));
+            let value = value.filter(|value| !value.contains(char::is_control));
             return Ok(Self {
                 content_type: match value {
                     Some(value) => Cow::Owned(value.into_owned()),
