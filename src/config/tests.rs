@@ -160,6 +160,7 @@ https = ["[::]:443", "192.0.2.1:8443"]
 http = ["[::]:80"]
 admin = ""
 proxy_protocol_from = ["10.0.0.0/8", "192.0.2.7"]
+proxy_protocol_at = ["192.0.2.1:8443"]
 forwarded_from = ["fd00::/8"]
 [workers]
 threads = 2
