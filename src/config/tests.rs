@@ -249,7 +249,7 @@ every = "5m"
                 accept_worse: true,
                 keep: true,
                 routine: false,
-                line: 12,
+                line: 13,
             },
             CertificateSource {
                 location: Location::Bundle {
@@ -259,7 +259,7 @@ every = "5m"
                 accept_worse: false,
                 keep: false,
                 routine: false,
-                line: 16,
+                line: 17,
             },
             CertificateSource {
                 location: Location::Folder {
@@ -268,7 +268,7 @@ every = "5m"
                 accept_worse: false,
                 keep: true,
                 routine: false,
-                line: 20,
+                line: 21,
             },
         ]
     );

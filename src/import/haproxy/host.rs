@@ -48,21 +48,18 @@ impl Hosts {
             let mut wild = self.names.iter().filter_map(|name| name.strip_prefix('*'));
             wild.any(|parent| end.ends_with(parent))
         };
-        let below = match site.strip_prefix('*') {
-            Some(end) => end,
-            None => {
-                if ends(site) || self.names.iter().any(|name| name == site) {
-                    return Holds::Always;
-                }
-                return match self.pattern.as_deref().map(|it| (it, expression(it))) {
-                    None => Holds::Never,
-                    Some((_, Some(expression))) if expression.is_match(site.as_bytes()) => {
-                        Holds::Always
-                    }
-                    Some((_, Some(_))) => Holds::Never,
-                    Some((pattern, None)) => Holds::Where(pattern.to_owned()),
-                };
+        let Some(below) = site.strip_prefix('*') else {
+            if ends(site) || self.names.iter().any(|name| name == site) {
+                return Holds::Always;
             }
+            return match self.pattern.as_deref().map(|it| (it, expression(it))) {
+                None => Holds::Never,
+                Some((_, Some(expression))) if expression.is_match(site.as_bytes()) => {
+                    Holds::Always
+                }
+                Some((_, Some(_))) => Holds::Never,
+                Some((pattern, None)) => Holds::Where(pattern.to_owned()),
+            };
         };
         match &self.pattern {
             _ if !below.is_empty() && ends(below) => Holds::Always,
@@ -76,15 +73,8 @@ impl Hosts {
     /// An expression for all of them.
     pub(super) fn whole(&self) -> String {
         let exact = self.names.iter().filter(|name| !name.starts_with('*'));
-        let exact: Vec<_> = exact
-            .map(|name| format!("^{}$", regex::escape(name)))
-            .collect();
-        formula::any(
-            &exact
-                .into_iter()
-                .chain(self.pattern.clone())
-                .collect::<Vec<_>>(),
-        )
+        let exact = exact.map(|name| format!("^{}$", regex::escape(name)));
+        formula::any(&exact.chain(self.pattern.clone()).collect::<Vec<_>>())
     }
 
     /// Whether what it holds for has one of some ends.
