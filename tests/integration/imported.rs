@@ -29,8 +29,9 @@ struct Answer {
 }
 
 /// Fields of responses that a configuration can say something of.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "content-encoding",
+    "expires",
     "location",
     "strict-transport-security",
     "x-frame-options",
@@ -116,6 +117,8 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
                     parts.sort_unstable();
                     parts.join("; ").to_ascii_lowercase()
                 }
+                // A moment ago, or long ago.
+                "expires" if !value.contains("2037") => "past".to_owned(),
                 "set-cookie" => value.split('=').next().unwrap_or_default().to_owned(),
                 _ => value.to_owned(),
             };
@@ -455,7 +458,7 @@ macro_rules! well_known {
 
 well_known! {
     artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, plain, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]

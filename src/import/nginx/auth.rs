@@ -44,7 +44,7 @@ impl Asked {
     /// Takes out what the server behind was not told by nginx.
     pub(super) fn finish(&self, rules: &mut Rules) {
         for name in &self.copied {
-            if !rules.changes(Side::Request, name) {
+            if rules.field(Side::Request, name).is_none() {
                 rules.change(Side::Request, Change::Remove, name, String::new());
             }
         }
