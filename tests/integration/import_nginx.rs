@@ -600,7 +600,7 @@ fn what_is_done_a_little_otherwise_is_told() {
             "is said with errors too",
         ),
         (
-            "add_header Strict-Transport-Security \"max-age=63072000; preload\" always;",
+            "listen 80; add_header Strict-Transport-Security \"max-age=63072000; preload\" always;",
             "`preload` is left out",
         ),
         (
@@ -671,8 +671,7 @@ fn servers_that_their_ports_tell_apart_are_told_of() {
     let conf = conf + "\n" + &server(8445, "b.test", 3);
     let ran = import(folder.path(), &[("site.conf", &conf)]);
     for told in [
-        "site.conf:3: differs: server: listens at another port",
-        "site.conf:6: differs: server: listens at another port",
+        "site.conf:3: differs: server (3, 6): listens at another port",
         "another server has this name already: where only their ports tell them apart",
         "site.conf:5: differs: return 301 https://a.test$request_uri: plain-text addresses redirect \
          to the port",

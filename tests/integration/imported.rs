@@ -108,7 +108,9 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         let name = name.to_ascii_lowercase();
-        if FIELDS.contains(&name.as_str()) {
+        // A time that goes by the clock is told of.
+        let by_clock = name == "expires" && !value.contains("2037");
+        if FIELDS.contains(&name.as_str()) && !by_clock {
             // Each makes up its own value.
             let value = match name.as_str() {
                 // That of the server behind is the same, with attributes in any order.
@@ -117,8 +119,6 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
                     parts.sort_unstable();
                     parts.join("; ").to_ascii_lowercase()
                 }
-                // A moment ago, or long ago.
-                "expires" if !value.contains("2037") => "past".to_owned(),
                 "set-cookie" => value.split('=').next().unwrap_or_default().to_owned(),
                 _ => value.to_owned(),
             };

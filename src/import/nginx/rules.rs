@@ -109,6 +109,8 @@ impl Import {
             };
             if name.eq_ignore_ascii_case("Strict-Transport-Security")
                 && let Some((hsts, whole)) = hsts(&variables.plain(value))
+                // In plain text, `hsts` alone is left out.
+                && (whole || variables.by == By::Both)
             {
                 rules.insert("hsts", hsts);
                 if !whole {
