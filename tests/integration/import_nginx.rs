@@ -366,6 +366,7 @@ location /oauth2/ { proxy_pass http://127.0.0.1:4180; proxy_set_header Host $hos
 location = /oauth2/auth {
     proxy_pass http://127.0.0.1:4180;
     proxy_pass_request_body off;
+    proxy_read_timeout 4m;
     proxy_set_header Host $host;
     proxy_set_header Content-Length "";
 }
@@ -384,7 +385,8 @@ fn where_to_sign_in_is_carried_over() {
     let ran = in_server(SIGN_IN);
     for part in [
         "forward_auth = { upstream = \"127-0-0-1-4180\", path = \"/oauth2/auth\", \
-         copy = [\"X-Auth-Request-User\"], sign_in = \"https://{host}/oauth2/start?rd={uri}\" }",
+         copy = [\"X-Auth-Request-User\"], sign_in = \"https://{host}/oauth2/start?rd={uri}\", \
+         timeout = \"240s\" }",
         "\"X-User\" = \"{header:X-Auth-Request-User}\"",
         "remove = [\"X-Auth-Request-User\"]",
     ] {

@@ -214,7 +214,7 @@ impl Import {
         }
         let timeout = inside.nearest("proxy_read_timeout");
         if let Some(timeout) = timeout.and_then(|timeout| unit::deadline(timeout.first())) {
-            let _ = write!(rule, ", timeout = {timeout}");
+            let _ = write!(rule, ", timeout = {}", quoted(&timeout));
         }
         Some(rule)
     }
