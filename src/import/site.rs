@@ -127,8 +127,8 @@ impl Rules {
         self.0.remove(&Key::Plain(key));
     }
 
-    /// Whether a field is changed.
-    pub(in crate::import) fn changes(&self, side: Side, name: &str) -> bool {
+    /// What a field is changed to, as TOML.
+    pub(in crate::import) fn field(&self, side: Side, name: &str) -> Option<&str> {
         let is = |key: &Key| match key {
             Key::Field {
                 side: there,
@@ -137,7 +137,8 @@ impl Rules {
             } => *there == side && lower.eq_ignore_ascii_case(name),
             Key::Plain(_) => false,
         };
-        self.0.keys().any(is)
+        let found = self.0.iter().find(|(key, _)| is(key));
+        found.map(|(_, value)| value.as_str())
     }
 
     /// That what clients say in fields of requests that are set or removed is not believed.
@@ -456,6 +457,18 @@ impl Site {
         }
         text
     }
+}
+
+/// Takes out what nothing reaches, as what stands before it asks for the same.
+pub(in crate::import) fn without_repeated(routes: &mut Vec<Route>) {
+    let mut kept: Vec<Route> = Vec::with_capacity(routes.len());
+    for route in std::mem::take(routes) {
+        let same = |one: &Route| one.matcher == route.matcher && one.conditions == route.conditions;
+        if !kept.iter().any(same) {
+            kept.push(route);
+        }
+    }
+    *routes = kept;
 }
 
 fn actions(route: &Route, text: &mut String) {

@@ -29,8 +29,9 @@ struct Answer {
 }
 
 /// Fields of responses that a configuration can say something of.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "content-encoding",
+    "expires",
     "location",
     "strict-transport-security",
     "x-frame-options",
@@ -107,7 +108,9 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         let name = name.to_ascii_lowercase();
-        if FIELDS.contains(&name.as_str()) {
+        // A time that goes by the clock is told of.
+        let by_clock = name == "expires" && !value.contains("2037");
+        if FIELDS.contains(&name.as_str()) && !by_clock {
             // Each makes up its own value.
             let value = match name.as_str() {
                 // That of the server behind is the same, with attributes in any order.
@@ -455,7 +458,7 @@ macro_rules! well_known {
 
 well_known! {
     artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, plain, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]
