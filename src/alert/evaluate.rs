@@ -432,8 +432,8 @@ fn disk(
         DiskState::Pinned => Code::CertificatePinned,
     };
     let patience = match disk.reason {
-        Some(Reason::KeyMismatch) => HALVES_SETTLE,
         Some(Reason::RefusedByClients) => 0,
+        _ if disk.half => HALVES_SETTLE,
         _ => SETTLES,
     };
     // Where what is served is about to run out, there is no time to wait.

@@ -414,9 +414,9 @@ fn who_has_no_good_certificate_stays_outside_where_one_is_required() {
         assert_eq!(wren.asking(HOST, "").status(), 200, "{version}");
         let told = origin.last();
         assert!(told.all("X-Client-Cert-Subject").is_empty());
-        assert_eq!(told.field("X-Who"), "");
-        assert_eq!(told.field("X-Print"), "");
-        assert_eq!(told.field("X-Whole"), "");
+        for name in ["X-Who", "X-Whole", "X-Print"] {
+            assert!(told.all(name).is_empty(), "{version}: {name}");
+        }
     }
     proxy.wait_log("the site requires a client certificate, and the client showed none");
     proxy.wait_log("it was issued by none of the authorities");
