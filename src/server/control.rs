@@ -318,7 +318,7 @@ fn admin_state(
         })
     };
     let listing = server.alerting.listing.clone();
-    let alerts = move || serde_json::json!(*listing.load());
+    let alerts = move || serde_json::json!(listing.load());
     let upgrade = Route::post(
         "/api/upgrade",
         "let a new process of the program on disk take over",
