@@ -156,7 +156,6 @@ struct Account<'w> {
     /// Who asks: the peer, or for whom a peer asks that is believed.
     client: IpAddr,
     site: Option<SiteIndex>,
-    /// The site asks for client certificates.
     asks_identity: bool,
     /// The rules that hold for it, as far as that is known.
     rules: Option<&'w Rules>,
@@ -492,12 +491,10 @@ fn with_known<T>(
 ) -> T {
     let none = Marks::default();
     let marks = account.marks.as_deref().unwrap_or(&none);
-    let client = account.client;
-    let identity = identity::shown(peer, account.asks_identity);
     work(&Known {
         peer,
-        identity,
-        client,
+        identity: identity::shown(peer, account.asks_identity),
+        client: account.client,
         head,
         marks,
     })

@@ -16,6 +16,7 @@ fn answers_over_http2(server: &Server) {
     let builder = Staunch::build()
         .leaf(&TestCa::new().issue(HOST))
         .upstream("odd", &[&url])
+        .set("upstream.odd.protocol", "\"auto\"")
         .set("upstream.odd.health.path", "\"/health\"")
         .set("upstream.odd.health.fall", 1)
         .set("upstream.odd.health.rise", 1)
