@@ -9,6 +9,7 @@ STARTED = []
 
 def find(name, fallback=None):
     path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+    name = name.removesuffix("-full")
     return shutil.which(os.environ.get(name.upper() + "_BIN") or fallback or name, path=path)
 
 
@@ -103,7 +104,8 @@ class Site:
         return f"{self.dir}/{name}"
 
 
-def staunch(s, exe):
+def staunch(s, exe, log='"off"', tls=f'versions = ["1.3"]\ncipher_suites = ["{SUITE}"]', site=None):
+    site = site or f'upstream = "http://{s.origin}"'
     return [exe, "run", "--config", s.write("staunch.toml", f"""
 state_dir = "{s.dir}/state"
 [listen]
@@ -111,18 +113,46 @@ https = ["127.0.0.1:{s.port}"]
 admin = "127.0.0.1:{s.admin}"
 [workers]
 threads = 1
+[drain]
+notice = "0s"
+deadline = "2s"
 [log]
-access = {{ to = "off" }}
+access = {{ to = {log} }}
 [tls]
-versions = ["1.3"]
-cipher_suites = ["{SUITE}"]
-[[site]]
-names = ["localhost"]
-upstream = "http://{s.origin}"
+{tls}
 [[certificate]]
 chain = "{s.crt}"
 key = "{s.key}"
+[[site]]
+names = ["localhost"]
+{site}
 """)]
+
+
+def staunch_full(s, exe):
+    """With what many sites have: an access log, rules, ids, compression, several servers."""
+    return staunch(s, exe, log=f'"{s.dir}/access"', tls='versions = ["1.2", "1.3"]', site=f"""
+upstream = "servers"
+hsts = "730d"
+request_id = "X-Request-Id"
+compression = ["zstd", "br", "gzip"]
+rate = 1000000
+[site.request_headers]
+remove = ["X-Debug"]
+set = {{ "X-Real-IP" = "{{client_address}}" }}
+[site.response_headers]
+remove = ["Server"]
+set = {{ "X-Frame-Options" = "DENY" }}
+[[site.route]]
+regex = '^/img/(?<name>.+)[.]png$'
+rewrite = "/{{name}}"
+[[site.route]]
+path = "/api/"
+replace_prefix = "/"
+[upstream.servers]
+servers = ["http://{s.origin}", "http://{s.origin.replace('127.0.0.1', 'localhost')}"]
+balance = "least-requests"
+""")
 
 
 def nginx(s, exe):
@@ -216,7 +246,7 @@ https://localhost:{s.port} {{
 """)]
 
 
-PEERS = {"staunch": (staunch, ["--version"]), "nginx": (nginx, ["-v"]), "haproxy": (haproxy, ["-v"]),
+PEERS = {"staunch": (staunch, ["--version"]), "staunch-full": (staunch_full, ["--version"]), "nginx": (nginx, ["-v"]), "haproxy": (haproxy, ["-v"]),
          "h2o": (h2o, ["--version"]), "hitch": (hitch, ["--version"]), "caddy": (caddy, ["version"])}
 BYTES_ONLY = {"hitch"}  # does not look at HTTP, so it has no HTTP/2 of its own
 

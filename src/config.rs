@@ -112,12 +112,24 @@ pub struct Listen {
     pub admin: Option<SocketAddr>,
     /// Peers that must send a PROXY protocol header.
     pub proxy_protocol_from: Vec<IpNet>,
+    /// The addresses of listeners that they are asked at; empty: all.
+    pub proxy_protocol_at: Vec<SocketAddr>,
     /// Clients whose own `X-Forwarded-*` and `Forwarded` are believed and extended.
     pub forwarded_from: Vec<IpNet>,
     /// Connections that are passed on byte by byte, in the order of the file.
     pub streams: Vec<Stream>,
     /// Names whose TLS is passed through by the addresses in `https`, and to which upstream.
     pub passthrough: Vec<(SiteName, Arc<str>)>,
+}
+
+impl Listen {
+    /// The peers that must send a PROXY protocol header at this address.
+    pub fn proxies_at(&self, address: SocketAddr) -> &[IpNet] {
+        match self.proxy_protocol_at.is_empty() || self.proxy_protocol_at.contains(&address) {
+            true => &self.proxy_protocol_from,
+            false => &[],
+        }
+    }
 }
 
 /// `[workers]`

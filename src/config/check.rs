@@ -140,6 +140,7 @@ pub(super) fn config(file: File, cx: &Context<'_>) -> Config {
         listen: Listen {
             https: plain(file.listen.https),
             http: plain(file.listen.http),
+            proxy_protocol_at: plain(file.listen.proxy_protocol_at),
             admin: file.listen.admin.value.0,
             streams,
             passthrough,
@@ -335,6 +336,16 @@ fn listeners(file: &File, cx: &Context<'_>) {
             warn(
                 "`basic_auth` asks for passwords in plain text",
                 "take `plain_text` out, or ask for them where there is TLS",
+            );
+        }
+    }
+    for At { value, span } in &listen.proxy_protocol_at {
+        let streams = file.streams.iter().flat_map(|stream| &stream.listen);
+        let mut all = listen.https.iter().chain(&listen.http).chain(streams);
+        if all.all(|address| address.value != *value) {
+            cx.report(
+                Diagnostic::error(span.clone(), format!("nothing listens on `{value}`"))
+                    .help("write an address of `[listen]` or of a `[[stream]]`"),
             );
         }
     }

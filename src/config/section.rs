@@ -86,6 +86,7 @@ pub(super) struct RawListen {
     pub(super) https: Vec<At<std::net::SocketAddr>>,
     pub(super) http: Vec<At<std::net::SocketAddr>>,
     pub(super) admin: At<Address>,
+    pub(super) proxy_protocol_at: Vec<At<std::net::SocketAddr>>,
     pub(super) rest: Listen,
 }
 
@@ -144,12 +145,18 @@ fn listen(t: &mut Table<'_>) -> RawListen {
             At::nowhere(Address(Some(default::ADMIN))),
             "Address for health, metrics and the inventory; `\"\"` turns it off.",
         ),
+        proxy_protocol_at: t.or(
+            "proxy_protocol_at",
+            Vec::new(),
+            "Addresses of listeners at which `proxy_protocol_from` holds; without: at all.",
+        ),
         rest: Listen {
             https: Vec::new(),
             http: Vec::new(),
             admin: None,
             streams: Vec::new(),
             passthrough: Vec::new(),
+            proxy_protocol_at: Vec::new(),
             proxy_protocol_from: t.or(
                 "proxy_protocol_from",
                 Vec::new(),

@@ -160,6 +160,7 @@ https = ["[::]:443", "192.0.2.1:8443"]
 http = ["[::]:80"]
 admin = ""
 proxy_protocol_from = ["10.0.0.0/8", "192.0.2.7"]
+proxy_protocol_at = ["192.0.2.1:8443"]
 forwarded_from = ["fd00::/8"]
 [workers]
 threads = 2
@@ -248,7 +249,7 @@ every = "5m"
                 accept_worse: true,
                 keep: true,
                 routine: false,
-                line: 12,
+                line: 13,
             },
             CertificateSource {
                 location: Location::Bundle {
@@ -258,7 +259,7 @@ every = "5m"
                 accept_worse: false,
                 keep: false,
                 routine: false,
-                line: 16,
+                line: 17,
             },
             CertificateSource {
                 location: Location::Folder {
@@ -267,7 +268,7 @@ every = "5m"
                 accept_worse: false,
                 keep: true,
                 routine: false,
-                line: 20,
+                line: 21,
             },
         ]
     );

@@ -30,6 +30,14 @@ impl Term {
         all.iter().filter(inside).count() > 1
     }
 
+    /// What holds where this does not.
+    pub(in crate::import) fn opposite(&self) -> Self {
+        Self {
+            not: !self.not,
+            ask: self.ask.clone(),
+        }
+    }
+
     /// An expression that matches a value, or does not.
     pub(in crate::import) fn of(of: &str, pattern: String, not: bool) -> Self {
         let of = of.to_owned();
@@ -97,12 +105,7 @@ impl Formula {
     pub(in crate::import) fn not(&self) -> Option<Self> {
         let mut found = Self::always();
         for all in &self.0 {
-            let opposites = all.iter().map(|term| {
-                vec![Term {
-                    not: !term.not,
-                    ask: term.ask.clone(),
-                }]
-            });
+            let opposites = all.iter().map(|term| vec![term.opposite()]);
             found = found.and(&Self(opposites.collect()))?;
         }
         Some(found)

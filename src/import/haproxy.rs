@@ -21,9 +21,11 @@ mod format;
 mod frontend;
 mod given;
 mod guard;
+mod host;
 mod inner;
 mod left;
 mod map;
+mod page;
 mod parse;
 mod prepare;
 mod quota;
@@ -49,7 +51,8 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
     early.without_loops(&mut sections);
     early.between_sections(&mut sections);
     let mut import = Import {
-        folder: folder_of(path, &sections),
+        folder: folder_of(path, &sections, "crt-base"),
+        authorities: folder_of(path, &sections, "ca-base"),
         backends: (sections.iter())
             .filter(|section| matches!(section.kind.as_str(), "backend" | "listen"))
             .map(|section| (section.name.clone(), section.clone()))
@@ -59,6 +62,14 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
                 Some((section.name.clone(), section.last("stick-table")?.clone()))
             })
             .collect(),
+        error_lists: (sections.iter())
+            .filter(|section| section.kind == "http-errors")
+            .map(|section| {
+                let lines = section.all("errorfile").cloned();
+                (section.name.clone(), lines.collect())
+            })
+            .collect(),
+        made: door::Made::all(&sections),
         bare: (sections.iter())
             .flat_map(|section| section.all("bind"))
             .any(|bind| !bind.has("accept-proxy")),
@@ -80,12 +91,12 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
     Ok(import.finish(path))
 }
 
-/// Where files are whose paths are not whole: `default-path`, else the folder of the file.
-fn folder_of(path: &Path, sections: &[Section]) -> String {
+/// Where files are whose paths are not whole: what `global` says, else the folder of the file.
+fn folder_of(path: &Path, sections: &[Section], base: &str) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().map(|folder| folder.display().to_string());
     let global = sections.iter().find(|section| section.kind == "global");
-    let base = global.and_then(|global| global.last("crt-base"));
+    let base = global.and_then(|global| global.last(base));
     match base.map(|base| base.word(1)) {
         Some(base) if base.starts_with('/') => base.to_owned(),
         _ => folder.unwrap_or_default(),
@@ -96,6 +107,8 @@ fn folder_of(path: &Path, sections: &[Section]) -> String {
 struct Import {
     /// Relative paths of certificates are below this folder.
     folder: String,
+    /// And those of authorities below this one.
+    authorities: String,
     notes: Vec<Note>,
     seen: BTreeSet<Place>,
     /// Lines that never hold, by one door at least.
@@ -104,12 +117,22 @@ struct Import {
     https: BTreeSet<String>,
     http: BTreeSet<String>,
     proxy_from: BTreeSet<String>,
+    /// Where they have to.
+    proxy_at: BTreeSet<String>,
     /// Whether clients come without a PROXY header somewhere.
     bare: bool,
     /// Servers are not verified unless they say so themselves.
     unverified: bool,
     certificates: Vec<(Vec<String>, Place)>,
     doors: Vec<door::Door>,
+    /// Fields of requests that rules make.
+    made: Vec<door::Made>,
+    /// Rules of the section that is looked at that write paths anew, for one host.
+    front: Vec<route::Rewriting>,
+    /// The pages that it has for errors.
+    pages: page::Pages,
+    /// Lines of `http-errors` by their sections.
+    error_lists: BTreeMap<String, Vec<Line>>,
     /// Whether what is read is for requests that came over TLS.
     over_tls: bool,
     /// Whether something goes by variables of what a request is.
@@ -153,6 +176,14 @@ impl Import {
             loss,
             advice: advice.into(),
         });
+    }
+
+    /// A file with authorities, or with what they revoked.
+    fn authority(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("{}/{path}", self.authorities),
+        }
     }
 
     fn absolute(&self, path: &str) -> String {
@@ -298,6 +329,9 @@ impl Import {
         }
         if !self.proxy_from.is_empty() {
             let _ = writeln!(text, "proxy_protocol_from = {}", array(&self.proxy_from));
+            if self.bare {
+                let _ = writeln!(text, "proxy_protocol_at = {}", array(&self.proxy_at));
+            }
         }
         if self.versions.is_some() || self.no_tickets {
             text.push_str("\n[tls]\n");
@@ -432,9 +466,38 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
                 ("option", "httplog" | "tcplog" | "dontlognull" | "dontlog-normal" | "logasap") => {
                     (Loss::Slight, "see [log.access] for a log of requests")
                 }
+                ("option", "forwardfor" | "forwarded")
+                    if line.has("if-none") || line.has("except") =>
+                {
+                    (
+                        Loss::Slight,
+                        "X-Forwarded-For says who the client is, whatever it says itself: name \
+                         proxies in front in listen.forwarded_from",
+                    )
+                }
                 ("option", "forwardfor" | "forwarded") => {
                     (Loss::None, "X-Forwarded-For and its like are always sent")
                 }
+                ("option", "originalto") => (Loss::Real, "X-Original-To is not sent here"),
+                ("option", "external-check") => (
+                    Loss::Real,
+                    "no program is asked here; see [upstream.NAME.health]",
+                ),
+                ("option", "http_proxy" | "transparent" | "http-use-proxy-header") => (
+                    Loss::Real,
+                    "is not done here: requests go to servers that are named",
+                ),
+                ("option", name) if name.starts_with("accept-invalid-") => (
+                    Loss::Slight,
+                    "what is malformed is refused here, or not passed on",
+                ),
+                ("option", name) if name.starts_with("h1-case-adjust") => {
+                    (Loss::Slight, "names of fields are passed on as they come")
+                }
+                ("maxconn", _) if section.kind != "backend" => (
+                    Loss::Slight,
+                    "there is one limit for all addresses here: limits.connections",
+                ),
                 ("acl", _) => (Loss::None, "where a rule goes by it, that is told"),
                 _ => (Loss::None, "of no concern here"),
             }
@@ -484,11 +547,19 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
             | "retry-on"
             | "default_backend"
             | "http-check"
-            | "source"
             | "cookie"
             | "tcp-check",
             _,
         ) => (Loss::Slight, "see [upstream.NAME]"),
+        ("source", _) => (
+            Loss::Real,
+            "connections leave from the address that the system gives them",
+        ),
+        ("use-server", _) => (
+            Loss::Real,
+            "chose one server of a backend: write an [upstream.NAME] with it alone, and a route \
+             that leads there",
+        ),
         _ => (
             Loss::Real,
             "has no equivalent that the importer knows; see config/staunch.toml for what there is",

@@ -88,6 +88,10 @@ struct Import {
     odd_port: bool,
     /// A server that is named as the default is still to come.
     default_follows: bool,
+    /// No server with TLS listens at the usual port.
+    odd_tls: bool,
+    /// The ports of the first server with TLS.
+    ports: Option<BTreeSet<String>>,
     /// The names of servers with TLS.
     secured: BTreeSet<String>,
     /// What requests to the server that is read come by.
@@ -236,6 +240,12 @@ impl Import {
             // One without a name is there all the same.
             self.secured.extend(names.chain(["_".to_owned()]));
         }
+        let mut at = servers()
+            .filter(|server| secure(server))
+            .flat_map(Directive::inside)
+            .filter(|one| one.name == "listen");
+        let usual = |listen: &Directive| listen.first().rsplit(':').next() == Some("443");
+        self.odd_tls = !self.secured.is_empty() && !at.any(usual);
         self.twins = plain::Twins::find(servers(), secure);
         // Without one that is named as the default, it is the first.
         let any_secure = !self.secured.is_empty();

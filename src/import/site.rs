@@ -68,6 +68,22 @@ impl Key {
         }
     }
 
+    /// What a route says that a field of responses, which its site sets, is not for.
+    fn taken_back(&self) -> Option<Self> {
+        match self {
+            Self::Field {
+                side: Side::Response,
+                change: Change::Set | Change::SetIfOk | Change::Add | Change::AddIfOk,
+                name,
+            } => Some(Self::Field {
+                side: Side::Response,
+                change: Change::Remove,
+                name: name.clone(),
+            }),
+            Self::Field { .. } | Self::Plain(_) => None,
+        }
+    }
+
     /// Whether both are about one field.
     fn is_beside(&self, other: &Self) -> bool {
         match (self, other) {
@@ -111,8 +127,8 @@ impl Rules {
         self.0.remove(&Key::Plain(key));
     }
 
-    /// Whether a field is changed.
-    pub(in crate::import) fn changes(&self, side: Side, name: &str) -> bool {
+    /// What a field is changed to, as TOML.
+    pub(in crate::import) fn field(&self, side: Side, name: &str) -> Option<&str> {
         let is = |key: &Key| match key {
             Key::Field {
                 side: there,
@@ -121,7 +137,8 @@ impl Rules {
             } => *there == side && lower.eq_ignore_ascii_case(name),
             Key::Plain(_) => false,
         };
-        self.0.keys().any(is)
+        let found = self.0.iter().find(|(key, _)| is(key));
+        found.map(|(_, value)| value.as_str())
     }
 
     /// That what clients say in fields of requests that are set or removed is not believed.
@@ -368,19 +385,31 @@ impl Site {
             };
             // It can be taken back.
             let revocable = key == Key::Plain("hsts");
-            let alike = said().all(|other| match other {
-                Some(other) => *other == first,
-                None => revocable,
+            let silent = said().filter(Option::is_none).count();
+            let several = silent < said().count() - silent;
+            let taken = key.taken_back().filter(|_| several);
+            let lacks = |route: &Route| {
+                taken.is_some() && route.deed == Deed::Answer && !route.rules.0.contains_key(&key)
+            };
+            let alike = self.routes.iter().all(|route| {
+                let other = route.rules.0.get(&key);
+                route.is_indifferent(key.name())
+                    || lacks(route)
+                    || other.map_or(revocable, |other| *other == first)
             });
-            let alone =
-                |route: &Route| !route.rules.0.keys().any(|k| *k != key && k.is_beside(&key));
+            let alone = |route: &Route| {
+                lacks(route) || !route.rules.0.keys().any(|k| *k != key && k.is_beside(&key))
+            };
             if !alike || !self.routes.iter().all(alone) {
                 continue;
             }
             for route in &mut self.routes {
                 let indifferent = route.is_indifferent(key.name());
                 if route.rules.0.remove(&key).is_none() && !indifferent {
-                    route.rules.0.insert(key.clone(), "false".to_owned());
+                    match &taken {
+                        Some(back) => route.rules.0.insert(back.clone(), String::new()),
+                        None => route.rules.0.insert(key.clone(), "false".to_owned()),
+                    };
                 }
             }
             common.0.insert(key, first);
@@ -428,6 +457,18 @@ impl Site {
         }
         text
     }
+}
+
+/// Takes out what nothing reaches, as what stands before it asks for the same.
+pub(in crate::import) fn without_repeated(routes: &mut Vec<Route>) {
+    let mut kept: Vec<Route> = Vec::with_capacity(routes.len());
+    for route in std::mem::take(routes) {
+        let same = |one: &Route| one.matcher == route.matcher && one.conditions == route.conditions;
+        if !kept.iter().any(same) {
+            kept.push(route);
+        }
+    }
+    *routes = kept;
 }
 
 fn actions(route: &Route, text: &mut String) {

@@ -100,7 +100,7 @@ impl<'a> Own<'a> {
         to: Method,
     ) -> Self {
         let body = match rules.and_then(|rules| rules.page(status)) {
-            Some(page) => (Cow::Borrowed(&page.body[..]), page.content_type),
+            Some(page) => (Cow::Borrowed(&page.body[..]), &*page.content_type),
             None => {
                 let text = format!("{status} {}\n", phrase(status));
                 (Cow::Owned(text.into_bytes()), PLAIN)

@@ -487,6 +487,15 @@ impl cork::Stream for Listening {
     fn ends(&mut self) {
         self.inner.get_mut().0.keep();
     }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (io, session) = self.inner.get_mut();
+        match session.wants_read() {
+            true => io.poll_readable(cx),
+            // There is plaintext already, or the end of it.
+            false => Poll::Ready(()),
+        }
+    }
 }
 
 impl AsyncWrite for Listening {

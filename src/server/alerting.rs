@@ -45,7 +45,7 @@ impl View {
         let listener = |address: &SocketAddr| Listener {
             address: *address,
             proxy_header: config::contains(
-                &config.listen.proxy_protocol_from,
+                config.listen.proxies_at(*address),
                 probe::reachable(*address).ip(),
             ),
         };

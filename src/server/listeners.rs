@@ -77,8 +77,8 @@ pub fn wants(listen: &Listen, address: SocketAddr) -> bool {
 
 /// Hands bound sockets to the workers.
 pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Prepared) {
-    let proxy_protocol_from: Arc<[_]> = listen.proxy_protocol_from.clone().into();
     for (address, sockets) in sockets {
+        let proxy_protocol_from: Arc<[_]> = listen.proxies_at(address).into();
         let role = role(listen, address, tls);
         let https = matches!(role, Role::Https { .. });
         let stream = matches!(role, Role::Stream(_));
@@ -97,9 +97,9 @@ pub fn give(workers: &[Handle], sockets: Sockets, listen: &Listen, tls: &Prepare
 
 /// Tells the workers what became of the sockets they have.
 pub fn update(workers: &[Handle], old: &Listen, new: &Listen, tls: &Prepared) {
-    let proxy_protocol_from: Arc<[_]> = new.proxy_protocol_from.clone().into();
     let wanted: Vec<_> = addresses(new).collect();
     for address in addresses(old) {
+        let proxy_protocol_from: Arc<[_]> = new.proxies_at(address).into();
         for worker in workers {
             worker.tell(match wanted.contains(&address) {
                 false => Command::Close(address),

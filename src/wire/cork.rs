@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// What is kept at most: one full TLS record (RFC 8446, section 5.2) and a small one.
 const MOST: usize = 17 << 10;
@@ -14,6 +15,12 @@ const MOST: usize = 17 << 10;
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// What is written from now on may wait for the end of the stream, which follows at once.
     fn ends(&mut self) {}
+
+    /// Ready where a read may find something, or where this cannot tell: a read that finds nothing
+    /// costs more.
+    fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 /// See the module.
@@ -26,7 +33,21 @@ pub struct Cork<I: AsyncWrite + Unpin> {
     patient: bool,
 }
 
-impl Stream for tokio::net::TcpStream {}
+impl Stream for TcpStream {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_read_ready(cx).map(|_| ())
+    }
+}
+
+impl Cork<TcpStream> {
+    /// Like [`Stream::poll_readable`]; ready also where something is kept, which a read sends.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.kept.is_empty() {
+            true => self.io.poll_readable(cx),
+            false => Poll::Ready(()),
+        }
+    }
+}
 
 impl<I: AsyncWrite + Unpin> Cork<I> {
     /// Keeps nothing yet.

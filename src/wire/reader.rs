@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncRead;
 
 use super::buffer::Buffer;
+use super::cork::Stream;
 use crate::http::Framing;
 use crate::http::field::Fields;
 use crate::http::framing::{BodyError, Decoder, Front, MAX_TRAILERS};
@@ -86,13 +87,16 @@ impl Reader {
     }
 
     /// Waits for the first byte of a head.
-    pub fn poll_start<I: AsyncRead + Unpin>(
+    pub fn poll_start<I: Stream>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut I,
     ) -> Poll<Result<(), ReadError>> {
-        if self.buffer.is_empty() && ready!(self.buffer.poll_read(cx, io, 0))? == 0 {
-            return Poll::Ready(Err(ReadError::Closed));
+        if self.buffer.is_empty() {
+            ready!(io.poll_readable(cx));
+            if ready!(self.buffer.poll_read(cx, io, 0))? == 0 {
+                return Poll::Ready(Err(ReadError::Closed));
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -212,13 +216,10 @@ impl Reader {
 
     /// Ready when the peer has closed or broken the connection although nothing was expected of
     /// it. What it sends instead is kept, up to a buffer's fill, after which nothing is asked.
-    pub fn poll_gone<I: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut I,
-    ) -> Poll<()> {
+    pub fn poll_gone<I: Stream>(&mut self, cx: &mut Context<'_>, io: &mut I) -> Poll<()> {
         const ENOUGH: usize = 16 << 10;
         while self.buffer.data().len() < ENOUGH {
+            ready!(io.poll_readable(cx));
             match ready!(self.buffer.poll_read(cx, io, ENOUGH)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}

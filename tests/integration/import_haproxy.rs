@@ -175,3 +175,88 @@ fn a_rule_of_haproxy_that_cannot_be_asked_here_is_told() {
         &["when = { \"{method}\" = \"^POST$\" }\nrespond = 503  # closed"],
     );
 }
+
+/// What is done almost alike, or not at all, and has been done in silence by many.
+#[test]
+fn what_haproxy_does_otherwise_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        (
+            "haproxy.cfg",
+            r#"global
+    ca-base /etc/authorities
+defaults
+    mode http
+    errorfile 408 /dev/null
+    errorfile 503 missing.http
+frontend f
+    bind :8443 ssl crt-list certificates strict-sni
+    bind :81 accept-proxy
+    stats uri /stats
+    option originalto
+    option forwardfor if-none
+    acl named hdr(host) -i a.test
+    http-request set-header X-A %[req.hdr(x-b)]
+    http-request add-header X-Made 1 if { path /made }
+    http-request tarpit if { path /tarpit }
+    http-request set-path /b%[path] if { path /a }
+    use_backend c if { hdr(x-made) 1 }
+    use_backend b if named || { hdr(host) b.test:8443 }
+backend b
+    use-server s2 if { path /2 }
+    timeout tunnel 2h
+    option httpchk /ok
+    http-check send hdr X-Check 1
+    server s1 10.0.0.1:80 check backup alpn h2,http/1.1
+    server s2 10.0.0.2:443 backup ssl verify required ca-file ca.pem verifyhost x
+backend c
+    server s1 10.0.0.3:80
+frontend off
+    disabled
+    bind :82
+    default_backend c
+"#,
+        ),
+        (
+            "certificates",
+            "a.pem *.a.test\nb.pem [verify required ca-file x]\n",
+        ),
+    ];
+    let ran = import(folder.path(), &files);
+    has(
+        &ran.stderr,
+        &[
+            "strict-sni: who asks for a name that no certificate is for",
+            "goes by the names that are in it",
+            "not imported: bind :8443",
+            "some names ask for client certificates",
+            "the page of statistics is none here",
+            "not imported: option originalto",
+            "X-Forwarded-For says who the client is, whatever it says itself",
+            "whatever port is behind it in Host",
+            "is left out here where its value is empty",
+            "is answered at once here, with 500",
+            "not imported: use_backend c if { hdr(x-made) 1 }: goes by what cannot be asked here",
+            "not imported: use-server s2",
+            "GET is asked here",
+            "nothing else",
+            "backups are used together here",
+            "nothing is said to such a client in HAProxy",
+            "missing.http cannot be read",
+            "frontend off: is disabled",
+        ],
+    );
+    has(
+        &ran.stdout,
+        &[
+            "proxy_protocol_at = [\"0.0.0.0:81\"]",
+            "when = { \"{uri}\" = \"^/stats\" }\nrespond = 404",
+            "protocol = \"auto\"",
+            "ca = \"/etc/authorities/ca.pem\"",
+            "timeouts = { tunnel = \"7200s\" }",
+            r"{host}:{port}",
+            "rewrite = \"/b{path}\"",
+        ],
+    );
+    assert!(!ran.stdout.contains(":82"), "{}", ran.stdout);
+}

@@ -366,6 +366,7 @@ location /oauth2/ { proxy_pass http://127.0.0.1:4180; proxy_set_header Host $hos
 location = /oauth2/auth {
     proxy_pass http://127.0.0.1:4180;
     proxy_pass_request_body off;
+    proxy_read_timeout 4m;
     proxy_set_header Host $host;
     proxy_set_header Content-Length "";
 }
@@ -384,7 +385,8 @@ fn where_to_sign_in_is_carried_over() {
     let ran = in_server(SIGN_IN);
     for part in [
         "forward_auth = { upstream = \"127-0-0-1-4180\", path = \"/oauth2/auth\", \
-         copy = [\"X-Auth-Request-User\"], sign_in = \"https://{host}/oauth2/start?rd={uri}\" }",
+         copy = [\"X-Auth-Request-User\"], sign_in = \"https://{host}/oauth2/start?rd={uri}\", \
+         timeout = \"240s\" }",
         "\"X-User\" = \"{header:X-Auth-Request-User}\"",
         "remove = [\"X-Auth-Request-User\"]",
     ] {
@@ -580,4 +582,104 @@ fn what_is_served_in_plain_text_too_is_served_so_here() {
     let leads = written("if ($scheme = http) { return 301 https://$host$request_uri; }");
     assert!(!leads.contains("plain_text"), "{leads}");
     assert!(leads.contains("http = [\"0.0.0.0:80\"]"), "{leads}");
+}
+
+/// What is done almost alike is told, each with its line.
+#[test]
+fn what_is_done_a_little_otherwise_is_told() {
+    let pass = "proxy_pass http://127.0.0.1:1;";
+    for (lines, told) in [
+        (
+            "location / { expires 1h; proxy_pass http://127.0.0.1:1; }",
+            "set Expires as well",
+        ),
+        (
+            "location / { expires @15h30m; proxy_pass http://127.0.0.1:1; }",
+            "not imported: expires @15h30m",
+        ),
+        (
+            "add_header Strict-Transport-Security max-age=600;",
+            "is said with errors too",
+        ),
+        (
+            "listen 80; add_header Strict-Transport-Security \"max-age=63072000; preload\" always;",
+            "`preload` is left out",
+        ),
+        (
+            "location /a/ { proxy_pass http://127.0.0.1:1/b/; }",
+            "decodes the path and encodes it again",
+        ),
+        (
+            "location /a/ { proxy_pass http://127.0.0.1:1; proxy_next_upstream http_502; \
+             proxy_next_upstream_tries 2; }",
+            "differs: proxy_next_upstream http_502",
+        ),
+        (
+            "location /a/ { proxy_pass http://127.0.0.1:1; \
+             proxy_set_header X-Real-IP $http_x_forwarded_for; }",
+            "is what staunch itself tells",
+        ),
+        (
+            "location /a/ { proxy_pass http://127.0.0.1:1; \
+             proxy_set_header X-Forwarded-Host $host/a; }",
+            "not imported: proxy_set_header X-Forwarded-Host $host/a",
+        ),
+        (
+            "location /a/ { proxy_pass http://127.0.0.1:1; \
+             proxy_set_header X-Forwarded-Host $host:8443; }",
+            "differs: proxy_set_header X-Forwarded-Host $host:8443",
+        ),
+    ] {
+        let lines = match lines.contains("proxy_pass") {
+            true => lines.to_owned(),
+            false => format!("{lines} location / {{ {pass} }}"),
+        };
+        let ran = in_server(&lines);
+        assert!(ran.stderr.contains(told), "{lines}\n{}", ran.stderr);
+        assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_id_that_a_client_sends_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = "map $http_x_request_id $id { default $http_x_request_id; \"\" $request_id; }\n\
+                server { listen 443 ssl; server_name a.test; ssl_certificate /c;\n\
+                ssl_certificate_key /k; proxy_set_header X-Request-ID $id;\n\
+                location / { proxy_pass http://127.0.0.1:1; } }\n";
+    let ran = import(folder.path(), &[("site.conf", conf)]);
+    let told = "site.conf:1: differs: map $http_x_request_id $id: kept an id that a client sent";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("\"X-Request-ID\" = \"{request_id}\""),
+        "{}",
+        ran.stdout
+    );
+}
+
+/// A registry at a port for those who write, and at another for those who read.
+#[test]
+fn servers_that_their_ports_tell_apart_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = |port: u16, name: &str, to: u16| {
+        format!(
+            "server {{ listen {port} ssl; server_name {name}; ssl_certificate /c;\n\
+             ssl_certificate_key /k; location / {{ proxy_pass http://127.0.0.1:{to}; }} }}\n"
+        )
+    };
+    let redirect =
+        "server { listen 8080; server_name a.test; return 301 https://a.test$request_uri; }";
+    let conf = server(8443, "a.test", 1) + &server(8444, "a.test", 2) + redirect;
+    let conf = conf + "\n" + &server(8445, "b.test", 3);
+    let ran = import(folder.path(), &[("site.conf", &conf)]);
+    for told in [
+        "site.conf:3: differs: server (3, 6): listens at another port",
+        "another server has this name already: where only their ports tell them apart",
+        "site.conf:5: differs: return 301 https://a.test$request_uri: plain-text addresses redirect \
+         to the port",
+    ] {
+        assert!(ran.stderr.contains(told), "{told}\n{}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
+    assert!(ran.stdout.contains(":8445"), "{}", ran.stdout);
 }

@@ -29,8 +29,9 @@ struct Answer {
 }
 
 /// Fields of responses that a configuration can say something of.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "content-encoding",
+    "expires",
     "location",
     "strict-transport-security",
     "x-frame-options",
@@ -107,7 +108,9 @@ fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
         let name = name.to_ascii_lowercase();
-        if FIELDS.contains(&name.as_str()) {
+        // A time that goes by the clock is told of.
+        let by_clock = name == "expires" && !value.contains("2037");
+        if FIELDS.contains(&name.as_str()) && !by_clock {
             // Each makes up its own value.
             let value = match name.as_str() {
                 // That of the server behind is the same, with attributes in any order.
@@ -455,7 +458,7 @@ macro_rules! well_known {
 
 well_known! {
     artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, plain, portainer, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]
@@ -486,7 +489,12 @@ fn what_haproxy_does_by_tls_or_without_it_is_told_apart() {
 fn backends_that_haproxy_looks_up_are_sites_and_routes_here() {
     let hosts = "# host backend\none.test app\nshop app\n.four.test nobody\n";
     let paths = "/api/ api\n/api/v2/ app\n";
-    let files = [("hosts.map", hosts), ("paths.map", paths)];
+    let moved = "/moved https://elsewhere.test/?from=here\n/moved/too /there\n";
+    let files = [
+        ("hosts.map", hosts),
+        ("paths.map", paths),
+        ("moved.map", moved),
+    ];
     nothing_is_lost(&haproxy_and_staunch_agree_with("looked-up", &files));
 }
 
@@ -503,6 +511,22 @@ fn what_haproxy_keeps_behind_a_password_is_not_open_here() {
         "not imported: http-request auth realm Inner if !known",
         "differs: backend inner: all that leads to it is closed",
         "not imported: http-response return status 404",
+    ] {
+        assert!(output.contains(line), "{line}\n{output}");
+    }
+}
+
+/// A page for an error, with the head that HAProxy sends with it.
+const KEPT: &str = "HTTP/1.0 403 Forbidden\r\nContent-Type: text/plain\r\n\r\nnot here\n";
+
+#[test]
+fn hosts_of_haproxy_by_parts_of_their_names_need_no_hand() {
+    let output = haproxy_and_staunch_agree_with("ends", &[("403.http", KEPT)]);
+    nothing_is_lost(&output);
+    for line in [
+        "error_pages = { 403 = ",
+        "is in errors that staunch answers itself, too",
+        "403.http is written as a body, as it is now",
     ] {
         assert!(output.contains(line), "{line}\n{output}");
     }

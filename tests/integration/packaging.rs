@@ -377,3 +377,46 @@ fn an_upgrade_of_the_package_hands_over_or_says_why_not() {
     end.send_to(b"X_END=1", &address).unwrap();
     manager.join().unwrap();
 }
+
+#[test]
+fn the_image_is_built_by_the_compiler_that_there_is_a_profile_for() {
+    let compiler = read(".cargo/release.rustc");
+    let version = compiler.split(' ').nth(1).unwrap();
+    let image = read("packaging/docker/Dockerfile");
+    assert!(
+        image.contains(&format!("FROM rust:{version}-")),
+        "{compiler}"
+    );
+}
+
+#[test]
+fn only_optimised_code_and_the_right_compiler_get_the_profile() {
+    let passed = |version: &str, arguments: &[&str], generate: Option<&str>| {
+        let mut wrapper = Command::new(Path::new(ROOT).join(".cargo/rustc"));
+        wrapper.arg(Path::new(ROOT).join("tests/fixtures/compiler"));
+        wrapper.args(arguments).env("COMPILER", version);
+        wrapper.env_remove("STAUNCH_PROFILE");
+        wrapper.envs(generate.map(|to| ("STAUNCH_PROFILE", to)));
+        let said = wrapper.output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    };
+    let theirs = read(".cargo/release.rustc").trim_end().to_owned();
+    let optimised = ["--crate-name", "a", "-C", "opt-level=3", "-v"];
+    let profile = format!("-Cprofile-use={ROOT}/.cargo/release.profdata");
+    let with = passed(&theirs, &optimised, None);
+    assert!(
+        with.starts_with("--crate-name a -C opt-level=3 -v "),
+        "{with}"
+    );
+    assert!(with.contains(&profile), "{with}");
+    assert_eq!(passed("rustc 1.0.0", &optimised, None), optimised.join(" "));
+    let plain = ["--crate-name", "a", "-C", "debuginfo=2"];
+    assert_eq!(passed(&theirs, &plain, None), plain.join(" "));
+    assert_eq!(passed(&theirs, &plain, Some("/raw")), plain.join(" "));
+    let counting = passed(&theirs, &optimised, Some("/raw"));
+    assert!(counting.ends_with(" -Cprofile-generate=/raw"), "{counting}");
+}

@@ -1,6 +1,6 @@
 //! Load balancers in front that say on whose behalf they connect: the PROXY protocol.
 
-use crate::support::{Connection, HOST, Origin, Staunch, continually};
+use crate::support::{Connection, HOST, Origin, Port, Staunch, Tls, continually};
 
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
 
@@ -76,6 +76,29 @@ fn a_header_that_does_not_come_is_not_waited_for() {
     let mut silent = Connection::plain(proxy.https()).unwrap();
     silent.send("PROXY TC").unwrap();
     assert!(silent.gone());
+}
+
+/// Beside an address for a balancer there may be one for everybody.
+#[test]
+fn a_header_is_asked_for_at_the_addresses_that_are_named() {
+    let origin = Origin::echo();
+    let other = Port::free();
+    let builder = Staunch::serving(&origin);
+    let both = [builder.https(), other.address()].map(|address| address.to_string());
+    let proxy = builder
+        .set("listen.https", format!("{both:?}"))
+        .set("listen.proxy_protocol_from", "[\"127.0.0.1\"]")
+        .set(
+            "listen.proxy_protocol_at",
+            format!("[\"{}\"]", other.address()),
+        )
+        .start();
+    proxy.tls(HOST).connect().get(HOST, "/").expect(200);
+    assert_eq!(origin.last().field("x-forwarded-for"), "127.0.0.1");
+    let balanced = Tls::to(other.address()).name(HOST);
+    let mut balanced = balanced.preamble(V1).connect();
+    balanced.get(HOST, "/").expect(200);
+    assert_eq!(origin.last().field("x-forwarded-for"), "192.0.2.7");
 }
 
 #[test]

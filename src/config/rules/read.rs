@@ -91,7 +91,8 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
     );
     let pages: Option<Pages> = t.optional(
         "error_pages",
-        "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`.",
+        "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`. A head \
+         of HTTP/1.x in front, as HAProxy's files have it, is not sent, and names the type.",
     );
     let plain_text: Option<bool> = t.optional(
         "plain_text",

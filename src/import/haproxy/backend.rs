@@ -19,6 +19,7 @@ struct Group {
     /// Servers with TLS that are verified, and those that are not.
     verified: bool,
     unverified: Vec<Line>,
+    backups: Vec<Line>,
 }
 
 impl Import {
@@ -62,8 +63,16 @@ impl Import {
             asks_tls,
             verified,
             unverified,
+            backups,
             ..
         } = group;
+        if section.option("allbackups").is_none() {
+            for server in backups.iter().skip(1) {
+                let advice = "backups are used together here; without option allbackups HAProxy used \
+                              the first that was up";
+                self.tell(server, Loss::Slight, advice);
+            }
+        }
         if let Some(line) = self.not_verified(&unverified, verified) {
             options.push(line.to_owned());
         }
@@ -141,6 +150,9 @@ impl Import {
         if given.has("backup") {
             more.push_str(", backup = true");
         }
+        if given.has("backup") {
+            group.backups.push(server.clone());
+        }
         group.checked |= given.has("check");
         let options = &mut group.options;
         if let Some(most) = given.value("maxconn").filter(|most| *most != "0") {
@@ -153,10 +165,15 @@ impl Import {
             let time = given.value(word).and_then(deadline);
             options.extend(time.map(|time| line(key, &time)));
         }
-        let h2 = given.value("alpn").is_some_and(|alpn| alpn.contains("h2"));
-        if !group.tcp && (given.value("proto") == Some("h2") || h2) {
-            options.push("protocol = \"http2\"".to_owned());
-        }
+        let agreed = given.value("alpn").unwrap_or_default();
+        let protocol = match (given.value("proto"), agreed.contains("h2")) {
+            (Some("h2"), _) => Some("http2"),
+            (None, true) if agreed.contains("http/1") => Some("auto"),
+            (None, true) => Some("http2"),
+            _ => None,
+        };
+        let protocol = protocol.filter(|_| !group.tcp);
+        options.extend(protocol.map(|protocol| line("protocol", protocol)));
         let headers = [
             ("send-proxy", "v1"),
             ("send-proxy-v2", "v2"),
@@ -196,7 +213,10 @@ impl Import {
         {
             // The system's are those that are used without any.
             let file = given.value(word).filter(|file| *file != "@system-ca");
-            let file = file.map(|file| line(key, &self.absolute(file)));
+            let file = file.map(|file| match key {
+                "ca" => line(key, &self.authority(file)),
+                _ => line(key, &self.absolute(file)),
+            });
             group.options.extend(file);
         }
         let sni = given.value("sni");
@@ -321,6 +341,11 @@ impl Import {
                 ("server", false) => &["response", "idle"],
                 ("queue", _) => &["queue"],
                 ("check", _) => continue,
+                // Said of its routes.
+                ("tunnel", false) => {
+                    self.seen(timeout);
+                    continue;
+                }
                 _ => {
                     let advice = "holds for all sites here; see [timeouts]";
                     self.tell(timeout, Loss::Slight, advice);
@@ -367,7 +392,12 @@ impl Import {
             };
             let uri = if uri.starts_with('/') { uri } else { "/" };
             path = Some(uri.to_owned());
-            if !matches!(method, "" | "GET") {
+            let sent = section
+                .all("http-check")
+                .filter_map(|line| line.after("meth"))
+                .last();
+            // OPTIONS, where nothing is said.
+            if sent.unwrap_or(method) != "GET" {
                 self.tell(&check, Loss::Slight, "GET is asked here");
             }
             let host = check.words.iter().skip(4).find_map(|word| {
@@ -420,6 +450,11 @@ impl Import {
                         let host = check.word(at) == "hdr"
                             && check.word(at + 1).eq_ignore_ascii_case("host");
                         keys.extend(host.then(|| line("host", check.word(at + 2))));
+                        if check.word(at) == "hdr" && !host || check.word(at).starts_with("body") {
+                            let advice =
+                                "a check asks with GET, a path and a host here, nothing else";
+                            self.tell(check, Loss::Slight, advice);
+                        }
                     }
                     self.seen(check);
                 }

@@ -36,6 +36,12 @@ impl Import {
             };
             let found: Vec<_> = found.into_iter().flatten().collect();
             self.seen(bind);
+            for word in ["interface", "accept-netscaler-cip", "transparent"] {
+                if bind.has(word) {
+                    let advice = format!("{word}: a listener goes by its address alone here");
+                    self.tell(bind, Loss::Real, advice);
+                }
+            }
             if bind.has("accept-proxy") {
                 self.accept_proxy(bind, &found);
             }
@@ -61,39 +67,34 @@ impl Import {
         binds
     }
 
-    /// Who sends PROXY headers is said by address here, not by where they come in.
+    /// Who sends PROXY headers, and where.
     fn accept_proxy(&mut self, bind: &Line, addresses: &[String]) {
+        self.proxy_at.extend(addresses.iter().cloned());
         let address = |text: &String| text.parse::<std::net::SocketAddr>().ok();
-        let own: Option<Vec<_>> = (addresses.iter())
-            .map(|text| address(text).filter(|address| address.ip().is_loopback()))
-            .collect();
-        if let Some(own) = own {
-            let own = own.iter().map(|address| address.ip().to_string());
-            self.proxy_from.extend(own);
-            let advice = "connections from this machine need a PROXY header at all addresses here: \
-                          listen.proxy_protocol_from";
-            return self.tell(bind, Loss::Slight, advice);
+        let is_own = |text: &String| address(text).is_some_and(|it| it.ip().is_loopback());
+        if addresses.iter().all(is_own) {
+            let own = addresses.iter().filter_map(address);
+            return (self.proxy_from).extend(own.map(|address| address.ip().to_string()));
         }
         self.proxy_from
             .extend(["0.0.0.0/0", "::/0"].map(str::to_owned));
-        match self.bare {
-            true => self.tell(
-                bind,
-                Loss::Real,
-                "all connections need a PROXY header now, at other addresses too: name the balancers \
-                 in listen.proxy_protocol_from",
-            ),
-            false => self.tell(
-                bind,
-                Loss::Slight,
-                "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from",
-            ),
-        }
+        let advice =
+            "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from";
+        self.tell(bind, Loss::Slight, advice);
     }
 
     /// What `bind` says of TLS.
     fn bind_tls(&mut self, bind: &Line, tls: &mut Vec<String>) {
         self.bind_options(bind);
+        if bind.has("strict-sni") {
+            let advice = "strict-sni: who asks for a name that no certificate is for is served one \
+                          all the same, which clients refuse";
+            self.tell(bind, Loss::Slight, advice);
+        }
+        if bind.has("generate-certificates") {
+            let advice = "generate-certificates: makes no certificates here";
+            self.tell(bind, Loss::Real, advice);
+        }
         for (at, word) in bind.words.iter().enumerate() {
             let file = bind.word(at + 1);
             match word.as_str() {
@@ -113,9 +114,9 @@ impl Import {
                               \"request\" in client_certificates";
                 self.tell(bind, Loss::Slight, advice);
             }
-            let mut text = format!("mode = \"{mode}\", ca = {}", quoted(&self.absolute(ca)));
+            let mut text = format!("mode = \"{mode}\", ca = {}", quoted(&self.authority(ca)));
             if let Some(crl) = bind.after("crl-file") {
-                text += &format!(", crl = {}", quoted(&self.absolute(crl)));
+                text += &format!(", crl = {}", quoted(&self.authority(crl)));
             }
             tls.push(format!(
                 "client_certificates = {{ {text} }}  # from {}",
@@ -139,8 +140,31 @@ impl Import {
                 continue;
             }
             self.certificate(certificate, &bind.place);
-            if line.contains('[') {
+            let options = line
+                .split_once('[')
+                .and_then(|(_, rest)| rest.split_once(']'));
+            let (options, names) = match options {
+                Some((options, names)) => (options, names),
+                None => (
+                    "",
+                    line.split_once(char::is_whitespace).unwrap_or_default().1,
+                ),
+            };
+            if options.contains("verify") || options.contains("ca-file") {
+                let advice = format!(
+                    "{path}: some names ask for client certificates: write client_certificates at \
+                     their sites"
+                );
+                self.tell(bind, Loss::Real, advice);
+            } else if !options.trim().is_empty() {
                 let advice = format!("{path}: options of one certificate are not carried over");
+                self.tell(bind, Loss::Slight, advice);
+            }
+            if !names.trim().is_empty() {
+                let advice = format!(
+                    "{path}: which certificate is served goes by the names that are in it, not by \
+                     those behind it"
+                );
                 self.tell(bind, Loss::Slight, advice);
             }
         }

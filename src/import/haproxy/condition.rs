@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::host::{self, Hosts};
 use super::parse::{Line, Section};
 use super::sample;
 use crate::import::formula;
@@ -11,8 +12,8 @@ use crate::import::formula;
 /// One thing that is asked of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
-    /// One of these hosts: a name, or `*.parent`.
-    Host(Vec<String>),
+    /// One of these hosts.
+    Host(Hosts),
     /// This path.
     Exact(Vec<String>),
     /// A path that begins so.
@@ -190,8 +191,8 @@ fn merged(tests: Vec<Test>) -> Vec<Test> {
     let mut found: Vec<Test> = Vec::new();
     for test in tests {
         match (found.last_mut(), test) {
-            (Some(Test::Host(all)), Test::Host(more))
-            | (Some(Test::Exact(all)), Test::Exact(more))
+            (Some(Test::Host(all)), Test::Host(more)) => all.join(more),
+            (Some(Test::Exact(all)), Test::Exact(more))
             | (Some(Test::Prefix(all)), Test::Prefix(more))
             | (Some(Test::Client(all)), Test::Client(more)) => all.extend(more),
             (
@@ -331,16 +332,9 @@ impl Lists {
                 return Test::Never;
             }
             if self.tcp && how == "found" && values.is_empty() {
-                return Test::Host(vec!["*".to_owned()]);
+                return Test::Host(Hosts::named(vec!["*".to_owned()]));
             }
-            let names = self::host(how, &values);
-            return names.unwrap_or_else(|| match sample::pattern_of(how, true, false, &values) {
-                Some(pattern) if kind.starts_with("hdr") => Test::Value {
-                    of: "{host}".to_owned(),
-                    pattern,
-                },
-                _ => Test::Unknown(shown),
-            });
+            return host::test(how, &values).unwrap_or(Test::Unknown(shown));
         }
         let kind = kind.trim_end_matches(')');
         match (kind, how) {
@@ -359,30 +353,6 @@ impl Lists {
             _ => Test::Unknown(shown),
         }
     }
-}
-
-pub(super) fn host(how: &str, values: &[String]) -> Option<Test> {
-    if how == "dom" || how == "end" && values.iter().all(|value| !value.starts_with('.')) {
-        // A part of the name, or its end: it, and what is below it.
-        let whole = (values.iter()).all(|value| value.trim_matches('.').contains('.'));
-        let both = |value: &String| {
-            // Where a part begins and ends is not a part of it.
-            let name = value.trim_matches('.').to_ascii_lowercase();
-            [format!("*.{name}"), name]
-        };
-        return whole.then(|| Test::Host(values.iter().flat_map(both).collect()));
-    }
-    let names = values.iter().map(|value| {
-        let value = value.to_ascii_lowercase();
-        // The port is not part of a site's name.
-        let value = value.split(':').next().unwrap_or_default().to_owned();
-        match how {
-            "str" => Some(value),
-            "end" => value.strip_prefix('.').map(|parent| format!("*.{parent}")),
-            _ => None,
-        }
-    });
-    names.collect::<Option<Vec<_>>>().map(Test::Host)
 }
 
 fn path(how: &str, caseless: bool, values: Vec<String>) -> Option<Test> {
@@ -421,7 +391,10 @@ mod tests {
             line: 1,
         };
         let lists = [
-            ("h".to_owned(), vec![Test::Host(vec!["a.test".to_owned()])]),
+            (
+                "h".to_owned(),
+                vec![Test::Host(Hosts::named(vec!["a.test".to_owned()]))],
+            ),
             ("p".to_owned(), vec![Test::Prefix(vec!["/p".to_owned()])]),
         ];
         let lists = Lists {
@@ -434,7 +407,7 @@ mod tests {
     #[test]
     fn conditions_are_alternatives_of_terms() {
         let term = |not, test| Term { not, test };
-        let host = || Test::Host(vec!["a.test".to_owned()]);
+        let host = || Test::Host(Hosts::named(vec!["a.test".to_owned()]));
         let path = || Test::Prefix(vec!["/p".to_owned()]);
         for (line, expected) in [
             ("use_backend x", vec![vec![]]),

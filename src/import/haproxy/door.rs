@@ -32,6 +32,35 @@ impl Door {
     }
 }
 
+/// A field of requests that a rule makes.
+pub(super) struct Made {
+    name: String,
+    line: usize,
+    /// The lines of its section.
+    section: std::ops::Range<usize>,
+    /// Whether backends come behind it.
+    ahead: bool,
+}
+
+impl Made {
+    /// All of them.
+    pub(super) fn all(sections: &[Section]) -> Vec<Self> {
+        let mut found = Vec::new();
+        for section in sections {
+            let last = section.lines.last().map_or(0, |line| line.place.line);
+            let makes =
+                |line: &&Line| matches!(line.word(1), "set-header" | "add-header" | "del-header");
+            found.extend(section.all("http-request").filter(makes).map(|line| Self {
+                name: line.word(2).to_owned(),
+                line: line.place.line,
+                section: section.place.line..last + 1,
+                ahead: section.kind == "frontend",
+            }));
+        }
+        found
+    }
+}
+
 /// Doors behind which the same is done for a host.
 struct Group {
     doors: Vec<usize>,
@@ -57,6 +86,12 @@ impl Import {
             {
                 term.test = Test::Always;
             }
+            if let Test::Value { of, .. } = &term.test
+                && let Some(name) = self.made_before(rule, of)
+            {
+                let what = format!("{name}, which a rule before it sets");
+                term.test = Test::Unknown(what);
+            }
             // HAProxy does not know the request any more where it has the response, but by variables.
             let of_request = match &term.test {
                 Test::Exact(_) | Test::Prefix(_) | Test::Regex(_) => true,
@@ -79,6 +114,18 @@ impl Import {
         all
     }
 
+    /// The field in a value that is not the client's any more where a rule asks for it.
+    fn made_before<'a>(&self, rule: &Line, of: &'a str) -> Option<&'a str> {
+        let name = of.strip_prefix("{header:")?.strip_suffix('}')?;
+        let line = rule.place.line;
+        let made = |made: &Made| {
+            let same = made.section.contains(&line);
+            let before = made.line < line || same && rule.word(0) == "use_backend";
+            made.name.eq_ignore_ascii_case(name) && before && (same || made.ahead)
+        };
+        self.made.iter().any(made).then_some(name)
+    }
+
     fn enter(&mut self, door: &Door) {
         self.over_tls = door.is_secure();
         let required = |lines: &Vec<String>| lines.iter().any(|line| line.contains("\"required\""));
@@ -97,8 +144,8 @@ impl Import {
         let mut hosts = BTreeSet::from(["*".to_owned()]);
         let alternatives = rules.iter().flatten().flat_map(|rule| &rule.alternatives);
         for term in alternatives.flatten() {
-            if let Test::Host(names) = &term.test {
-                hosts.extend(names.iter().cloned());
+            if let Test::Host(found) = &term.test {
+                hosts.extend(found.names.iter().cloned());
             }
         }
         let mut found: Vec<(Vec<String>, Vec<usize>, Vec<Route>)> = Vec::new();

@@ -85,6 +85,7 @@ fn variable(sample: &str) -> Option<String> {
         "url" | "pathq" | "capture.req.uri" => "uri",
         "method" => "method",
         "ssl_fc_sni" => "sni",
+        "base" => return Some("{host}{path}".to_owned()),
         // As it is called there.
         "ssl_fc_protocol" => return Some("TLSv{tls_version}".to_owned()),
         "ssl_fc_cipher" => "tls_cipher",
@@ -110,6 +111,7 @@ fn variable(sample: &str) -> Option<String> {
                 "str" => Some(escape(name)),
                 "hdr" | "req.hdr" | "req.fhdr" => Some(format!("{{header:{name}}}")),
                 "req.cook" | "cook" => Some(format!("{{cookie:{name}}}")),
+                "url_param" | "urlp" => Some(format!("{{query:{name}}}")),
                 _ => None,
             };
         }

@@ -2,6 +2,7 @@
 //! requests.
 
 use super::left::Places;
+use super::parse::Line;
 use crate::import::formula::{self, Term};
 use crate::import::pattern;
 use crate::import::site::{Deed, Matcher, Route, Rules};
@@ -11,6 +12,8 @@ pub(super) struct Partial {
     paths: Places,
     conditions: formula::All,
     fields: Rules,
+    /// Only of what a server answers.
+    served: bool,
 }
 
 impl Partial {
@@ -19,13 +22,22 @@ impl Partial {
             paths,
             conditions,
             fields: fields.clone(),
+            served: true,
+        }
+    }
+
+    /// Those of a rule: `http-after-response` is for what is answered here, too.
+    pub(super) fn by(self, rule: &Line) -> Self {
+        Self {
+            served: rule.word(0) != "http-after-response",
+            ..self
         }
     }
 
     /// Changes them at the routes that they are for; those with conditions become two.
     pub(super) fn apply(&self, routes: &mut Vec<Route>) {
         split(routes, &self.paths, &self.conditions, &|route| {
-            if route.deed == Deed::Forward {
+            if route.deed == Deed::Forward || !self.served {
                 route.rules.join(self.fields.clone());
             }
         });
@@ -58,13 +70,7 @@ fn split(
         let asked: Vec<_> = (conditions.iter().cloned().chain(some))
             .filter(|term| !route.conditions.contains(term))
             .collect();
-        let never = |term: &Term| {
-            let opposite = Term {
-                not: !term.not,
-                ask: term.ask.clone(),
-            };
-            route.conditions.contains(&opposite)
-        };
+        let never = |term: &Term| route.conditions.contains(&term.opposite());
         if asked.iter().any(never) {
             routes.push(route);
             continue;
@@ -128,10 +134,17 @@ fn part(paths: &Places, route: &Route) -> Part {
     }
 }
 
+/// What holds for all routes, and for all that lead to servers.
+#[derive(Default)]
+pub(super) struct Common {
+    pub(super) all: Rules,
+    pub(super) served: Rules,
+}
+
 /// Who is let in, at the routes that it is for; and what holds for all.
 pub(super) fn guarded(
     mut routes: Vec<Route>,
-    common: Rules,
+    common: &Common,
     guards: Vec<(Places, &'static str, String)>,
     quotas: Vec<(Places, String)>,
     partial: &[Partial],
@@ -171,7 +184,10 @@ pub(super) fn guarded(
         });
     }
     for route in &mut routes {
-        let mut rules = common.clone();
+        let mut rules = common.all.clone();
+        if route.deed == Deed::Forward {
+            rules.join(common.served.clone());
+        }
         rules.join(std::mem::take(&mut route.rules));
         route.rules = rules;
     }

@@ -92,11 +92,8 @@ pub(super) fn terms(all: &All) -> Option<(formula::All, bool)> {
                 not: term.not,
                 ask: Ask::Client(nets.clone()),
             }),
-            Test::Host(names) if names.iter().all(|name| !name.contains('*')) => {
-                let pattern = sample::pattern_of("str", false, false, names);
-                pattern.map(|pattern| Term::of("{host}", pattern, term.not))
-            }
-            Test::Host(_) | Test::Client(_) | Test::Unknown(_) => None,
+            Test::Host(hosts) => Some(Term::of("{host}", hosts.whole(), term.not)),
+            Test::Client(_) | Test::Unknown(_) => None,
         };
         unknown |= made.is_none();
         found.extend(made);

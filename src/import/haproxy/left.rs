@@ -1,7 +1,9 @@
 //! What is left to ask of a request where its host is known: paths, clients, other conditions.
 
 use super::condition::{All, Test};
+use super::host::Holds;
 use crate::import::formula::{self, Ask, Term};
+use crate::import::pattern;
 use crate::import::site::Matcher;
 
 /// Where something holds; `None`: everywhere.
@@ -36,6 +38,35 @@ pub(super) enum Left {
 }
 
 impl Left {
+    /// All of it as what routes ask; `Err`: what is not known here.
+    pub(super) fn terms(self) -> Result<formula::All, String> {
+        let (mut all, paths) = match self {
+            Self::Everything => return Ok(formula::All::new()),
+            Self::Paths(paths) => (formula::All::new(), Some(paths)),
+            Self::Some { all, paths } => (all, paths),
+            Self::Clients {
+                inside,
+                nets,
+                paths,
+            } => {
+                let ask = Ask::Client(nets);
+                (vec![Term { not: !inside, ask }], paths)
+            }
+            Self::Unknown { what, .. } => return Err(what),
+        };
+        let patterns = paths.map(|paths| {
+            let pattern = |path: Matcher| match path {
+                Matcher::Any => String::new(),
+                Matcher::Exact(path) => format!("^{}$", pattern::literal(&path)),
+                Matcher::Prefix(path) => format!("^{}", pattern::literal(&path)),
+                Matcher::Regex(pattern) => pattern,
+            };
+            formula::any(&paths.into_iter().map(pattern).collect::<Vec<_>>())
+        });
+        all.extend(patterns.map(|pattern| Term::of("{path}", pattern, false)));
+        Ok(all)
+    }
+
     /// What of it is for some paths. `None`: nothing.
     pub(super) fn within(self, only: &[Matcher]) -> Option<Self> {
         let narrow = |paths: Places| match paths {
@@ -90,7 +121,11 @@ pub(super) fn all_but(all: &All, host: &str) -> Option<Vec<Matcher>> {
     for term in all {
         match &term.test {
             Test::Always if !term.not => {}
-            Test::Host(names) if host != "*" && is_one_of(host, names) != term.not => {}
+            Test::Host(hosts)
+                if matches!(
+                    (hosts.holds(host), term.not),
+                    (Holds::Always, false) | (Holds::Never, true)
+                ) => {}
             Test::Exact(_) | Test::Prefix(_) | Test::Regex(_) if term.not && found.is_none() => {
                 let alone = vec![super::condition::Term {
                     not: false,
@@ -114,15 +149,11 @@ pub(super) fn left(all: &All, host: &str) -> Option<Left> {
     let mut clients: Option<(bool, Vec<String>)> = None;
     for term in all {
         match &term.test {
-            Test::Host(names) => {
-                // A wildcard is for one more label here, and for any number of them in HAProxy.
-                let deeper = (host == "*").then(|| deeper(names)).flatten();
-                match deeper {
-                    Some(pattern) => terms.push(Term::of("{host}", pattern, term.not)),
-                    None if is_one_of(host, names) == term.not => return None,
-                    None => {}
-                }
-            }
+            Test::Host(hosts) => match (hosts.holds(host), term.not) {
+                (Holds::Always, true) | (Holds::Never, false) => return None,
+                (Holds::Always, false) | (Holds::Never, true) => {}
+                (Holds::Where(pattern), not) => terms.push(Term::of("{host}", pattern, not)),
+            },
             Test::Tls | Test::Always | Test::Never if term.not => return None,
             Test::Tls | Test::Always | Test::Never => {}
             Test::Client(nets) => match (&mut clients, term.not) {
@@ -191,21 +222,4 @@ fn path_pattern(test: &Test) -> Option<String> {
         Test::Regex(list) => Some(formula::any(&crate::import::pattern::all(list)?)),
         _ => None,
     }
-}
-
-/// An expression for hosts of more labels than wildcards are for, where there are any.
-fn deeper(names: &[String]) -> Option<String> {
-    let parents = names.iter().filter_map(|name| name.strip_prefix("*."));
-    let parents: Vec<_> = parents.map(regex::escape).collect();
-    (!parents.is_empty()).then(|| match parents.as_slice() {
-        [one] => format!(r"\.{one}$"),
-        several => format!(r"\.(?:{})$", several.join("|")),
-    })
-}
-
-fn is_one_of(host: &str, names: &[String]) -> bool {
-    names.iter().any(|name| match name.strip_prefix('*') {
-        Some(end) => host == name || !host.starts_with('*') && host.ends_with(end),
-        None => host == name,
-    })
 }

@@ -1,7 +1,8 @@
 //! `use_backend %[…]`: backends whose names are looked up, or made from what is asked for.
 
 use super::Import;
-use super::condition::{All, Lists, Term, Test, host};
+use super::condition::{All, Lists, Term, Test};
+use super::host;
 use super::parse::Line;
 use super::route::Rule;
 use super::rule::Act;
@@ -91,7 +92,7 @@ impl<'w> LookUp<'w> {
             })
         };
         match (self.key, how) {
-            (Key::Host, _) => host(how, &values).or_else(|| asked("{host}")),
+            (Key::Host, _) => host::test(how, &values),
             (Key::Path, "str") => Some(Test::Exact(values.to_vec())),
             (Key::Path, "beg") => Some(Test::Prefix(values.to_vec())),
             (Key::Path, "end" | "sub" | "dir" | "reg") => asked("{path}"),
@@ -137,6 +138,49 @@ impl Import {
         found.into_iter().map(rule).collect()
     }
 
+    /// A rule for each entry of a map that says where clients are sent. `None`: it is none of these.
+    pub(super) fn redirects<'s>(&mut self, line: &'s Line, lists: &Lists) -> Option<Vec<Rule<'s>>> {
+        let word = ["location", "prefix"]
+            .into_iter()
+            .find(|word| line.has(word))?;
+        let at = line.words.iter().position(|it| it == word)? + 1;
+        let look_up = LookUp::of(line.word(at), self.over_tls)?;
+        let (how, file, other) = look_up.map?;
+        let mut targets = Vec::new();
+        for (value, target) in entries(&lists.values(file)?, how)? {
+            targets.push((Some(look_up.test(how, &value)?), target));
+        }
+        targets.extend(other.map(|other| (None, other.to_owned())));
+        // That there is an entry is what its own rule asks for.
+        let found = |term: &Term| {
+            matches!(&term.test, Test::Unknown(what)
+                if !term.not && what.contains(",map") && what.ends_with("-m found"))
+        };
+        let asked = self.asked(line, lists);
+        let is_found = asked.iter().flatten().any(found);
+        let mut rules = Vec::new();
+        for (test, target) in targets
+            .into_iter()
+            .filter(|(test, _)| test.is_some() || !is_found)
+        {
+            let mut said = line.clone();
+            said.words[at] = format!("{}{target}{}", look_up.before, look_up.behind);
+            let act = self.redirect(&said)?;
+            let with = |all: &All| {
+                let term = test.clone().map(|test| Term { not: false, test });
+                let others = all.iter().filter(|term| !found(term)).cloned();
+                others.chain(term).collect()
+            };
+            rules.push(Rule {
+                line,
+                alternatives: asked.iter().map(with).collect(),
+                act,
+            });
+        }
+        self.seen(line);
+        Some(rules)
+    }
+
     /// Tests with the backends they lead to: where there is none of that name, to the default one.
     fn looked_up(
         &self,
@@ -158,25 +202,13 @@ impl Import {
             }
             return Some(found);
         };
-        let entries = lists.values(file)?;
-        if entries.len() > MOST {
-            return None;
-        }
-        let mut entries: Vec<_> = (entries.iter())
-            .filter_map(|entry| entry.split_once(char::is_whitespace))
-            .map(|(value, backend)| (value, backend.trim()))
-            .collect();
-        // The longest beginning is taken, whatever its place.
-        if how == "beg" {
-            entries.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
-        }
-        for (value, backend) in entries {
+        for (value, backend) in entries(&lists.values(file)?, how)? {
             let test = match how {
                 "reg" => {
-                    pattern::convert(value, look_up.caseless, false).ok()?;
-                    look_up.test(how, value)?
+                    pattern::convert(&value, look_up.caseless, false).ok()?;
+                    look_up.test(how, &value)?
                 }
-                how => look_up.test(how, value)?,
+                how => look_up.test(how, &value)?,
             };
             let backend = format!("{before}{backend}{behind}");
             let known = self.backends.contains_key(&backend).then_some(backend);
@@ -191,6 +223,19 @@ impl Import {
         );
         Some(found)
     }
+}
+
+/// What is looked up, and what is found for it, in the order in which it is asked.
+fn entries(lines: &[String], how: &str) -> Option<Vec<(String, String)>> {
+    let mut entries: Vec<_> = (lines.iter())
+        .filter_map(|entry| entry.split_once(char::is_whitespace))
+        .map(|(value, found)| (value.to_owned(), found.trim().to_owned()))
+        .collect();
+    // The longest beginning is taken, whatever its place.
+    if how == "beg" {
+        entries.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    }
+    (entries.len() <= MOST).then_some(entries)
 }
 
 #[cfg(test)]

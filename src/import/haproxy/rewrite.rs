@@ -28,24 +28,39 @@ pub(super) fn beyond(path: &str) -> Matcher {
 
 /// What a rule does with the paths of a route. `None`: it cannot be said here.
 pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
+    // No path has a space in it.
+    if rule.word(1).starts_with("replace-") && asks_for_space(rule.word(2)) {
+        return Some(Rewrite::Nothing);
+    }
     if let Some(rewrite) = by_prefix(rule, matcher) {
         return Some(rewrite);
     }
-    let (pattern, to) = match (rule.word(1), rule.word(2).split_once("%[path,regsub(")) {
-        ("set-path", Some(("", inner))) => {
-            let (from, to) = inner.strip_suffix(")]")?.split_once(',')?;
-            let (from, to) = (bare(from), bare(to));
-            // What is replaced is at the beginning, and what follows stays.
-            from.strip_prefix('^').filter(|from| !from.ends_with('$'))?;
+    let (pattern, to) = match (rule.word(1), substitution(rule)) {
+        ("set-path" | "set-uri" | "set-pathq", Some(Substitution { from, to, caseless })) => {
             let to = template(&to.replace('%', "%%")).ok()?;
-            let pattern = format!("{}(?<tail>.*)$", pattern::convert(from, false, true).ok()?);
-            (Some(pattern), format!("{to}{{tail}}"))
+            let (begin, from) = match from.strip_prefix('^') {
+                Some(from) => ("", from),
+                None => ("(?<head>.*?)", from),
+            };
+            let (from, tail) = match from.strip_suffix('$') {
+                Some(from) => (from, ""),
+                None => (from, "(?<tail>.*)"),
+            };
+            let case = if caseless { "(?i)" } else { "" };
+            let from = pattern::convert(from, false, true).ok()?;
+            let head = if begin.is_empty() { "" } else { "{head}" };
+            let end = if tail.is_empty() { "" } else { "{tail}" };
+            (
+                Some(format!("{case}^{begin}{from}{tail}$")),
+                format!("{head}{to}{end}"),
+            )
         }
+        ("set-query", _) => (None, format!("{{path}}?{}", template(rule.word(2)).ok()?)),
         ("set-path", None) => (None, template(rule.word(2)).ok()?),
-        ("replace-path" | "replace-uri", _) => {
+        ("replace-path" | "replace-uri" | "replace-pathq", _) => {
             let from = rule.word(2);
             // The query is kept here, and a part of it there.
-            if rule.word(1) == "replace-uri" && !from.trim_end_matches('$').ends_with("(.*)") {
+            if rule.word(1) != "replace-path" && !from.trim_end_matches('$').ends_with("(.*)") {
                 return None;
             }
             let to = template(&rule.word(3).replace("\\/", "/")).ok()?;
@@ -55,8 +70,7 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     };
     let to = with_groups(&to)?;
     let Some(pattern) = pattern else {
-        return to
-            .starts_with('/')
+        return (to.starts_with('/') || to.starts_with("{path}") || to.starts_with("{uri}"))
             .then(|| Rewrite::All(line("rewrite", &to)));
     };
     if let Matcher::Exact(path) = matcher
@@ -67,7 +81,14 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     // Without a slash it begins with what is matched only where that begins with one.
     let to = match to.starts_with('/') {
         true => to,
-        false => format!("/{}", to.strip_prefix("{tail}").map(|_| "{tail}")?),
+        false
+            if ["{head}", "{tail}", "{c"]
+                .iter()
+                .any(|begin| to.starts_with(begin)) =>
+        {
+            format!("/{to}")
+        }
+        false => return None,
     };
     let asked = |of: String| vec![Term::of("{path}", of, false)];
     let (matcher, conditions) = match matcher {
@@ -80,9 +101,10 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
             }
         },
         Matcher::Regex(own) => (Matcher::Regex(pattern), asked(own.clone())),
+        // It goes before all expressions: what comes of it is known.
         Matcher::Exact(path) => {
-            let of = format!("^{}$", pattern::literal(path));
-            (Matcher::Regex(pattern), asked(of))
+            let to = replaced(&pattern, path, &to)?;
+            return Some(Rewrite::All(line("rewrite", &to)));
         }
     };
     let line = line("rewrite", &to);
@@ -93,10 +115,87 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     })
 }
 
+/// Actions that write paths anew.
+pub(super) const REWRITES: [&str; 7] = [
+    "replace-path",
+    "set-path",
+    "replace-uri",
+    "set-uri",
+    "replace-pathq",
+    "set-pathq",
+    "set-query",
+];
+
+/// `%[path,regsub(FROM,TO,FLAGS)]`
+struct Substitution<'w> {
+    from: &'w str,
+    to: &'w str,
+    caseless: bool,
+}
+
+fn substitution(rule: &Line) -> Option<Substitution<'_>> {
+    let samples = [
+        "%[path,regsub(",
+        "%[pathq,regsub(",
+        "%[url,regsub(",
+        "%[capture.req.uri,regsub(",
+    ];
+    let of = |sample: &&str| rule.word(2).strip_prefix(*sample);
+    let inner = samples.iter().find_map(of)?.strip_suffix(")]")?;
+    let (inner, flags) = match inner.rsplit_once(',') {
+        Some((inner, flags)) if inner.contains(',') && ["g", "i", "gi", "ig"].contains(&flags) => {
+            (inner, flags)
+        }
+        _ => (inner, ""),
+    };
+    let (from, to) = inner.split_once(',')?;
+    let (from, to) = (bare(from), bare(to));
+    let anchored = from.starts_with('^');
+    // What is replaced in the query as well, or more than once, cannot be said.
+    if !anchored && (flags.contains('g') || rule.word(1) != "set-path") || from.contains(',') {
+        return None;
+    }
+    Some(Substitution {
+        from,
+        to,
+        caseless: flags.contains('i'),
+    })
+}
+
+/// Whether an expression has a space outside of its classes.
+fn asks_for_space(text: &str) -> bool {
+    let mut in_class = false;
+    text.chars().any(|c| {
+        in_class = match c {
+            '[' => true,
+            ']' => false,
+            _ => in_class,
+        };
+        c == ' ' && !in_class
+    })
+}
+
 /// Without the quotes of arguments.
 fn bare(text: &str) -> &str {
     let inner = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+/// What a text with groups comes to for one path.
+fn replaced(pattern: &str, path: &str, to: &str) -> Option<String> {
+    let expression = regex::Regex::new(pattern).ok()?;
+    let found = expression.captures(path)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let mut to = to.to_owned();
+    for name in expression.capture_names().flatten() {
+        let text = found.name(name).map_or("", |group| group.as_str());
+        if !text.bytes().all(plain) {
+            return None;
+        }
+        to = to.replace(&format!("{{{name}}}"), text);
+    }
+    to.starts_with('/')
+        .then(|| format!("/{}", to.trim_start_matches('/')))
 }
 
 /// `\1` as the variable for a group.
@@ -126,12 +225,11 @@ impl<'w> Head<'w> {
     /// `replace-path ^/api/(.*) /\1` and `set-path %[path,regsub(^/api/,/)]`.
     fn of(rule: &'w Line) -> Option<Self> {
         let (head, to) = match rule.word(1) {
-            "set-path" | "set-uri" => {
-                let inner = rule.word(2).strip_prefix("%[path,regsub(")?;
-                let (from, to) = inner.strip_suffix(")]")?.split_once(',')?;
-                (bare(from).strip_prefix('^')?, bare(to).to_owned())
+            "set-path" | "set-uri" | "set-pathq" => {
+                let Substitution { from, to, caseless } = substitution(rule)?;
+                (from.strip_prefix('^').filter(|_| !caseless)?, to.to_owned())
             }
-            "replace-path" | "replace-uri" => {
+            "replace-path" | "replace-uri" | "replace-pathq" => {
                 let (from, to) = (rule.word(2), rule.word(3));
                 let from = from.trim_end_matches('$').strip_suffix("(.*)")?;
                 let (from, group) = match from.strip_suffix("(/)?") {

@@ -1,14 +1,15 @@
 //! Routes: what becomes of the requests for one host, by their paths.
 
 use super::condition::{self, All, Lists, Test};
-use super::format::line;
-use super::guard::{Partial, guarded};
+use super::format::{deadline, line};
+use super::guard::{Common, Partial, guarded};
 use super::inner::{ANSWERS, terms};
 use super::left::{Left, Places, all_but, left};
+use super::page;
 use super::parse::{Line, Section};
-use super::rewrite::{Rewrite, beyond, rewritten};
+use super::rewrite::{REWRITES, Rewrite, beyond, rewritten};
 use super::rule::{Act, TO_HTTPS, counted};
-use super::{Import, array};
+use super::{Import, array, quoted};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
 use crate::import::pattern;
@@ -44,6 +45,7 @@ impl Rule<'_> {
             let whole = all.iter().all(is_whole);
             all.iter().any(|term| match term.test {
                 Test::Value { .. } => true,
+                Test::Host(ref hosts) => hosts.names.is_empty(),
                 Test::Client(_) => match self.act {
                     Act::Fields(_) => false,
                     _ => !(denies && whole),
@@ -83,12 +85,20 @@ impl Import {
         default: Option<&str>,
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
-        let mut common = self.compression(section);
-        self.forwarded(section, false, &mut common);
+        let mut common = Common {
+            all: self.compression(section),
+            served: Rules::default(),
+        };
+        self.forwarded(section, false, &mut common.all);
+        self.pages = self.pages(section, true);
+        if !self.pages.is_empty() {
+            common.all.insert("error_pages", page::table(&self.pages));
+        }
         let (mut guards, mut quotas, mut partial) = (Vec::new(), Vec::new(), Vec::new());
         let mut asked = Vec::new();
         let by_order = rules.iter().any(Rule::is_by_order);
         let mut exempt: Option<(&Rule<'_>, Vec<Matcher>)> = None;
+        self.front.clear();
         let mut done = false;
         for rule in rules {
             for all in &rule.alternatives {
@@ -131,12 +141,25 @@ impl Import {
                     left => left,
                 };
                 match (&rule.act, left) {
-                    (Act::Fields(fields), Left::Everything) => common.join(fields.clone()),
+                    (Act::Rewrite, left) => match left.terms() {
+                        Ok(terms) => self.front.push((rule.line.clone(), terms)),
+                        Err(what) => {
+                            let advice = format!("goes by what cannot be asked here ({what})");
+                            self.tell(rule.line, Loss::Real, advice);
+                        }
+                    },
+                    (Act::Fields(fields), Left::Everything) => {
+                        match rule.line.word(0) == "http-response" {
+                            true => common.served.join(fields.clone()),
+                            false => common.all.join(fields.clone()),
+                        }
+                    }
                     (Act::Fields(fields), Left::Paths(paths)) => {
-                        partial.push(Partial::new(Some(paths), Vec::new(), fields));
+                        let part = Partial::new(Some(paths), Vec::new(), fields);
+                        partial.push(part.by(rule.line));
                     }
                     (Act::Fields(fields), Left::Some { all, paths }) => {
-                        partial.push(Partial::new(paths, all, fields));
+                        partial.push(Partial::new(paths, all, fields).by(rule.line));
                     }
                     (
                         Act::Fields(fields),
@@ -148,7 +171,7 @@ impl Import {
                     ) => {
                         let ask = Ask::Client(nets);
                         let all = vec![Term { not: !inside, ask }];
-                        partial.push(Partial::new(paths, all, fields));
+                        partial.push(Partial::new(paths, all, fields).by(rule.line));
                     }
                     (Act::Fields(fields), Left::Unknown { what, paths, .. }) => {
                         let advice = format!(
@@ -254,7 +277,7 @@ impl Import {
                     return routes;
                 }
                 routes.push(closed(section, "respond = 503"));
-                return guarded(routes, common, guards, quotas, &partial);
+                return guarded(routes, &common, guards, quotas, &partial);
             };
             let line = Line {
                 words: vec!["default_backend".to_owned(), default.to_owned()],
@@ -264,7 +287,7 @@ impl Import {
             let known = (&mut routes, &mut asked);
             self.push(known, &line, &act, None, formula::All::new());
         }
-        guarded(routes, common, guards, quotas, &partial)
+        guarded(routes, &common, guards, quotas, &partial)
     }
 
     /// Adds a route, unless an earlier one takes all that it is for.
@@ -369,34 +392,39 @@ impl Import {
             Act::Use(name) => match self.backend(name) {
                 Some(upstream) => {
                     let mut action = vec![line("upstream", &upstream)];
-                    let (rewrite, some) = self.backend_rules(name, &matcher, &mut rules);
+                    let (rewrites, some) = self.backend_rules(name, &mut rules);
                     partial = some;
-                    if let Some(Rewrite::Some {
-                        matcher: some,
-                        conditions: more,
-                        line: rewrite,
-                    }) = &rewrite
-                    {
+                    let known = (&matcher, &conditions);
+                    for (terms, rewrite) in self.rewrites(rewrites, known) {
+                        let (some, more, rewrite) = match rewrite {
+                            Rewrite::Nothing => continue,
+                            Rewrite::All(line) if terms.is_empty() => {
+                                action.push(line);
+                                break;
+                            }
+                            Rewrite::All(line) => (matcher.clone(), formula::All::new(), line),
+                            Rewrite::Some {
+                                matcher,
+                                conditions,
+                                line,
+                            } => (matcher, conditions, line),
+                        };
                         // Of the paths that it is for, those that are written anew.
                         let before = match matches!(matcher, Matcher::Regex(_)) {
                             // It has given way already.
                             true => formula::All::new(),
-                            false => giving_way(routes, some),
+                            false => giving_way(routes, &some),
                         };
+                        let all = conditions.iter().cloned().chain(more).chain(terms);
                         routes.push(Route {
                             place: rule.place.clone(),
-                            matcher: some.clone(),
-                            conditions: (conditions.iter().chain(more).cloned())
-                                .chain(before)
-                                .collect(),
+                            matcher: some,
+                            conditions: all.chain(before).collect(),
                             last: false,
                             deed: Deed::Forward,
-                            action: vec![line("upstream", &upstream), rewrite.clone()],
+                            action: vec![line("upstream", &upstream), rewrite],
                             rules: rules.clone(),
                         });
-                    }
-                    if let Some(Rewrite::All(rewrite)) = rewrite {
-                        action.push(rewrite);
                     }
                     (Deed::Forward, action)
                 }
@@ -423,7 +451,7 @@ impl Import {
                 (Deed::Closed, vec![CLOSED.to_owned()])
             }
             Act::Deny(status) => (Deed::Answer, vec![format!("respond = {status}")]),
-            Act::Fields(_) => return,
+            Act::Fields(_) | Act::Rewrite => return,
         };
         let route = Route {
             place: rule.place.clone(),
@@ -464,23 +492,30 @@ impl Import {
 
     /// What a backend does with its requests: how their path is written anew, and what is done with
     /// the fields of some.
-    fn backend_rules(
-        &mut self,
-        name: &str,
-        matcher: &Matcher,
-        rules: &mut Rules,
-    ) -> (Option<Rewrite>, Vec<Partial>) {
-        let mut partial = Vec::new();
+    fn backend_rules(&mut self, name: &str, rules: &mut Rules) -> (Vec<Rewriting>, Vec<Partial>) {
+        let (mut rewrites, mut partial) = (Vec::new(), Vec::new());
         let Some(section) = self.backends.get(name).cloned() else {
-            return (None, partial);
+            return (rewrites, partial);
         };
         rules.extend(self.compression(&section));
         self.forwarded(&section, true, rules);
+        let own = self.pages(&section, false);
+        if !own.is_empty() && section.kind != "listen" {
+            let mut pages = self.pages.clone();
+            pages.extend(own);
+            rules.insert("error_pages", page::table(&pages));
+        }
+        let tunnel = section
+            .all("timeout")
+            .filter(|line| line.word(1) == "tunnel")
+            .last();
+        if let Some(time) = tunnel.and_then(|line| deadline(line.word(2))) {
+            rules.insert("timeouts", format!("{{ tunnel = {} }}", quoted(&time)));
+        }
         if section.kind == "listen" {
-            return (None, partial);
+            return (rewrites, partial);
         }
         let lists = Lists::of(&section, &self.folder, self.over_tls);
-        let mut rewrite = None;
         for rule in &section.lines {
             if !matches!(
                 rule.word(0),
@@ -490,24 +525,8 @@ impl Import {
             }
             let always = !rule.has("if") && !rule.has("unless");
             match (rule.word(1), always) {
-                ("replace-path" | "set-path" | "replace-uri" | "set-uri", true) => {
-                    let own = rewritten(rule, matcher);
-                    let own = match (&rewrite, own) {
-                        (None | Some(Rewrite::Nothing), own) => own,
-                        // What the first does not touch, the second does.
-                        (Some(_), Some(Rewrite::Nothing)) => rewrite.clone(),
-                        // One after the other cannot be said.
-                        (Some(_), _) => None,
-                    };
-                    rewrite = own;
-                    match rewrite {
-                        Some(_) => self.seen(rule),
-                        None => {
-                            let advice = "wrote the path anew in a way that is not known here; see \
-                                          rewrite and replace_prefix";
-                            self.tell(rule, Loss::Real, advice);
-                        }
-                    }
+                (action, true) if REWRITES.contains(&action) => {
+                    rewrites.push((rule.clone(), formula::All::new()));
                 }
                 (_, true) => match self.request_rule(rule) {
                     Some(Act::Fields(fields)) => {
@@ -525,6 +544,10 @@ impl Import {
                     if all.iter().all(never) {
                         self.idle.insert(rule.place.clone());
                     } else if let Some(all) = known(&all) {
+                        if REWRITES.contains(&rule.word(1)) {
+                            rewrites.extend(all.into_iter().map(|all| (rule.clone(), all)));
+                            continue;
+                        }
                         // What it is otherwise is told with all that nobody has looked at.
                         if let Some(Act::Fields(fields)) = self.request_rule(rule) {
                             self.seen(rule);
@@ -543,9 +566,50 @@ impl Import {
                 }
             }
         }
-        (rewrite, partial)
+        (rewrites, partial)
+    }
+
+    /// What becomes of the paths of a route: what its section says, then what its backend says.
+    fn rewrites(
+        &mut self,
+        behind: Vec<Rewriting>,
+        (matcher, conditions): (&Matcher, &formula::All),
+    ) -> Vec<(formula::All, Rewrite)> {
+        let mut found = Vec::new();
+        for (rule, terms) in self.front.clone().into_iter().chain(behind) {
+            let terms: formula::All = (terms.into_iter())
+                .filter(|term| !conditions.contains(term))
+                .collect();
+            let never = terms
+                .iter()
+                .any(|term| conditions.contains(&term.opposite()));
+            let all: formula::All = conditions.iter().chain(&terms).cloned().collect();
+            let rewrite = match rewritten(&rule, matcher) {
+                _ if never => continue,
+                Some(rewrite) if !Term::has_two_networks(&all) => rewrite,
+                _ => {
+                    let advice = "wrote the path anew in a way that is not known here; see rewrite \
+                                  and replace_prefix";
+                    self.tell(&rule, Loss::Real, advice);
+                    continue;
+                }
+            };
+            self.seen(&rule);
+            if matches!(rewrite, Rewrite::Nothing) {
+                continue;
+            }
+            if !found.is_empty() {
+                let advice = "of several, one writes a path anew here: the first that is for it";
+                self.tell(&rule, Loss::Slight, advice);
+            }
+            found.push((terms, rewrite));
+        }
+        found
     }
 }
+
+/// A rule that writes paths anew, and what else it asks for.
+pub(super) type Rewriting = (Line, formula::All);
 
 /// What an expression is not for, as it is taken by prefixes before it. Where nothing comes before
 /// those, they say so themselves.

@@ -2,6 +2,7 @@
 
 use super::Import;
 use super::format::{line, template};
+use super::page::Kept;
 use super::parse::{Line, Section};
 use crate::http::field::is_claim;
 use crate::import::site::{Change, Rules, Side};
@@ -49,6 +50,8 @@ pub(super) enum Act {
     Deny(u16),
     /// A change to fields.
     Fields(Rules),
+    /// Its path is written anew.
+    Rewrite,
 }
 
 /// Whether a sample is a count of what clients do.
@@ -169,9 +172,14 @@ impl Import {
         match action {
             "deny" | "reject" | "tarpit" | "silent-drop" => {
                 let status = rule.after("deny_status").or_else(|| rule.after("status"));
-                Some(Act::Deny(
-                    status.and_then(|s| s.parse().ok()).unwrap_or(403),
-                ))
+                let status = status.and_then(|status| status.parse().ok());
+                let usual = if action == "tarpit" { 500 } else { 403 };
+                let status = status.unwrap_or(usual);
+                if action != "deny" {
+                    let advice = format!("is answered at once here, with {status}");
+                    self.tell(rule, Loss::Slight, advice);
+                }
+                Some(Act::Deny(status))
             }
             "return" | "redirect" if side == Side::Response => {
                 let advice = "answered in place of some responses; see error_pages, and let the server \
@@ -182,10 +190,11 @@ impl Import {
             "auth" => Some(Act::Deny(0)),
             "redirect" => self.redirect(rule),
             "return" => {
-                let mut lines = vec![format!(
-                    "respond = {}",
-                    rule.after("status").unwrap_or("200")
-                )];
+                if let Some(kept) = self.returned(rule) {
+                    return Some(Act::Answer(answer(rule, kept), self.returned_fields(rule)));
+                }
+                let status = rule.after("status").unwrap_or("200");
+                let mut lines = vec![format!("respond = {status}")];
                 // One without variables is a text like any other.
                 let formatted = rule.after("lf-string");
                 let plain = formatted.filter(|text| !text.contains('%'));
@@ -373,6 +382,14 @@ impl Import {
                                   in HAProxy: tell the server behind";
                     self.tell(rule, Loss::Slight, advice);
                 }
+                if may_be_empty(&value) {
+                    let advice = "is left out here where its value is empty";
+                    self.tell(rule, Loss::Slight, advice);
+                }
+                if rule.word(0) == "http-response" {
+                    let advice = "is in errors that staunch answers itself, too";
+                    self.tell(rule, Loss::Slight, advice);
+                }
                 rules.change(side, change, name, quoted(value.trim()));
                 Some(rules)
             }
@@ -447,6 +464,40 @@ impl Import {
             }
         }
     }
+}
+
+/// What is answered from a file.
+fn answer(rule: &Line, kept: Kept) -> Vec<String> {
+    let status = rule.after("status").map(str::to_owned);
+    let status = status.or_else(|| kept.status.map(|status| status.to_string()));
+    let kind = rule
+        .after("content-type")
+        .map(str::to_owned)
+        .or(kept.content_type);
+    let mut lines = vec![
+        format!("respond = {}", status.as_deref().unwrap_or("200")),
+        line("body", &kept.body),
+    ];
+    lines.extend(kind.map(|kind| line("content_type", &kind)));
+    lines
+}
+
+/// Whether nothing is in a value but what some requests have none of.
+fn may_be_empty(value: &str) -> bool {
+    let kinds = [
+        "header:", "cookie:", "query", "client_s", "client_c", "client_i", "sni",
+    ];
+    let mut left = value.trim();
+    while let Some(rest) = left.strip_prefix('{') {
+        let Some((name, behind)) = rest.split_once('}') else {
+            return false;
+        };
+        if !kinds.iter().any(|kind| name.starts_with(kind)) {
+            return false;
+        }
+        left = behind;
+    }
+    left.is_empty()
 }
 
 /// What clients say in a field that was set for them is not believed, even where it is not known what

@@ -353,7 +353,11 @@ fn names(all: &All, tls: bool) -> Option<Vec<String>> {
     match said.as_slice() {
         [] => Some(Vec::new()),
         [term] if !tls && !term.not => match &term.test {
-            Test::Host(names) => Some(names.clone()),
+            // Ends of names are wildcards here, other parts of them are nothing.
+            Test::Host(hosts) => {
+                let ends = hosts.names.iter().any(|name| name.starts_with('*'));
+                (hosts.pattern.is_none() || ends).then(|| hosts.names.clone())
+            }
             // Whatever name is asked for.
             Test::Tls => Some(vec!["*".to_owned()]),
             _ => None,

@@ -1,6 +1,6 @@
 //! Who answers: an upstream, a redirect, a fixed response.
 
-use super::rewrite::{is_all, rooted, within};
+use super::rewrite::{is_all, rooted, with_query, within};
 use super::scope::Scope;
 use super::server::{Server, closed};
 use super::upstream::Pass;
@@ -14,6 +14,10 @@ use crate::import::site::{Deed, Matcher, Route, Rules};
 pub(super) const FILES: &str = "files are not served here: these paths are closed. Let a server \
                                 behind do it, nginx itself on another address, and name that as \
                                 `upstream`";
+
+/// What is told where a beginning of the path is replaced.
+const ENCODED: &str = "nginx decodes the path and encodes it again, and takes out slashes and dots: it \
+                       is passed on here as the client wrote it, with %2F for what is no slash";
 
 /// What is done with a location's requests.
 pub(super) enum Outcome {
@@ -116,7 +120,12 @@ impl Import {
                 continue;
             }
             match self.rewritten(rewrite, location, matcher, &server.variables) {
-                Some(line) if action.is_empty() => action.push(line),
+                Some(line) if action.is_empty() => {
+                    if line.starts_with("replace_prefix") {
+                        self.differs(rewrite, ENCODED);
+                    }
+                    action.push(line);
+                }
                 _ => self.rewrite_route(rewrite, matcher, server, &wanted, pass, scope),
             }
         }
@@ -144,11 +153,16 @@ impl Import {
     ) -> Option<String> {
         let rewrite = |text: &str| Some(format!("rewrite = {}", quoted(text)));
         let path = match matcher {
+            // What is written here is all that the server behind is asked for.
+            _ if whole && !uri.contains(['?', '{']) => return rewrite(&format!("{uri}?")),
             _ if whole => return rewrite(uri),
             Matcher::Any | Matcher::Exact(_) | Matcher::Regex(_) => return rewrite(&escape(uri)),
-            Matcher::Prefix(path) if path == uri => return None,
             Matcher::Prefix(path) => path,
         };
+        self.differs(pass, ENCODED);
+        if path == uri {
+            return None;
+        }
         if uri.contains('?') {
             self.lost(pass, "has a query, which is lost here");
         }
@@ -508,10 +522,7 @@ impl Import {
                 };
                 let to = match (query, to.contains('?')) {
                     ("kept", false) => format!("{to}?$args"),
-                    ("kept", true) => {
-                        self.differs(directive, "the client's own query is not kept");
-                        to
-                    }
+                    ("kept", true) => with_query(&to),
                     _ => to,
                 };
                 let action = self.redirect(directive, &to, status, &variables)?;

@@ -44,7 +44,7 @@ impl Asked {
     /// Takes out what the server behind was not told by nginx.
     pub(super) fn finish(&self, rules: &mut Rules) {
         for name in &self.copied {
-            if !rules.changes(Side::Request, name) {
+            if rules.field(Side::Request, name).is_none() {
                 rules.change(Side::Request, Change::Remove, name, String::new());
             }
         }
@@ -214,7 +214,7 @@ impl Import {
         }
         let timeout = inside.nearest("proxy_read_timeout");
         if let Some(timeout) = timeout.and_then(|timeout| unit::deadline(timeout.first())) {
-            let _ = write!(rule, ", timeout = {timeout}");
+            let _ = write!(rule, ", timeout = {}", quoted(&timeout));
         }
         Some(rule)
     }

@@ -179,12 +179,18 @@ impl Import {
         server.variables.known.extend(last_one);
         let flags = server.flags.clone();
         let (deed, action, rules) = self.outcome(server, location, &matcher, &scope);
-        if matches!(matcher, Matcher::Prefix(_)) && !last {
-            // What it rewrites it does once no expression has been found.
-            let rewritten = server.first.split_off(before);
-            server
-                .rewritten
-                .extend(guarded(rewritten, server, &matcher, None));
+        let mut rewritten = Vec::new();
+        match matcher {
+            Matcher::Prefix(_) if !last => {
+                // What it rewrites it does once no expression has been found.
+                let rewritten = server.first.split_off(before);
+                server
+                    .rewritten
+                    .extend(guarded(rewritten, server, &matcher, None));
+            }
+            // An expression that stands before it goes before what it rewrites.
+            Matcher::Regex(_) => rewritten = server.first.split_off(before),
+            _ => {}
         }
         server.flags = flags;
         server.is_final = false;
@@ -234,6 +240,7 @@ impl Import {
         if let Some(at) = routes.iter().position(|route| route.conditions.is_empty()) {
             routes.truncate(at + 1);
         }
+        routes.splice(0..0, rewritten);
         for route in &mut routes {
             route.conditions.extend(also.clone());
         }
@@ -352,10 +359,11 @@ impl Import {
     ) -> (Deed, Vec<String>, Rules) {
         let shut = || (Deed::Closed, vec![CLOSED.to_owned()], Rules::default());
         server.chosen.clear();
-        let (mut methods, mut passing) = (Rules::default(), Vec::new());
+        let (mut methods, mut passing, mut excepted) = (Rules::default(), Vec::new(), Vec::new());
         for directive in scope.here() {
             match directive.name.as_str() {
-                "if" | "limit_except" if self.methods(directive, &mut methods) => {}
+                "if" if self.methods(directive, &mut methods) => {}
+                "limit_except" => excepted.extend(self.excepted(directive, scope)),
                 "if" => match self.choose(directive, server, scope, matcher, &methods) {
                     Chosen::Shut => {
                         server.chosen.clear();
@@ -373,6 +381,14 @@ impl Import {
             }
         }
         let base = self.unconditional(server, location, matcher, scope, methods);
+        // Who may is asked once it is known that a request is not answered at once.
+        if base.0 == Deed::Forward {
+            let routes = excepted.iter().map(|except| except.route(&base, matcher));
+            server.chosen.extend(routes.map(|route| Route {
+                last: server.is_final,
+                ..route
+            }));
+        }
         self.passing(passing, &base, server, matcher, scope);
         base
     }

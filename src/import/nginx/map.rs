@@ -36,6 +36,14 @@ pub(super) fn find<'d>(level: &'d [Directive], variable: &str) -> Option<Map<'d>
     Some(map)
 }
 
+/// Whether a `map` is the idiom for an id of the request: the client's own, else a new one.
+pub(super) fn keeps_id(map: &Directive) -> bool {
+    let source = bare(map.first());
+    let makes = |entry: &Directive| entry.first().contains("request_id");
+    matches!(source, "http_x_request_id" | "http_x_correlation_id")
+        && map.inside().iter().any(makes)
+}
+
 /// `name` of `$name` and `${name}`.
 pub(super) fn bare(variable: &str) -> &str {
     let name = variable.strip_prefix('$').unwrap_or(variable);

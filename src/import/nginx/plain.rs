@@ -124,6 +124,12 @@ impl Import {
         for directive in server.inside() {
             match directive.name.as_str() {
                 "listen" | "server_name" => self.seen.mark(directive),
+                _ if self.odd_tls && only_redirects(directive, names) => self.whole(
+                    directive,
+                    Loss::Slight,
+                    "plain-text addresses redirect to the port that listen.https has, which is not \
+                     443: where something in front serves it as 443, listen at 443",
+                ),
                 _ if only_redirects(directive, names) => self.whole(
                     directive,
                     Loss::None,

@@ -95,9 +95,19 @@ impl Import {
     }
 }
 
+/// What a `rewrite` leads to, with the query of the request behind one of its own, but for where a
+/// question mark at the end says that there is none.
+pub(super) fn with_query(to: &str) -> String {
+    match to.strip_suffix('?') {
+        Some(inner) if inner.contains('?') => inner.to_owned(),
+        None if to.contains('?') => format!("{to}&$args"),
+        _ => to.to_owned(),
+    }
+}
+
 /// What a `rewrite` leads to, from the root: a group begins with a slash or has none before it.
 pub(super) fn rooted(to: &str, variables: &Variables) -> Option<String> {
-    let target = variables.template(to).ok()?;
+    let target = variables.template(&with_query(to)).ok()?;
     Some(match target.starts_with('/') {
         true => target,
         false if target.starts_with("{uri}") || target.starts_with("{path}") => target,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::auth::signs_in;
 use super::scope::Scope;
 use super::upstream::Pass;
-use super::value::{By, Variables};
+use super::value::{By, Part, Variables, parts};
 use super::{Directive, Import, unit};
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
@@ -108,9 +108,18 @@ impl Import {
                 continue;
             };
             if name.eq_ignore_ascii_case("Strict-Transport-Security")
-                && let Some(hsts) = hsts(value)
+                && let Some((hsts, whole)) = hsts(&variables.plain(value))
+                // In plain text, `hsts` alone is left out.
+                && (whole || variables.by == By::Both)
             {
                 rules.insert("hsts", hsts);
+                if !whole {
+                    let advice = "`preload` is left out: browsers take no host up without \
+                                  includeSubDomains and a max-age of a year";
+                    self.differs(directive, advice);
+                } else if directive.args.len() < 3 {
+                    self.differs(directive, "is said with errors too, as with `always`");
+                }
                 continue;
             }
             // The type of what is answered here is said with its body.
@@ -134,14 +143,29 @@ impl Import {
             }
         }
         if let Some(directive) = scope.nearest("expires") {
-            match cache_control(directive) {
-                Ok(Some(value)) => {
-                    let change = Change::SetIfOk;
-                    rules.change(Side::Response, change, "Cache-Control", quoted(&value));
-                }
-                Ok(None) => {}
-                Err(()) => self.lost(directive, "set Cache-Control; see response_headers"),
-            }
+            self.expires(directive, rules);
+        }
+    }
+
+    /// `expires`: `Cache-Control`, and `Expires` where that is the same for all responses.
+    fn expires(&mut self, directive: &Directive, rules: &mut Rules) {
+        let Ok(said) = cache_control(directive) else {
+            let advice = "set Cache-Control and Expires by the response or the time of the day: see \
+                          response_headers, or let the upstream say it";
+            return self.lost(directive, advice);
+        };
+        let Some((value, expires)) = said else {
+            return;
+        };
+        let change = Change::SetIfOk;
+        rules.change(Side::Response, change, "Cache-Control", quoted(&value));
+        match expires {
+            Some(time) => rules.change(Side::Response, change, "Expires", quoted(time)),
+            None => self.differs(
+                directive,
+                "set Expires as well, which nothing goes by where there is a max-age: Cache-Control \
+                 alone is set here",
+            ),
         }
     }
 
@@ -194,8 +218,9 @@ impl Import {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             if is("Host") {
                 host = match variables.plain(value).as_str() {
-                    "${host}" if variables.port => Some("{host}".to_owned()),
-                    "${host}" | "${http_host}" => None,
+                    // In small letters, without a port.
+                    "${host}" => Some("{host}".to_owned()),
+                    "${http_host}" => None,
                     "${proxy_host}" => host,
                     _ => self.template(set, value, variables),
                 };
@@ -211,6 +236,11 @@ impl Import {
             if ANYWAY.iter().any(|anyway| is(anyway)) {
                 self.anyway(set, name, value, variables.by == By::Plain);
                 continue;
+            }
+            if value.contains("$http_x_forwarded_") {
+                let advice = "is what staunch itself tells the server behind in that field; what a \
+                              client says there is believed where listen.forwarded_from names it";
+                self.differs(set, advice);
             }
             match value.is_empty() {
                 true => rules.change(Side::Request, Change::Remove, name, String::new()),
@@ -244,7 +274,8 @@ impl Import {
         let mut pairs = Vec::new();
         // Who is told what the client asked for does not speak of itself by another name.
         // Where both names are one, it does so all the same.
-        let told = !rules.changes(Side::Request, "Host") && pass.host() != variables.server;
+        let host = rules.field(Side::Request, "Host");
+        let told = host.is_none_or(|host| host == "\"{host}\"") && pass.host() != variables.server;
         let own = pass.own_location(variables.path.as_deref());
         let default = || own.clone().filter(|_| !told);
         let said = scope.all("proxy_redirect");
@@ -312,7 +343,12 @@ impl Import {
                 return self.lost(set, advice);
             }
             "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
-            _ => value.starts_with('$'),
+            "x-forwarded-host" if value.contains('/') => {
+                let advice = "is the host alone here: tell the server behind of a path in a field of \
+                              its own, such as X-Forwarded-Prefix";
+                return self.lost(set, advice);
+            }
+            _ => matches!(parts(value).as_slice(), [Part::Variable(_)]),
         };
         if !usual && value.starts_with('$') {
             return self.differs(
@@ -466,8 +502,8 @@ pub(super) fn network(text: &str) -> Option<String> {
     net.ok().map(|net| net.trunc().to_string())
 }
 
-/// `hsts`, where the value is one that can be written so.
-fn hsts(value: &str) -> Option<String> {
+/// `hsts`, where the value is one that can be written so, and whether that is all of it.
+fn hsts(value: &str) -> Option<(String, bool)> {
     const YEAR: u64 = 365 * 24 * 3600;
     let (mut age, mut subdomains, mut preload) = (None, false, false);
     for part in value
@@ -483,27 +519,38 @@ fn hsts(value: &str) -> Option<String> {
         }
     }
     let age = age?;
-    if preload && !(subdomains && age >= YEAR) {
-        return None;
-    }
+    let whole = !preload || subdomains && age >= YEAR;
+    preload &= whole;
     let age = match age % 86_400 {
         0 if age > 0 => format!("{}d", age / 86_400),
         _ => format!("{age}s"),
     };
-    Some(match (subdomains, preload) {
+    let text = match (subdomains, preload) {
         (false, false) => quoted(&age),
         _ => format!("{{ max_age = \"{age}\", subdomains = {subdomains}, preload = {preload} }}"),
-    })
+    };
+    Some((text, whole))
 }
 
-fn cache_control(expires: &Directive) -> Result<Option<String>, ()> {
-    match expires.first() {
-        "off" => Ok(None),
-        "epoch" | "-1" => Ok(Some("no-cache".to_owned())),
-        "max" => Ok(Some("max-age=315360000".to_owned())),
-        text if expires.args.len() == 1 => match unit::milliseconds(text) {
-            Some(time) => Ok(Some(format!("max-age={}", time / 1000))),
-            None => Err(()),
+/// `Cache-Control`, and `Expires` where that does not go by the time of the response.
+#[allow(clippy::type_complexity)] // two fields, where anything is said of them
+fn cache_control(expires: &Directive) -> Result<Option<(String, Option<&'static str>)>, ()> {
+    // Whatever lies before now says the same.
+    const PAST: &str = "Thu, 01 Jan 1970 00:00:01 GMT";
+    const FAR: &str = "Thu, 31 Dec 2037 23:55:55 GMT";
+    match (expires.first(), expires.args.len()) {
+        ("off", 1) => Ok(None),
+        ("epoch", 1) => Ok(Some(("no-cache".to_owned(), Some(PAST)))),
+        ("max", 1) => Ok(Some(("max-age=315360000".to_owned(), Some(FAR)))),
+        (text, 1) => match text.strip_prefix('-') {
+            Some(ago) => {
+                unit::milliseconds(ago).ok_or(())?;
+                Ok(Some(("no-cache".to_owned(), Some(PAST))))
+            }
+            None => {
+                let time = unit::milliseconds(text).ok_or(())?;
+                Ok(Some((format!("max-age={}", time / 1000), None)))
+            }
         },
         _ => Err(()),
     }

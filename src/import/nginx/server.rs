@@ -10,7 +10,7 @@ use super::scope::Scope;
 use super::value::{By, Variables};
 use super::{Directive, Import, array, map, quoted};
 use crate::import::formula::Formula;
-use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site};
+use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site, without_repeated};
 use crate::import::{Loss, pattern};
 
 /// A server while it is read.
@@ -96,13 +96,18 @@ impl Import {
             .filter(|address| self.defaults.insert((*address).clone()))
             .count();
         default |= new > 0 && !self.default_follows;
+        // There is one for all addresses.
+        default &= !self.names.contains("*");
         if in_plain {
             // Whom nobody names is of a server with TLS, where there is one.
-            default &= self.secured.is_empty() && !self.names.contains("*");
+            default &= self.secured.is_empty();
             self.forwarded(&scope);
         } else {
             self.certificates(server, &scope);
             self.forwarded(&scope);
+        }
+        if !in_plain {
+            self.apart(server, &addresses);
         }
         // Where it is left out, its addresses would be those of other sites.
         if self.site(server, scope, default) {
@@ -110,6 +115,19 @@ impl Import {
                 true => self.http.extend(addresses),
                 false => self.https.extend(addresses),
             }
+        }
+    }
+
+    /// Tells of a server at a port of its own: names are all that tells sites apart.
+    fn apart(&mut self, server: &Directive, addresses: &[String]) {
+        let port = |address: &String| address.rsplit(':').next().map(str::to_owned);
+        let ports: BTreeSet<_> = addresses.iter().filter_map(port).collect();
+        let before = self.ports.get_or_insert_with(|| ports.clone());
+        if *before != ports {
+            let advice = "listens at another port than the servers before it: each site is answered at \
+                          all addresses of listen.https here, by its names. Where one port must not \
+                          serve it, use a staunch of its own, or a condition on {local_port}";
+            self.differs(server, advice);
         }
     }
 
@@ -244,7 +262,15 @@ impl Import {
         variables.port = self.odd_port;
         variables.known.extend(known);
         for map in variables.add_maps(scope.outermost()) {
-            self.seen.mark_all(map);
+            match map::keeps_id(map) {
+                true => self.whole(
+                    map,
+                    Loss::Slight,
+                    "kept an id that a client sent; here each request gets a new one. `request_id` of \
+                     [defaults] keeps those of listen.forwarded_from",
+                ),
+                false => self.seen.mark_all(map),
+            }
         }
         let mut server = Server {
             directive,
@@ -290,6 +316,7 @@ impl Import {
         routes.append(&mut server.routes);
         routes.append(&mut server.rewritten);
         routes.append(&mut server.last);
+        without_repeated(&mut routes);
         for route in &mut routes {
             let mut rules = server.rules.clone();
             rules.extend(std::mem::take(&mut route.rules));
@@ -529,7 +556,12 @@ impl Import {
                     ),
                     None => match add(name.clone(), &mut self.names) {
                         true => continue,
-                        false => (Loss::Real, "another server has this name already"),
+                        false => (
+                            Loss::Real,
+                            "another server has this name already: where only their ports tell them \
+                             apart, give this one a name of its own, or one site routes for each \
+                             {local_port}",
+                        ),
                     },
                 };
                 self.note_as(directive, loss, format!("{name}: {advice}"));

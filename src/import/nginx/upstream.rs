@@ -357,15 +357,17 @@ impl Upstreams {
         let tries = of("next_upstream_tries").and_then(|tries| tries.first().parse::<u32>().ok());
         match (of("next_upstream"), tries) {
             (Some(next), _) if next.first() == "off" => text.push_str("retries = 0\n"),
-            (_, Some(tries)) if tries > 0 => {
-                let _ = writeln!(text, "retries = {}", tries - 1);
+            (next, tries) => {
+                if let Some(tries) = tries.filter(|tries| *tries > 0) {
+                    let _ = writeln!(text, "retries = {}", tries - 1);
+                }
+                lost.extend(next.map(|next| {
+                    let advice = "a request is sent again where nothing came of it and that can do \
+                                  no harm, whatever its method; what a server answers, an error \
+                                  too, is passed on: see retries";
+                    (next.clone(), Loss::Slight, advice.to_owned())
+                }));
             }
-            (Some(next), _) => lost.push((
-                next.clone(),
-                Loss::Slight,
-                "a request is sent again where that can do no harm, see retries".to_owned(),
-            )),
-            _ => {}
         }
         if let Some(proxy) = of("protocol").filter(|found| found.first() == "on")
             && matches!(pass.scheme, "tcp" | "tls")

@@ -133,11 +133,7 @@ impl Variables {
             "https" => self.https()?,
             "server_port" if !self.port => self.usual_port()?,
             // The idiom for an id of the request.
-            source if source == "http_x_request_id" || source == "http_x_correlation_id" => {
-                let mut entries = map.entries.iter();
-                let made = entries.any(|entry| entry.first().contains("request_id"));
-                return made.then(|| "$request_id".to_owned());
-            }
+            _ if map::keeps_id(map.directive) => return Some("$request_id".to_owned()),
             // What a client says of those before it, or what is so here: that is not believed.
             source if source.starts_with("http_x_forwarded_") => {
                 let own = map

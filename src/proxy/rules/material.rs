@@ -1,6 +1,7 @@
 //! What rules need from files: the bodies of error pages, and whether there is maintenance. Read by
 //! the control plane; a request asks neither disk nor system.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -27,8 +28,8 @@ pub struct Material {
 /// The body of an error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// By the name of its file.
-    pub content_type: &'static str,
+    /// By the name of its file, unless there is a head in it.
+    pub content_type: Cow<'static, str>,
     /// The body.
     pub body: Box<[u8]>,
 }
@@ -145,17 +146,42 @@ impl Page {
             let message = format!("it is larger than {LARGEST} bytes");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
+        if let Some((head, body)) = head_and_body(&body) {
+            let mut fields = head.split(|&byte| byte == b'\n');
+            let value = fields.find_map(|field| {
+                let (name, value) = field.split_at(memchr::memchr(b':', field)?);
+                name.eq_ignore_ascii_case(b"Content-Type")
+                    .then(|| String::from_utf8_lossy(value[1..].trim_ascii()))
+            });
+            let value = value.filter(|value| !value.contains(char::is_control));
+            return Ok(Self {
+                content_type: match value {
+                    Some(value) => Cow::Owned(value.into_owned()),
+                    None => Cow::Borrowed("text/html; charset=utf-8"),
+                },
+                body: body.into(),
+            });
+        }
         let extension = path.extension().and_then(|extension| extension.to_str());
+        let content_type = match extension.map(str::to_ascii_lowercase).as_deref() {
+            Some("json") => "application/json",
+            Some("txt" | "text") => "text/plain; charset=utf-8",
+            Some("xml") => "application/xml",
+            _ => "text/html; charset=utf-8",
+        };
         Ok(Self {
-            content_type: match extension.map(str::to_ascii_lowercase).as_deref() {
-                Some("json") => "application/json",
-                Some("txt" | "text") => "text/plain; charset=utf-8",
-                Some("xml") => "application/xml",
-                _ => "text/html; charset=utf-8",
-            },
+            content_type: Cow::Borrowed(content_type),
             body: body.into(),
         })
     }
+}
+
+/// A whole response of HTTP/1, as HAProxy keeps its error pages, taken apart.
+fn head_and_body(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    text.strip_prefix(b"HTTP/1.")?;
+    let end = |sign: &[u8]| memchr::memmem::find(text, sign).map(|at| (at, at + sign.len()));
+    let (head, body) = end(b"\r\n\r\n").or_else(|| end(b"\n\n"))?;
+    Some((&text[..head], &text[body..]))
 }
 
 impl Flag {
@@ -183,5 +209,42 @@ impl Flag {
     pub fn look(&self) -> Option<bool> {
         let up = self.path.try_exists().ok()?;
         (self.up.swap(up, Ordering::Relaxed) != up).then_some(up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_in_front_of_a_page_is_not_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text, kind, body) in [
+            ("a.html", "<p>", "text/html; charset=utf-8", "<p>"),
+            (
+                "b.http",
+                "HTTP/1.0 503 No\r\nX: y\r\ncontent-type: text/plain\r\n\r\nno\r\n\r\nnever",
+                "text/plain",
+                "no\r\n\r\nnever",
+            ),
+            (
+                "c.http",
+                "HTTP/1.1 503 No\n\nno",
+                "text/html; charset=utf-8",
+                "no",
+            ),
+            (
+                "d.txt",
+                "HTTP/1.1 is old",
+                "text/plain; charset=utf-8",
+                "HTTP/1.1 is old",
+            ),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let page = Page::read(&path).unwrap();
+            assert_eq!(page.content_type, kind, "{name}");
+            assert_eq!(&page.body[..], body.as_bytes(), "{name}");
+        }
     }
 }

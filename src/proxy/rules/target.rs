@@ -37,11 +37,16 @@ pub fn location(template: &Template, known: &Known<'_>) -> Result<Vec<u8>, Refus
         }
     }
     at_root(&mut out);
-    // Before a query that there is none of.
-    if out.ends_with(b"?") {
+    without_query(&mut out, known);
+    Ok(out)
+}
+
+/// Takes away what would stand before the query of a request that has none.
+fn without_query(out: &mut Vec<u8>, known: &Known<'_>) {
+    let none = known.head.query().is_none_or(|query| query.is_empty());
+    if out.ends_with(b"?") || none && out.ends_with(b"&") {
         out.pop();
     }
-    Ok(out)
 }
 
 fn is_absolute(template: &Template) -> bool {
@@ -78,7 +83,7 @@ pub fn rewritten(rewrite: &Rewrite, known: &Known<'_>) -> Result<Vec<u8>, Refusa
             match memchr::memchr(b'?', &out) {
                 // A question mark at the end takes the query away.
                 Some(at) if at + 1 == out.len() => out.truncate(at),
-                Some(_) => {}
+                Some(_) => without_query(&mut out, known),
                 None => {
                     if let Some(query) = known.head.query() {
                         out.push(b'?');
@@ -222,6 +227,8 @@ mod tests {
             ("/a?b={name}", "/x?y", "c", Ok("/a?b=c")),
             ("/a?", "/x?y", "", Ok("/a")),
             ("/a?{query}&c", "/x?y", "", Ok("/a?y&c")),
+            ("/a?b={name}&{query}", "/x?y", "c", Ok("/a?b=c&y")),
+            ("/a?b={name}&{query}", "/x", "c", Ok("/a?b=c")),
             ("/{name}", "/x", "/evil", Ok("/evil")),
             ("/a/{name}/b", "/x", "..", Err(Refusal::Path)),
             ("/a/{header:X}", "/x", "", Err(Refusal::Path)),

@@ -1,0 +1,129 @@
+//! Responses that are kept in files: `errorfile`, `errorfiles`, `http-request return … file`.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::Import;
+use super::parse::{Line, Section};
+use crate::import::{Loss, quoted};
+
+/// Files by the status of errors.
+pub(super) type Pages = BTreeMap<u16, String>;
+
+/// A body that is written into the configuration has so many bytes at most.
+const LARGEST: usize = 16 * 1024;
+
+/// A body with what is said of it in front.
+pub(super) struct Kept {
+    pub(super) status: Option<u16>,
+    pub(super) content_type: Option<String>,
+    pub(super) body: String,
+}
+
+impl Import {
+    /// The pages that a section has for errors; `defaults`: those of its defaults too.
+    pub(super) fn pages(&mut self, section: &Section, defaults: bool) -> Pages {
+        let mut pages = match section.defaults.as_deref() {
+            Some(wider) if defaults => self.pages(wider, true),
+            _ => Pages::new(),
+        };
+        for line in &section.lines {
+            match line.word(0) {
+                "errorfile" => self.page(line, &mut pages),
+                "errorfiles" => {
+                    let wanted = &line.words[2.min(line.words.len())..];
+                    let lists = self
+                        .error_lists
+                        .get(line.word(1))
+                        .cloned()
+                        .unwrap_or_default();
+                    self.seen(line);
+                    for page in &lists {
+                        if wanted.is_empty() || wanted.iter().any(|code| code == page.word(1)) {
+                            self.page(page, &mut pages);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        pages
+    }
+
+    fn page(&mut self, line: &Line, pages: &mut Pages) {
+        let Ok(status) = line.word(1).parse::<u16>() else {
+            return;
+        };
+        if line.word(2) == "/dev/null" {
+            pages.remove(&status);
+            let advice = "nothing is said to such a client in HAProxy; here it gets a line of text";
+            return self.tell(line, Loss::Slight, advice);
+        }
+        let path = self.absolute(line.word(2));
+        match kept(&path) {
+            Some(kept) => {
+                if kept.status.is_some_and(|said| said != status) {
+                    let advice = format!("is answered with {status} here, whatever the file says");
+                    self.tell(line, Loss::Slight, advice);
+                }
+                self.seen(line);
+                pages.insert(status, path);
+            }
+            None => {
+                let advice = format!(
+                    "{path} cannot be read: where there is such a page, name it in error_pages"
+                );
+                self.tell(line, Loss::Slight, advice);
+            }
+        }
+    }
+
+    /// The body that a `return` takes from a file. `None`: it is told.
+    pub(super) fn returned(&mut self, rule: &Line) -> Option<Kept> {
+        let word = ["file", "errorfile"]
+            .into_iter()
+            .find(|word| rule.has(word))?;
+        let path = self.absolute(rule.after(word)?);
+        let found = kept(&path).filter(|kept| kept.body.len() <= LARGEST);
+        // What is in a file may change; what is written here does not.
+        if found.is_some() {
+            let advice = format!("{path} is written as a body, as it is now");
+            self.tell(rule, Loss::Slight, advice);
+        }
+        found
+    }
+}
+
+/// As `error_pages`.
+pub(super) fn table(pages: &Pages) -> String {
+    let each = pages
+        .iter()
+        .map(|(status, file)| format!("{status} = {}", quoted(file)));
+    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}
+
+fn kept(path: &str) -> Option<Kept> {
+    let text = fs::read_to_string(path).ok()?;
+    let parted = text
+        .split_once("\r\n\r\n")
+        .or_else(|| text.split_once("\n\n"));
+    let Some((head, body)) = parted.filter(|_| text.starts_with("HTTP/1.")) else {
+        return Some(Kept {
+            status: None,
+            content_type: None,
+            body: text,
+        });
+    };
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok();
+    let kind = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-type")
+            .then(|| value.trim().to_owned())
+    });
+    Some(Kept {
+        status,
+        content_type: kind,
+        body: body.to_owned(),
+    })
+}
