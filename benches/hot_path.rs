@@ -119,6 +119,7 @@ fn route(bencher: Bencher<'_, '_>, count: usize) {
         let site = table.find(host.as_str()).expect("a site");
         let asked = Asked {
             head: black_box(&head),
+            identity: None,
             peer: &peer,
             client: peer.client.ip(),
         };

@@ -165,6 +165,7 @@ fn route(times: u32) {
         let site = table.find(host.as_str()).expect("a site");
         let asked = Asked {
             head: black_box(&head),
+            identity: None,
             peer: &peer,
             client: peer.client.ip(),
         };

@@ -104,7 +104,7 @@ class Site:
         return f"{self.dir}/{name}"
 
 
-def staunch(s, exe, log='"off"', tls=f'versions = ["1.3"]\ncipher_suites = ["{SUITE}"]', site=None):
+def staunch(s, exe, threads=1, log='"off"', tls=f'versions = ["1.3"]\ncipher_suites = ["{SUITE}"]', site=None):
     site = site or f'upstream = "http://{s.origin}"'
     return [exe, "run", "--config", s.write("staunch.toml", f"""
 state_dir = "{s.dir}/state"
@@ -112,7 +112,7 @@ state_dir = "{s.dir}/state"
 https = ["127.0.0.1:{s.port}"]
 admin = "127.0.0.1:{s.admin}"
 [workers]
-threads = 1
+threads = {threads}
 [drain]
 notice = "0s"
 deadline = "2s"
@@ -286,6 +286,8 @@ def origin(base, name, first=False):
     for name, size in (("1k", 1 << 10), ("64m", 64 << 20)):
         with open(f"{site.dir}/www/{name}", "wb") as f:
             f.write(os.urandom(1 << 10) * (size >> 10))
+    with open(f"{site.dir}/www/text", "w") as f:
+        f.write("".join(f"{n} times {n} is {n * n}.\n" for n in range(4000))[:64 << 10])
     conf = site.write("nginx.conf", f"""
 worker_processes 1; daemon off; pid {site.dir}/pid; error_log stderr error;
 {'user root;' if os.geteuid() == 0 else ''}
@@ -322,3 +324,24 @@ def launch(name, exe, base, origin):
     with open(f"{site.dir}/log", errors="replace") as log:
         print(f"{name} is left out: it does not serve: {log.read()[-300:]}", file=sys.stderr)
     return None
+
+
+def micros(text):
+    """None where too few requests came to an end to tell."""
+    found = re.match(r"([\d.]+)(us|ms|s)", text)
+    return float(found[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[found[2]] if found else None
+
+
+def wrk(path, connections, *options):
+    """A load of HTTP/1.1: how much was done, p50, p99 (µs), whether some of it failed."""
+    def load(port, secs):
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{secs}s", "--timeout", "20s", "--latency", *options, f"https://localhost:{port}{path}"]
+        out = subprocess.run(pinned(1, argv), capture_output=True, text=True, timeout=secs + 60).stdout
+        bad = re.search(r"Non-2xx.*", out)
+        done = int(re.search(r"(\d+) requests in", out).group(1))
+        if path == "/64m":  # transfers do not end with the run: bytes count
+            amount, unit = re.search(r"([\d.]+)(MB|GB) read", out).groups()
+            done = float(amount) * (1024 if unit == "GB" else 1)
+        of = lambda share: micros(re.search(share + r"%\s+(\S+)", out).group(1))
+        return done, of("50"), of("99"), bool(bad)
+    return load

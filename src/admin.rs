@@ -163,25 +163,26 @@ const DEADLINES: Deadlines = Deadlines {
     grace: Duration::from_secs(2),
 };
 
-/// Serves until `shutdown` is done, then finishes the answers that are being written.
-pub async fn serve(listener: TcpListener, state: Arc<State>, shutdown: impl Future<Output = ()>) {
+/// Serves until `shutdown` is done, then finishes the answers that are being written. What `shutdown`
+/// gives is dropped in between, when no connection is accepted any more.
+pub async fn serve<T>(listener: TcpListener, state: Arc<State>, shutdown: impl Future<Output = T>) {
     serve_within(DEADLINES, listener, state, shutdown).await;
 }
 
-async fn serve_within(
+async fn serve_within<T>(
     deadlines: Deadlines,
     listener: TcpListener,
     state: Arc<State>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = T>,
 ) {
     let table = Arc::new(Table::new(state, deadlines.body));
     let (close, closing) = watch::channel(());
     let mut connections = Connections::default();
     let mut shutdown = pin!(shutdown);
     let complaints = Throttle::new(1, Duration::from_secs(10));
-    loop {
+    let told = loop {
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
+            told = &mut shutdown => break told,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -197,8 +198,9 @@ async fn serve_within(
                 time::sleep(Duration::from_millis(100)).await;
             }
         }
-    }
-    drop((listener, close));
+    };
+    drop(listener);
+    drop((told, close));
     connections.finish(deadlines.grace).await;
 }
 

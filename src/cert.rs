@@ -534,6 +534,9 @@ pub struct Disk {
     pub detail: Option<String>,
     /// Since when it is so.
     pub since: Timestamp,
+    /// Only one of its two files was written, and the other may follow.
+    #[serde(skip)]
+    pub half: bool,
 }
 
 /// See [`Disk`].

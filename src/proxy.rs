@@ -156,6 +156,7 @@ struct Account<'w> {
     /// Who asks: the peer, or for whom a peer asks that is believed.
     client: IpAddr,
     site: Option<SiteIndex>,
+    asks_identity: bool,
     /// The rules that hold for it, as far as that is known.
     rules: Option<&'w Rules>,
     /// What it is known by, where that is asked for.
@@ -179,6 +180,7 @@ impl<'w> Account<'w> {
             client: client::of(world, peer.client.ip(), head),
             rules: world.table().rules(),
             site: None,
+            asks_identity: false,
             marks: None,
             status: 0,
             received: 0,
@@ -313,16 +315,16 @@ async fn forward<C: Client>(
         _ => None,
     };
     // Read before the request is edited: it is the client's word that counts.
-    let site = account.site.map(|site| world.table().site(site));
     let compression = (to.compression.as_deref()).map(|terms| (terms, Wish::of(head)));
     let upgrade = headers::to_upstream(head, hop(world, peer));
-    identity::replace(&mut head.fields, peer, site);
+    let identity = identity::shown(peer, account.asks_identity);
+    identity::replace(&mut head.fields, identity);
     // What the client asked for is what the log and the response's rules know.
     let asked = (head.target, head.authority);
     if let Some(rules) = account.rules {
         let none = Marks::default();
         let marks = account.marks.as_deref().unwrap_or(&none);
-        rules.to_upstream(head, peer, account.client, marks);
+        rules.to_upstream(head, peer, identity, account.client, marks);
     }
     if let Some(target) = rewritten {
         head.target = head.fields.store(&target);
@@ -489,10 +491,10 @@ fn with_known<T>(
 ) -> T {
     let none = Marks::default();
     let marks = account.marks.as_deref().unwrap_or(&none);
-    let client = account.client;
     work(&Known {
         peer,
-        client,
+        identity: identity::shown(peer, account.asks_identity),
+        client: account.client,
         head,
         marks,
     })
@@ -541,8 +543,14 @@ fn route<'w>(
     let site = world.table().site(index);
     account.rules = site.rules.as_deref();
     identity::admit(peer, site)?;
-    let client = account.client;
-    let found = match site.route(Asked { head, peer, client }) {
+    account.asks_identity = site.tls.client.is_some();
+    let asked = Asked {
+        head,
+        peer,
+        identity: identity::shown(peer, account.asks_identity),
+        client: account.client,
+    };
+    let found = match site.route(asked) {
         Ok((route, marks)) => {
             account.rules = route.rules.as_deref();
             account.marks = marks;

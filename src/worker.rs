@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +19,7 @@ use rustix::net::{SocketFlags, accept_with};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 use crate::cert::select::Resolver;
@@ -88,6 +88,8 @@ pub enum Command {
     Close(SocketAddr),
     /// Hand out copies of all listening sockets.
     Lend(oneshot::Sender<Vec<(SocketAddr, OwnedFd)>>),
+    /// Stop accepting anywhere, and say when no connection is accepted any more.
+    CloseAll(oneshot::Sender<()>),
     /// Stop accepting anywhere, finish what is open, and say when all is done.
     Drain {
         /// How connections are told.
@@ -103,7 +105,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
-    thread: JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Handle {
@@ -148,6 +150,7 @@ pub fn spawn(index: usize, shared: Shared) -> io::Result<Handle> {
 struct Accepting {
     service: Rc<RefCell<Rc<Service>>>,
     sockets: Vec<Rc<TcpListener>>,
+    tasks: Vec<JoinHandle<()>>,
     /// Dropped to end it.
     _stop: watch::Sender<()>,
 }
@@ -191,10 +194,13 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
             Command::Lend(reply) => {
                 let _ = reply.send(lend(&accepting));
             }
+            Command::CloseAll(done) => {
+                close_all(&mut accepting).await;
+                let _ = done.send(());
+            }
             Command::Drain { manner, done } => {
-                accepting.clear();
-                // Those that waited to be accepted are, before all are told.
-                tokio::task::yield_now().await;
+                // Those that waited to be accepted are told too.
+                close_all(&mut accepting).await;
                 draining.begin(manner);
                 let draining = Rc::clone(&draining);
                 tokio::task::spawn_local(async move {
@@ -206,6 +212,17 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
                 let _ = done.send(draining.open());
                 return;
             }
+        }
+    }
+}
+
+/// Stops accepting. Those that waited to be accepted are, before this ends.
+async fn close_all(accepting: &mut HashMap<SocketAddr, Accepting>) {
+    // All are told before the first is waited for.
+    let tasks: Vec<_> = accepting.drain().flat_map(|(_, it)| it.tasks).collect();
+    for task in tasks {
+        if let Err(error) = task.await {
+            error!(%error, "a listener did not end well");
         }
     }
 }
@@ -250,7 +267,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
     let service = Rc::new(RefCell::new(Rc::new(service)));
     let (stop, stopped) = watch::channel(());
     let series = ListenerSeries::new(&shared.registry, &listener.address.to_string());
-    for socket in &sockets {
+    let accept = |socket: &Rc<TcpListener>| {
         tokio::task::spawn_local(accept(
             Rc::clone(socket),
             Rc::clone(&service),
@@ -258,11 +275,13 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
             Arc::clone(&shared.doors),
             Arc::clone(&series),
             stopped.clone(),
-        ));
-    }
+        ))
+    };
+    let tasks = sockets.iter().map(accept).collect();
     Ok(Accepting {
         service,
         sockets,
+        tasks,
         _stop: stop,
     })
 }
@@ -290,13 +309,11 @@ async fn accept(
         let service = Rc::clone(&service.borrow());
         tokio::task::spawn_local(serve::connection(service, accepted));
     };
-    loop {
+    // Looked at before each, or it would not end while there is always one more.
+    while stopped.has_changed().is_ok() {
         if let Some(limit) = doors.closed_by(local.world().limits()) {
             local.edge().limit(limit);
             tokio::time::sleep(FULL).await;
-            if stopped.has_changed().is_err() {
-                break;
-            }
             continue;
         }
         let accepted = tokio::select! {
@@ -310,7 +327,7 @@ async fn accept(
             Err(error) => {
                 series.accept_error();
                 warn!(%error, "cannot accept a connection; trying again shortly");
-                tokio::time::sleep(EXHAUSTED).await;
+                let _ = tokio::time::timeout(EXHAUSTED, stopped.changed()).await;
             }
         }
     }

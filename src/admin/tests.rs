@@ -42,6 +42,7 @@ pub(super) fn reports() -> Vec<Report> {
             reason: None,
             detail: None,
             since: now,
+            half: false,
         },
     };
     let never = Report {
@@ -54,6 +55,7 @@ pub(super) fn reports() -> Vec<Report> {
             reason: Some(Reason::KeyMismatch),
             detail: Some("the key is another's".into()),
             since: now,
+            half: false,
         },
     };
     vec![well, never]

@@ -104,6 +104,7 @@ struct SavedGroup {
 #[derive(Clone, Debug)]
 pub struct Engine {
     repeat: Duration,
+    revision: u64,
     started: Option<Duration>,
     active: BTreeMap<Key, Active>,
     groups: BTreeMap<Code, Group>,
@@ -115,6 +116,7 @@ impl Engine {
     pub const fn new(repeat: Duration) -> Self {
         Self {
             repeat,
+            revision: 0,
             started: None,
             active: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -179,6 +181,11 @@ impl Engine {
         }
     }
 
+    /// Another number whenever something fires, is over, is told, or becomes more or less grave.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Takes another interval between reminders, after a reload.
     pub const fn set_repeat(&mut self, repeat: Duration) {
         self.repeat = repeat;
@@ -195,6 +202,7 @@ impl Engine {
         self.tell_new(at, &quiet, &mut out);
         self.remind(at, &quiet, &mut out);
         self.tell_groups(at, &quiet, &mut out);
+        self.revision += u64::from(!out.is_empty());
         out
     }
 
@@ -215,6 +223,7 @@ impl Engine {
                 if condition.severity < active.severity {
                     active.lesser.get_or_insert(at.monotonic);
                 } else {
+                    self.revision += u64::from(active.severity != condition.severity);
                     active.severity = condition.severity;
                     active.lesser = None;
                 }
@@ -225,6 +234,7 @@ impl Engine {
                 active.gone.get_or_insert(at.monotonic);
             }
         }
+        self.revision += u64::from(!present.is_empty());
         for (key, condition) in present {
             let active = Active {
                 since: condition.since.map_or(at.wall, |since| since.min(at.wall)),
@@ -250,6 +260,7 @@ impl Engine {
                 it.severity = it.condition.severity;
                 it.lesser = None;
                 it.eased += 1;
+                self.revision += 1;
             }
         }
     }
@@ -287,6 +298,7 @@ impl Engine {
             let Some(it) = self.active.remove(&key) else {
                 continue;
             };
+            self.revision += 1;
             if let Some(told) = it.told.filter(|_| !it.grouped) {
                 // To whom it was told as this grave, it is over as this grave.
                 let alert = Alert::of(&it.condition, told.severity, it.since);

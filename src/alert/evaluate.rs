@@ -432,8 +432,8 @@ fn disk(
         DiskState::Pinned => Code::CertificatePinned,
     };
     let patience = match disk.reason {
-        Some(Reason::KeyMismatch) => HALVES_SETTLE,
         Some(Reason::RefusedByClients) => 0,
+        _ if disk.half => HALVES_SETTLE,
         _ => SETTLES,
     };
     // Where what is served is about to run out, there is no time to wait.
@@ -507,18 +507,22 @@ fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> Str
 
 /// Names that a client would be refused, or warned of.
 fn of_names(world: &World<'_>, found: &mut Vec<Condition>) {
-    let held: HashMap<Fingerprint, (&Report, &ReportedCertificate)> = world
-        .reports
-        .iter()
-        .filter_map(|report| {
-            report
-                .certificate
-                .as_ref()
-                .map(|it| (it.fingerprint_sha256, (report, it)))
-        })
-        .collect();
+    if world.coverage.is_empty() {
+        return;
+    }
+    // In order, to be found by halving: of several that hold the same, any will do.
+    let held = world.reports.iter().filter_map(|report| {
+        let held = report.certificate.as_ref()?;
+        Some((report, held))
+    });
+    let mut held: Vec<_> = held.collect();
+    held.sort_unstable_by_key(|(_, it)| it.fingerprint_sha256);
+    let find = |wanted: Fingerprint| {
+        let at = held.binary_search_by_key(&wanted, |(_, it)| it.fingerprint_sha256);
+        held.get(at.ok()?)
+    };
     for Coverage { name, certificate } in world.coverage {
-        let covering = certificate.and_then(|it| held.get(&it));
+        let covering = certificate.and_then(find);
         let mut severity = Severity::Critical;
         let below = match covering {
             None => covered_below(world, name),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, interval};
@@ -35,6 +35,8 @@ const EVERY: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(200);
 /// How long a change that nobody was told of may wait to be written.
 const UNWRITTEN: Duration = Duration::from_secs(60);
+/// The same for the time that was last believed, and for what was learned of habits.
+const UNTIMED: Duration = Duration::from_secs(3600);
 /// A loop that has not turned for this long does not turn.
 const STALLED: Duration = Duration::from_secs(60);
 /// Where the monotonic clock of the engine begins, so that what was told in an earlier run has a
@@ -66,8 +68,11 @@ pub struct Inputs {
 }
 
 /// What fires and what was over lately, as `GET /api/alerts` answers. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Listing(Arc<ArcSwap<Alerts>>);
+#[derive(Clone, Default)]
+pub struct Listing(Arc<ArcSwapOption<Show>>);
+
+/// Puts it together.
+type Show = Box<dyn Fn() -> Alerts + Send + Sync>;
 
 /// The object of `GET /api/alerts`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -79,9 +84,11 @@ pub struct Alerts {
 }
 
 impl Listing {
-    /// As it is now.
-    pub fn load(&self) -> Arc<Alerts> {
-        self.0.load_full()
+    /// As it is now. Made for whoever asks, so that a look costs nothing for it; waits for the end
+    /// of one that is under way.
+    pub fn load(&self) -> Alerts {
+        let show = self.0.load_full();
+        show.map(|show| show()).unwrap_or_default()
     }
 }
 
@@ -110,21 +117,21 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = ()>) {
 /// What came of one look.
 struct Turn {
     told: Vec<Notification>,
-    alerts: Alerts,
+    gravest: Option<Severity>,
+    revision: u64,
     standing: Vec<Alert>,
     counts: BTreeMap<(Code, Severity), usize>,
 }
 
 impl Turn {
-    fn of(engine: &Engine, told: Vec<Notification>) -> Self {
+    fn of(judge: &Judge, told: Vec<Notification>) -> Self {
+        let counts = judge.engine.counts();
         Self {
             told,
-            alerts: Alerts {
-                firing: engine.firing(),
-                resolved: engine.resolved().iter().cloned().collect(),
-            },
-            standing: engine.standing(),
-            counts: engine.counts(),
+            gravest: counts.keys().map(|(_, severity)| *severity).max(),
+            revision: judge.engine.revision(),
+            standing: judge.engine.standing(),
+            counts,
         }
     }
 }
@@ -148,6 +155,8 @@ struct Watch {
     /// What happened since the last look.
     happened: Vec<Arc<cert::Event>>,
     written: Instant,
+    /// What of the engine was written.
+    kept: u64,
     /// What had left the queues when it was written.
     settled: u64,
 }
@@ -169,6 +178,9 @@ impl Watch {
                 ago,
             ),
         };
+        let judge = Arc::new(Mutex::new(judge));
+        let show = show(Arc::clone(&judge), inputs.config.clone());
+        inputs.listing.0.store(Some(Arc::new(show)));
         let (standing, receiver) = watch::channel(Arc::default());
         let pulse = Arc::new(Pulse::default());
         let around = Surroundings {
@@ -183,7 +195,7 @@ impl Watch {
             patience: inputs.patience,
         };
         let mut watch = Self {
-            judge: Arc::new(Mutex::new(judge)),
+            judge,
             started: Instant::now(),
             instance: instance(),
             config: Arc::clone(&config),
@@ -195,6 +207,7 @@ impl Watch {
             gauges: gauges(&inputs.metrics),
             happened: Vec::new(),
             written: Instant::now(),
+            kept: 0,
             settled: 0,
             inputs,
         };
@@ -232,11 +245,20 @@ impl Watch {
 
     /// Returns when there is a reason to look before the time.
     async fn something_happened(&mut self) {
-        // A branch whose other end is gone, or has lost events, is left out; the board is ours.
-        tokio::select! {
-            () = self.inputs.board.changed() => {}
-            Ok(event) = self.inputs.events.recv() => self.happened.push(event),
-            Ok(()) = self.inputs.config.changed() => {}
+        loop {
+            // A branch whose other end is gone, or has lost events, is left out; the board is ours.
+            tokio::select! {
+                () = self.inputs.board.changed() => return,
+                Ok(event) = self.inputs.events.recv() => {
+                    // What goes as it should can wait for the next look.
+                    let waits = matches!(*event, cert::Event::Swapped { .. });
+                    self.happened.push(event);
+                    if !waits {
+                        return;
+                    }
+                }
+                Ok(()) = self.inputs.config.changed() => return,
+            }
         }
     }
 
@@ -268,13 +290,14 @@ impl Watch {
             happened.iter().for_each(|event| judge.learn(event, at));
             judge.engine.set_repeat(config.repeat);
             let told = judge.tick(at, &observed, pinned, &config);
-            Turn::of(&judge.engine, told)
+            Turn::of(&judge, told)
         });
         let Ok(turn) = turn.await else {
             // It panicked, which is told elsewhere; what was known still stands.
             return;
         };
-        self.pulse.beat(self.can_tell(&turn.alerts));
+        self.pulse.beat(self.can_tell(turn.gravest));
+        let revision = turn.revision;
         let told = self.publish(turn);
         self.tell(&told);
         let tested = self.test_sinks(at);
@@ -282,7 +305,8 @@ impl Watch {
         if tested
             || !told.is_empty()
             || settled != self.settled
-            || self.written.elapsed() >= UNWRITTEN
+            || revision != self.kept && self.written.elapsed() >= UNWRITTEN
+            || self.written.elapsed() >= UNTIMED
         {
             self.write().await;
         }
@@ -290,11 +314,11 @@ impl Watch {
 
     /// Whether people hear of what is wrong, if anything is. Where no sink tells them, a heartbeat
     /// that stays out is the only way.
-    fn can_tell(&self, alerts: &Alerts) -> bool {
+    fn can_tell(&self, gravest: Option<Severity>) -> bool {
         let mut ways = self.deliveries.iter().filter(|it| it.tells()).peekable();
         match ways.peek() {
             Some(_) => !ways.all(Delivery::is_failing),
-            None => (alerts.firing.first()).is_none_or(|it| it.severity < Severity::Critical),
+            None => gravest < Some(Severity::Critical),
         }
     }
 
@@ -316,17 +340,14 @@ impl Watch {
         self.deliveries.iter().map(Delivery::settled).sum()
     }
 
-    /// Shows what stands to those who ask, and returns what is to be told.
+    /// Shows what stands to sinks and counters, and returns what is to be told.
     fn publish(&self, turn: Turn) -> Vec<Notification> {
         let Turn {
             told,
-            mut alerts,
             mut standing,
             counts,
+            ..
         } = turn;
-        let listed = alerts.firing.iter_mut().chain(&mut alerts.resolved);
-        listed.for_each(|alert| alert.link(self.config.runbook.as_deref()));
-        self.inputs.listing.0.store(Arc::new(alerts));
         standing.iter_mut().for_each(|alert| self.sign(alert));
         self.standing.send_replace(Arc::new(standing));
         for ((code, severity), gauge) in &self.gauges {
@@ -379,6 +400,7 @@ impl Watch {
         let tested = self.exercise.save();
         let written = tokio::task::spawn_blocking(move || {
             let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            let revision = judge.engine.revision();
             let state = State {
                 saved_at: Some(at.wall),
                 seen: judge.clock.seen(),
@@ -388,14 +410,34 @@ impl Watch {
                 undelivered,
             };
             drop(judge);
-            store::save(&dir, &state)
+            store::save(&dir, &state).map(|()| revision)
         });
-        let written = written.await;
-        match written {
-            Ok(Ok(())) | Err(_) => self.inputs.board.clear(Code::StateUnwritable, &subject),
+        match written.await {
+            Ok(Ok(revision)) => {
+                self.kept = revision;
+                self.inputs.board.clear(Code::StateUnwritable, &subject);
+            }
+            Err(_) => self.inputs.board.clear(Code::StateUnwritable, &subject),
             Ok(Err(error)) => self.inputs.board.raise(unwritable(&subject, &error)),
         }
     }
+}
+
+/// Puts together what is listed.
+fn show(judge: Arc<Mutex<Judge>>, config: watch::Receiver<Arc<config::Alerts>>) -> Show {
+    Box::new(move || {
+        let mut alerts = {
+            let judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            Alerts {
+                firing: judge.engine.firing(),
+                resolved: judge.engine.resolved().iter().cloned().collect(),
+            }
+        };
+        let config = config.borrow().clone();
+        let listed = alerts.firing.iter_mut().chain(&mut alerts.resolved);
+        listed.for_each(|alert| alert.link(config.runbook.as_deref()));
+        alerts
+    })
 }
 
 fn unwritable(folder: &str, error: &std::io::Error) -> Condition {

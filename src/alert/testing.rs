@@ -97,6 +97,7 @@ pub(crate) fn report(
             reason: None,
             detail: None,
             since: not_before,
+            half: false,
         },
     }
 }

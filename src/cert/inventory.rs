@@ -6,7 +6,7 @@
 
 mod index;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::rank::{self, Candidate, Client};
@@ -246,13 +246,13 @@ impl Inventory {
         now: Timestamp,
     ) -> Vec<Report> {
         let serving = self.serving(now);
-        let mut reports = Vec::with_capacity(serving.len());
+        let mut reports = Vec::with_capacity(serving.0.len());
         for held in all {
             if held.candidates.is_empty() {
                 reports.push(self.entry(held, None, false, now));
             }
             for (n, candidate) in held.candidates.iter().enumerate() {
-                let serving = serving.contains(&Arc::as_ptr(&candidate.certificate));
+                let serving = serving.contains(&candidate.certificate);
                 if n == 0 || serving {
                     reports.push(self.entry(held, Some(candidate), serving, now));
                 }
@@ -269,7 +269,7 @@ impl Inventory {
             let candidates = held.candidates.iter();
             candidates.map(move |candidate| (&candidate.certificate, &held.source.label))
         });
-        held.filter(|(certificate, _)| serving.contains(&Arc::as_ptr(certificate)))
+        held.filter(|(certificate, _)| serving.contains(certificate))
             .map(|(certificate, label)| (certificate.facts().validity.not_after, label))
             .min_by_key(|(until, _)| *until)
             .map(|(until, label)| (until, Arc::clone(label)))
@@ -288,8 +288,8 @@ impl Inventory {
 
     /// The certificates that some client is answered with: one that can do everything, or, where
     /// keys of several types stand side by side, one that can only use the other type.
-    fn serving(&self, now: Timestamp) -> HashSet<*const Verified> {
-        let mut serving = HashSet::new();
+    fn serving(&self, now: Timestamp) -> Serving {
+        let mut serving = Vec::new();
         for name in self.exact.names() {
             note_serving(&mut serving, self.covering(name), now);
         }
@@ -298,7 +298,9 @@ impl Inventory {
         }
         let default = self.fallback(Client::Any, now);
         serving.extend(default.map(|held| Arc::as_ptr(&held.certificate)));
-        serving
+        serving.sort_unstable();
+        serving.dedup();
+        Serving(serving)
     }
 
     fn entry(
@@ -365,15 +367,24 @@ fn keys(candidates: &[Candidate]) -> impl Iterator<Item = (Which, Arc<str>, &Can
     })
 }
 
+/// Certificates in order of their addresses, to be found by halving.
+struct Serving(Vec<*const Verified>);
+
+impl Serving {
+    fn contains(&self, certificate: &Arc<Verified>) -> bool {
+        self.0.binary_search(&Arc::as_ptr(certificate)).is_ok()
+    }
+}
+
 /// Notes which of those that cover a name are in use.
 fn note_serving<'a>(
-    serving: &mut HashSet<*const Verified>,
+    serving: &mut Vec<*const Verified>,
     covering: impl Iterator<Item = (&'a Candidate, bool)> + Clone,
     now: Timestamp,
 ) {
     let mut few = covering.clone();
     if let (Some((only, _)), None) = (few.next(), few.next()) {
-        serving.insert(Arc::as_ptr(&only.certificate));
+        serving.push(Arc::as_ptr(&only.certificate));
         return;
     }
     let best = rank::best(covering.clone(), Client::Any, now);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CertificateSource, Location};
 
 pub use folder::Search;
-pub use read::{Parts, Reader, Reading};
+pub use read::{Parts, Reader, Reading, Writings};
 
 /// One certificate's files, and how to treat what they hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::Peer;
 use super::rules::{Known, Marks};
 use crate::config::{Condition, Conditions, Piece, Variable, contains};
 use crate::http::RequestHead;
+use crate::tls::identity::Identity;
 
 /// A request whose route is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,8 @@ pub struct Asked<'a> {
     pub head: &'a RequestHead,
     /// On which connection.
     pub peer: &'a Peer,
+    /// Who the client has shown to be, where the site asks for that.
+    pub identity: Option<&'a Identity>,
     /// Who asks: the peer, or for whom it asks.
     pub client: IpAddr,
 }
@@ -37,6 +40,7 @@ impl Asked<'_> {
         let marks = Marks::default();
         let known = Known {
             peer: self.peer,
+            identity: self.identity,
             client: self.client,
             head: self.head,
             marks: &marks,

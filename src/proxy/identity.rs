@@ -11,6 +11,7 @@ use super::Peer;
 use super::error::Refusal;
 use super::route::Site;
 use crate::http::field::{Fields, Id};
+use crate::tls::identity::Identity;
 
 /// Whether a site is served on this connection.
 pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
@@ -24,12 +25,16 @@ pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
     satisfied.then_some(()).ok_or(Refusal::Misdirected)
 }
 
-/// Removes what a client says of its certificate, whoever it is, and adds what it has shown where
-/// the site asked for that.
-pub(super) fn replace(fields: &mut Fields, peer: &Peer, site: Option<&Site>) {
+/// Who the client has shown to be, where the site asks for that. What it has shown to another site
+/// on the same connection is none of this one's affair.
+pub(super) fn shown(peer: &Peer, asked: bool) -> Option<&Identity> {
+    peer.identity.as_deref().filter(|_| asked)
+}
+
+/// Removes what a client says of its certificate, whoever it is, and adds what it has [`shown`].
+pub(super) fn replace(fields: &mut Fields, shown: Option<&Identity>) {
     fields.remove(Id::Claim);
-    let asked = site.is_some_and(|site| site.tls.client.is_some());
-    if let (Some(identity), true) = (&peer.identity, asked) {
+    if let Some(identity) = shown {
         for (name, value) in identity.fields() {
             fields.push(name.as_bytes(), value.as_bytes());
         }

@@ -34,7 +34,12 @@ fn is_answered(world: &Snapshot, peer: &Peer, head: &RequestHead) -> bool {
         return false;
     };
     let client = super::client::of(world, peer.client.ip(), head);
-    let rules = match site.route(Asked { head, peer, client }) {
+    let rules = match site.route(Asked {
+        head,
+        peer,
+        identity: None,
+        client,
+    }) {
         Ok((route, _)) => route.rules.as_deref(),
         Err(_) => site.rules.as_deref(),
     };

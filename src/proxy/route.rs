@@ -590,6 +590,7 @@ mod tests {
         let (route, _) = table.sites()[0].route(Asked {
             head: &head,
             peer: &peer,
+            identity: None,
             client,
         })?;
         match &route.action {

@@ -28,6 +28,7 @@ use super::quota::{Quota, Quotas};
 use crate::config::{self, Change, Cookies, FieldRule, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
+use crate::tls::identity::Identity;
 use crate::upstream::Upstreams;
 use material::{Flag, Material, Page};
 
@@ -207,11 +208,13 @@ impl Rules {
         &self,
         head: &mut RequestHead,
         peer: &super::Peer,
+        identity: Option<&Identity>,
         client: IpAddr,
         marks: &Marks,
     ) {
         let known = Known {
             peer,
+            identity,
             client,
             head,
             marks,

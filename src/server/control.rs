@@ -106,7 +106,7 @@ async fn control(
     let (reload, mut reloads) = mpsc::channel::<ReloadRequest>(WAITING_RELOADS);
     let (upgrade, mut upgrades) = mpsc::channel::<UpgradeRequest>(1);
     let under_way = Arc::new(AtomicBool::new(false));
-    let (end_admin, admin_ended) = oneshot::channel::<()>();
+    let (end_admin, admin_ended) = oneshot::channel::<oneshot::Sender<()>>();
     let Opening {
         sockets,
         admin,
@@ -134,9 +134,7 @@ async fn control(
             under_way: Arc::clone(&under_way),
         };
         let state = admin_state(server, watch, reload, upgrade);
-        tokio::spawn(admin::serve(listener, state, async move {
-            let _ = admin_ended.await;
-        }))
+        tokio::spawn(admin::serve(listener, state, admin_ended))
     });
     tokio::spawn(count_events(
         server.registry.clone(),
@@ -177,14 +175,13 @@ async fn control(
                     given = upgrade::give_way(server, lend(), &mut alerting) => given,
                     reason = signals.end.recv() => break Ending::Told(reason),
                 };
+                let failure = match given {
+                    Ok(successor) => break Ending::Replaced(successor, reply),
+                    Err(failure) => failure,
+                };
                 under_way.store(false, Ordering::Relaxed);
                 if let Some(reply) = reply {
-                    let now = |it: &Successor| (it.process, it.version.clone());
-                    let answer = given.as_ref().map(now).map_err(ToString::to_string);
-                    let _ = reply.send(answer);
-                }
-                if let Ok(successor) = given {
-                    break Ending::Replaced(successor);
+                    let _ = reply.send(Err(failure.to_string()));
                 }
             }
         }
@@ -206,9 +203,16 @@ async fn control(
             }
             drop(end_admin);
         }
-        Ending::Replaced(successor) => {
-            // The other one answers there now.
-            drop((end_admin, admin_socket));
+        Ending::Replaced(successor, reply) => {
+            upgrade::step_back(server, &successor).await;
+            let (closed, admin_closed) = oneshot::channel();
+            let _ = end_admin.send(closed);
+            let _ = admin_closed.await;
+            drop(admin_socket);
+            // Not sooner: whoever connects after the answer is to reach the new one.
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok((successor.process, successor.version.clone())));
+            }
             finish(server, &mut end, &successor).await;
         }
     }
@@ -226,8 +230,8 @@ async fn control(
 enum Ending {
     /// A signal.
     Told(&'static str),
-    /// Another process serves.
-    Replaced(Successor),
+    /// Another process serves, and whoever asked for that is to be told.
+    Replaced(Successor, Option<UpgradeRequest>),
 }
 
 /// Says that a process which is ending does not give way to another.
@@ -314,7 +318,7 @@ fn admin_state(
         })
     };
     let listing = server.alerting.listing.clone();
-    let alerts = move || serde_json::json!(*listing.load());
+    let alerts = move || serde_json::json!(listing.load());
     let upgrade = Route::post(
         "/api/upgrade",
         "let a new process of the program on disk take over",

@@ -339,20 +339,27 @@ pub async fn give_way(
 ) -> Result<Successor, Failure> {
     systemd::upgrading();
     let result = attempt(server, admin, alerting).await;
-    match &result {
-        Ok(Successor {
-            process, version, ..
-        }) => {
-            info!(process, version, "a new process has taken over");
-            server.upgrades.record(UpgradeResult::Done);
-        }
-        Err(error) => {
-            error!(%error, "the upgrade failed; this process goes on");
-            systemd::not_upgraded(server.shared.clock.now(), &error.to_string());
-            server.upgrades.record(UpgradeResult::Failed);
-        }
+    if let Err(error) = &result {
+        error!(%error, "the upgrade failed; this process goes on");
+        systemd::not_upgraded(server.shared.clock.now(), &error.to_string());
+        server.upgrades.record(UpgradeResult::Failed);
     }
     result
+}
+
+/// Accepts no more connections at the addresses that the successor serves now, and says so when that
+/// is certain.
+pub async fn step_back(server: &Server, successor: &Successor) {
+    for closed in tell_all(server, Order::CloseAll) {
+        let _ = closed.await;
+    }
+    systemd::main_process(successor.process);
+    info!(
+        process = successor.process,
+        version = successor.version,
+        "a new process has taken over"
+    );
+    server.upgrades.record(UpgradeResult::Done);
 }
 
 async fn attempt(
@@ -423,7 +430,6 @@ async fn attempt(
         return Err(failure);
     }
     attempt.taken_over = true;
-    systemd::main_process(candidate.process);
     Ok(Successor {
         process: candidate.process,
         version,

@@ -238,22 +238,38 @@ fn client(script: &str, proxy: &Staunch, ca: &TestCa, folder: &Path, more: &str)
     run(command.arg(root).arg(more)).ok()
 }
 
-fn interop(tls: bool) {
+/// How the server is spoken to.
+#[derive(PartialEq)]
+enum Manner {
+    ClearText,
+    Verified,
+    Unverified,
+}
+
+fn interop(manner: Manner) {
     let ca = TestCa::new();
-    let leaf = ca.issue("api.internal");
-    let server = Server::start(tls.then_some(&leaf));
+    let leaf = match manner {
+        // Expired, of an unknown authority, and for another name.
+        Manner::Unverified => TestCa::new().leaf(&["strange.test"]).days(-89, -1).issue(),
+        _ => ca.issue("api.internal"),
+    };
+    let server = Server::start((manner != Manner::ClearText).then_some(&leaf));
     let folder = server.folder.path();
     let mut builder = Staunch::build()
         .leaf(&ca.issue(HOST))
         .upstream("grpc", &[&server.url()])
         .set("upstream.grpc.protocol", "\"http2\"")
         .sites(Site::new(&[HOST], "grpc").also("compression = [\"gzip\"]\n"));
-    if tls {
-        let authority = builder.path("upstream-ca.pem");
-        fs::write(&authority, &ca.root().pem).unwrap();
-        builder.change("upstream.grpc.protocol", "\"auto\"");
-        builder.change("upstream.grpc.tls.ca", format!("{authority:?}"));
-        builder.change("upstream.grpc.tls.name", "\"api.internal\"");
+    match manner {
+        Manner::ClearText => {}
+        Manner::Verified => {
+            let authority = builder.path("upstream-ca.pem");
+            fs::write(&authority, &ca.root().pem).unwrap();
+            builder.change("upstream.grpc.protocol", "\"auto\"");
+            builder.change("upstream.grpc.tls.ca", format!("{authority:?}"));
+            builder.change("upstream.grpc.tls.name", "\"api.internal\"");
+        }
+        Manner::Unverified => builder.change("upstream.grpc.tls.verify", false),
     }
     let proxy = builder.start();
     let printed = client(CLIENT, &proxy, &ca, folder, folder.to_str().unwrap());
@@ -262,12 +278,17 @@ fn interop(tls: bool) {
 
 #[test]
 fn all_kinds_of_calls_pass_in_clear_text() {
-    interop(false);
+    interop(Manner::ClearText);
 }
 
 #[test]
 fn all_kinds_of_calls_pass_over_tls() {
-    interop(true);
+    interop(Manner::Verified);
+}
+
+#[test]
+fn all_kinds_of_calls_pass_over_tls_that_nobody_verifies() {
+    interop(Manner::Unverified);
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod swap;
 mod tls;
 mod tls_policy;
 mod traces;
+mod unverified;
 mod upgrade;
 mod upstream;
 mod upstream_http2;

@@ -275,6 +275,29 @@ fn a_key_of_another_changes_nothing() {
 }
 
 #[test]
+fn a_key_of_another_that_is_there_at_the_start_is_told_at_once() {
+    let (ca, origin) = (TestCa::new(), Origin::echo());
+    let first = ca.issue(HOST);
+    let (placed, builder) = placed(Way::Rename, &first, &origin);
+    let proxy = builder.clone().start();
+    wait_served(&proxy, &first);
+    until("a copy was made", || {
+        let kept = fs::read_dir(proxy.config().path("state/last-good"));
+        kept.is_ok_and(|mut kept| kept.next().is_some())
+    });
+    proxy.term();
+    assert!(proxy.wait_exit().success());
+    drop(proxy);
+    // One of two, as an interrupted renewal leaves it; nobody is at it any more.
+    fs::write(&placed.chain, ca.issue(HOST).chain).unwrap();
+    let proxy = builder.start();
+    wait_served(&proxy, &first);
+    let alarms = proxy.count("staunch_certificate_rejections_total", &[]);
+    assert!(alarms == 1.0, "{alarms} rejections are counted");
+    assert!(proxy.log().contains("key_mismatch"));
+}
+
+#[test]
 fn a_truncated_key_changes_nothing() {
     a_bad_file_changes_nothing_but_what_is_told(|placed, leaf| {
         fs::write(&placed.chain, &leaf.chain).unwrap();

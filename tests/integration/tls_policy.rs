@@ -370,9 +370,12 @@ fn who_has_no_good_certificate_stays_outside_where_one_is_required() {
     let other = Site::new(&[OTHER], &origin.url())
         .also(&client_auth("required", &ca, ""))
         .also(also);
+    let beside = Site::new(&[HOST], &origin.url()).also(also).also(
+        "[[site.route]]\npath = '/'\nwhen = { '{client_common_name}' = '.' }\nrespond = 204\n",
+    );
     let proxy = builder
         .leaf(&both_names())
-        .site(HOST, &origin)
+        .sites(beside)
         .sites(other)
         .start();
     let good = mine.issue(&folder, "wren", 1);
@@ -406,6 +409,14 @@ fn who_has_no_good_certificate_stays_outside_where_one_is_required() {
         // The site beside it asks nobody.
         assert_eq!(to(HOST).showing(&good).status(), 200);
         assert!(origin.last().all("Client-Cert").is_empty());
+        // And learns nothing of who somebody is to another site on the same connection.
+        let wren = to(OTHER).showing(&good);
+        assert_eq!(wren.asking(HOST, "").status(), 200, "{version}");
+        let told = origin.last();
+        assert!(told.all("X-Client-Cert-Subject").is_empty());
+        for name in ["X-Who", "X-Whole", "X-Print"] {
+            assert!(told.all(name).is_empty(), "{version}: {name}");
+        }
     }
     proxy.wait_log("the site requires a client certificate, and the client showed none");
     proxy.wait_log("it was issued by none of the authorities");

@@ -280,6 +280,34 @@ fn processes_take_turns_under_load_and_no_request_is_lost() {
 }
 
 #[test]
+fn whoever_connects_after_the_answer_reaches_the_new_process() {
+    let origin = Origin::echo();
+    let builder = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .set("workers.threads", 4)
+        .sites(
+            Site::new(&[HOST], &origin.url())
+                .also("[site.response_headers]\nset = { X-Turn = 'turn 0' }\n"),
+        );
+    let line = Line::start(builder);
+    let load = Load::start(&line.staunch.tls(HOST));
+    let first = line.staunch.config().text();
+    for turn in 1..=8 {
+        let turn = format!("turn {turn}");
+        line.staunch.write_config(&first.replace("turn 0", &turn));
+        load.go_on_for(20);
+        line.upgraded();
+        for _ in 0..16 {
+            let answer = line.staunch.get("/").expect(200);
+            assert_eq!(answer.field("x-turn"), Some(&*turn));
+            // Each process counts what it has given way to.
+            assert_eq!(line.staunch.count("staunch_upgrades_total", &[]), 0.0);
+        }
+    }
+    load.stop();
+}
+
+#[test]
 fn wrk_sees_no_error_either() {
     let origin = Origin::echo();
     let line = Line::start(Staunch::serving(&origin));

@@ -353,6 +353,32 @@ fn tls_agrees_on_http2_under_another_name_and_by_another_authority() {
     );
 }
 
+#[test]
+fn a_grpc_server_that_nobody_verifies_is_asked_how_it_is() {
+    let strange = TestCa::new().leaf(&["strange.test"]).days(-89, -1).issue();
+    let (chain, key) = tls(&strange);
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let server = Server::start(Some(config));
+    let builder = before(&server)
+        .set("upstream.h2.health.grpc", "\"test.Service\"")
+        .set("upstream.h2.health.interval", "\"20ms\"");
+    let is_up = |proxy: &Staunch| {
+        let labels = [("upstream", "h2"), ("server", &*server.url())];
+        proxy.count("staunch_upstream_up", &labels) == 1.0
+    };
+    let mut proxy = builder.start();
+    until("the check refuses it", || !is_up(&proxy));
+    assert_eq!(server.requests(), 0);
+    proxy.reconfigure(|config| config.change("upstream.h2.tls.verify", false));
+    proxy.reload().expect(200);
+    until("it was asked", || server.requests() > 3 && is_up(&proxy));
+    server.seen.ill.store(1, Ordering::SeqCst);
+    until("it is left alone", || !is_up(&proxy));
+}
+
 /// A certificate for a client that vouches for itself.
 fn client_certificate() -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();

@@ -6,7 +6,10 @@ use crate::cert::Stage;
 
 /// The conditions of these reports on this day, with names of sites covered as they are.
 fn on(day_: i64, reports: &[Report], sites: &[&str], memory: &Memory) -> Vec<Condition> {
-    let now = day(day_);
+    at(day(day_), reports, sites, memory)
+}
+
+fn at(now: Timestamp, reports: &[Report], sites: &[&str], memory: &Memory) -> Vec<Condition> {
     let sites: Vec<SiteName> = sites
         .iter()
         .map(|it| match it.strip_prefix("*.") {
@@ -237,6 +240,7 @@ fn with_disk(state: DiskState, reason: Option<Reason>, since: i64) -> Report {
         reason,
         detail: Some("the key belongs to another certificate".into()),
         since: day(since),
+        half: false,
     };
     report
 }
@@ -296,6 +300,15 @@ fn what_is_on_disk_is_told_with_its_reason_and_what_goes_on() {
 #[test]
 fn chain_and_key_that_arrive_apart_are_no_news_until_it_lasts() {
     let mut report = with_disk(DiskState::Rejected, Some(Reason::KeyMismatch), 30);
+    let after = |report: &Report, seconds| {
+        let now = day(30).plus(seconds);
+        let told = at(now, std::slice::from_ref(report), &[], &Memory::default());
+        told.len()
+    };
+    // Both files were written, or nobody was at them since before the start.
+    assert_eq!((after(&report, 9), after(&report, 10)), (0, 1));
+    report.disk.half = true;
+    assert_eq!((after(&report, 299), after(&report, 300)), (0, 1));
     assert_eq!(
         on(30, std::slice::from_ref(&report), &[], &Memory::default()),
         []
@@ -365,6 +378,7 @@ fn what_is_held_back_does_not_hide_that_what_is_served_runs_out() {
         reason: Some(Reason::NamesLost),
         detail: Some("held back: it does not cover www.example.com".to_owned()),
         since: day(80),
+        half: false,
     };
     // It answers for its own name, for which there is no site, and for much longer.
     let mut held_back = report("/a.pem", "other.example.com", day(80), day(170));

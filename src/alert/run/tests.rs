@@ -40,10 +40,9 @@ impl House {
         }
     }
 
-    fn start(&self) -> (JoinHandle<()>, oneshot::Sender<()>) {
-        let (stop, stopped) = oneshot::channel::<()>();
+    fn inputs(&self) -> Inputs {
         let expired = Arc::clone(&self.expired);
-        let inputs = Inputs {
+        Inputs {
             clock: self.clock.clone(),
             state: Some(StateDir::open(self.folder.path()).unwrap()),
             config: self.config.subscribe(),
@@ -62,7 +61,12 @@ impl House {
                 first: Duration::from_millis(5),
                 most: Duration::from_millis(20),
             },
-        };
+        }
+    }
+
+    fn start(&self) -> (JoinHandle<()>, oneshot::Sender<()>) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let inputs = self.inputs();
         let stopped = async {
             let _ = stopped.await;
         };
@@ -167,6 +171,32 @@ async fn a_restart_repeats_nothing_and_forgets_nothing() {
         assert!(listed(code), "{code}");
     }
     end(running).await;
+}
+
+/// A look at the world, as if so much time had passed since the last writing.
+async fn look_after(watch: &mut Watch, passed: Duration) -> bool {
+    let written = Instant::now().checked_sub(passed).unwrap();
+    watch.written = written;
+    watch.look().await;
+    watch.written != written
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_not_written_again() {
+    let house = House::new(Vec::new());
+    house.expired.store(9, Ordering::Relaxed);
+    let mut watch = Watch::begin(house.inputs()).await;
+    assert!(look_after(&mut watch, Duration::ZERO).await, "it is told");
+    assert!(!look_after(&mut watch, UNWRITTEN).await, "nothing is new");
+    assert!(look_after(&mut watch, UNTIMED).await, "the time is");
+    // One more of a group is told of later, and known after a restart all the same.
+    house.expired.store(10, Ordering::Relaxed);
+    assert!(!look_after(&mut watch, Duration::ZERO).await);
+    assert!(look_after(&mut watch, UNWRITTEN).await);
+    assert!(!look_after(&mut watch, UNWRITTEN).await);
+    let state = store::load(&StateDir::open(house.folder.path()).unwrap()).unwrap();
+    let saved = serde_json::to_string(&state).unwrap();
+    assert!(saved.contains(r#""subject":"9""#), "{saved}");
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ fn held(slot: u32, mut candidates: Vec<Candidate>) -> Arc<Held> {
             reason: None,
             detail: None,
             since: NOW,
+            half: false,
         },
     })
 }

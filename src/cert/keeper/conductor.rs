@@ -434,7 +434,7 @@ impl Conductor {
             // Read once more rather than held in memory until now. If it is something else, that
             // is looked at by and by.
             let reading = self.gatherer.reader.read(&tracked.source);
-            if Some(reading.parts) != tracked.on_disk_parts {
+            if Some(reading.parts) != tracked.on_disk.map(|on_disk| on_disk.parts) {
                 continue;
             }
             if let Ok(input) = reading.input

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::cert::load::{self, Input, Roots};
-use crate::cert::source::{Parts, Reader, Reading, Source};
+use crate::cert::source::{Parts, Reader, Reading, Source, Writings};
 use crate::cert::{Reason, Rejection, Verified};
 use crate::clock::Timestamp;
 use crate::priority;
@@ -37,6 +37,7 @@ pub(super) struct Job {
 pub(super) struct Gathered {
     pub(super) slot: u32,
     pub(super) parts: Parts,
+    pub(super) writings: Writings,
     pub(super) stamp: u64,
     pub(super) moving: bool,
     pub(super) pinned: bool,
@@ -60,6 +61,7 @@ impl Gatherer {
         let Reading {
             input,
             parts,
+            writings,
             stamp,
             moving,
             pinned,
@@ -69,6 +71,7 @@ impl Gatherer {
         Gathered {
             slot: job.slot,
             parts,
+            writings,
             stamp,
             moving,
             pinned,

@@ -66,6 +66,7 @@ impl Standing {
                 reason: None,
                 detail: None,
                 since: now,
+                half: false,
             },
         }
     }
@@ -216,8 +217,8 @@ impl Standing {
         self.prune(now);
     }
 
-    /// What is on disk cannot be served.
-    pub(super) fn reject(&mut self, rejection: &Rejection, now: Timestamp) {
+    /// What is on disk cannot be served. `half`: its other half may follow.
+    pub(super) fn reject(&mut self, rejection: &Rejection, half: bool, now: Timestamp) {
         self.set_aside_waiting();
         self.on_disk = false;
         let state = match rejection.reason {
@@ -225,6 +226,7 @@ impl Standing {
             _ => DiskState::Rejected,
         };
         self.set_disk(state, Some(rejection), now);
+        self.disk.half = half;
         self.prune(now);
     }
 
@@ -297,6 +299,7 @@ impl Standing {
             reason: why.map(|why| why.reason),
             detail: why.map(|why| format!("{}; {}", why.detail, why.help)),
             since,
+            half: false,
         };
     }
 

@@ -1,5 +1,6 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod halves;
 mod lasting;
 mod refused;
 mod roots;

@@ -31,6 +31,15 @@ pub struct Parts {
     pub ocsp: u64,
 }
 
+/// Which files hold that: changes when one is replaced or written, be it with what it held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writings {
+    /// The chain's.
+    pub chain: u64,
+    /// The key's; the chain's again for a bundle.
+    pub key: u64,
+}
+
 /// A source as it was read.
 #[derive(Debug)]
 pub struct Reading {
@@ -38,6 +47,8 @@ pub struct Reading {
     pub input: Result<Input, Rejection>,
     /// Its content in three numbers.
     pub parts: Parts,
+    /// Which files those are.
+    pub writings: Writings,
     /// What the file system says of the files: changes when they are touched.
     pub stamp: u64,
     /// The files changed while they were read: read them again in a moment.
@@ -107,6 +118,10 @@ impl Reader {
             key: key.as_ref().map_or(chain.number, |key| key.number),
             ocsp: ocsp.number,
         };
+        let writings = Writings {
+            chain: chain.writing,
+            key: key.as_ref().map_or(chain.writing, |key| key.writing),
+        };
         let input = chain.content.and_then(|chain| {
             Ok(Input {
                 chain,
@@ -118,6 +133,7 @@ impl Reader {
         Reading {
             input,
             parts,
+            writings,
             stamp: 0,
             moving: false,
             pinned,
@@ -128,6 +144,7 @@ impl Reader {
         match read_bounded(path) {
             Ok((bytes, meta)) => Content {
                 number: self.hasher.hash_one(&bytes),
+                writing: (self.hasher).hash_one((meta.ino(), meta.mtime(), meta.mtime_nsec())),
                 pinned: meta.nlink() == 0 && is_still(path, &meta) || self.deleted.contains(path),
                 content: Ok(File {
                     path: path.to_owned(),
@@ -136,6 +153,7 @@ impl Reader {
             },
             Err(error) => Content {
                 number: self.hasher.hash_one((error.kind(), error.raw_os_error())),
+                writing: 0,
                 pinned: false,
                 content: Err(rejection_for_io(path, &error)),
             },
@@ -147,6 +165,7 @@ impl Reader {
 struct Content {
     content: Result<File, Rejection>,
     number: u64,
+    writing: u64,
     pinned: bool,
 }
 

@@ -64,6 +64,7 @@ impl Front {
                 reason: None,
                 detail: None,
                 since: self.clock.now(),
+                half: false,
             };
             let held = Held {
                 source: Arc::new(source),

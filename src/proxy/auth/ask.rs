@@ -259,11 +259,8 @@ impl Ask {
         question.target = question.fields.store(self.path.as_bytes());
         question.authority = question.fields.store(head.authority());
         headers::to_upstream(&mut question, hop(guest.world, peer));
-        let site = guest
-            .account
-            .site
-            .map(|site| guest.world.table().site(site));
-        identity::replace(&mut question.fields, peer, site);
+        let identity = identity::shown(peer, guest.account.asks_identity);
+        identity::replace(&mut question.fields, identity);
         let fields = &mut question.fields;
         let url = [
             peer.scheme.as_bytes(),

@@ -139,6 +139,7 @@ mod tests {
         };
         let known = Known {
             peer: &peer,
+            identity: None,
             client: peer.client.ip(),
             head: &head,
             marks: &marks,

@@ -12,7 +12,7 @@ use crate::http::host::Host;
 use crate::proxy::Peer;
 use crate::proxy::path::decode;
 use crate::tls::Ja4;
-use crate::tls::identity::Fact;
+use crate::tls::identity::{Fact, Identity};
 use crate::upstream::balance;
 
 /// What is known of a request.
@@ -20,6 +20,8 @@ use crate::upstream::balance;
 pub struct Known<'a> {
     /// Who asks, and how.
     pub peer: &'a Peer,
+    /// Who the client has shown to be, where the site asks for that.
+    pub identity: Option<&'a Identity>,
     /// For whom the peer asks, where that is not itself.
     pub client: IpAddr,
     /// What for.
@@ -101,7 +103,7 @@ impl Known<'_> {
             peer, head, marks, ..
         } = self;
         let session = peer.session.as_ref();
-        let shown = || peer.identity.as_ref().filter(|shown| shown.verified);
+        let shown = || self.identity.filter(|shown| shown.verified);
         Found::Here(match variable {
             Variable::Method => head.method_text(),
             Variable::Path => head.path(),
@@ -176,7 +178,7 @@ impl Known<'_> {
                     Variable::ClientSerial => Fact::Serial,
                     _ => Fact::Certificate,
                 };
-                let told = peer.identity.as_ref().and_then(|shown| shown.fact(fact));
+                let told = self.identity.and_then(|shown| shown.fact(fact));
                 out.extend_from_slice(told.unwrap_or_default().as_bytes());
             }
             Variable::Host => host(head.authority(), out),
@@ -379,6 +381,7 @@ pub(in crate::proxy) mod tests {
         let (peer, marks) = (peer(), Marks::default());
         let known = Known {
             peer: &peer,
+            identity: None,
             client: peer.client.ip(),
             head,
             marks: &marks,

@@ -52,7 +52,7 @@ impl Conductor {
         // What is held and still on disk: what is compared with it is judged by the same roots.
         let again = in_parallel(&tracked, |(slot, tracked)| {
             let reading = self.gatherer.reader.read(&tracked.source);
-            let same = Some(reading.parts) == tracked.on_disk_parts;
+            let same = Some(reading.parts) == tracked.on_disk.map(|on_disk| on_disk.parts);
             let input = reading.input.ok().filter(|_| same)?;
             let certificate = self.gatherer.load(&input, now).ok()?;
             Some((*slot, certificate))

@@ -18,6 +18,7 @@ impl Conductor {
         let Gathered {
             slot,
             parts,
+            writings,
             stamp,
             moving,
             pinned,
@@ -34,6 +35,15 @@ impl Conductor {
         }
         tracked.again = None;
         tracked.parts = Some(parts);
+        tracked.writings = Some(writings);
+        if news.is_none()
+            && tracked
+                .on_disk
+                .is_some_and(|on_disk| on_disk.parts == parts)
+        {
+            // Written again with what it held.
+            tracked.note_on_disk();
+        }
         match news {
             None if mode != Mode::Watching => self.hurry(slot),
             None => {}
@@ -80,7 +90,7 @@ impl Conductor {
             return;
         };
         tracked.trouble = None;
-        tracked.on_disk_parts = tracked.parts;
+        tracked.note_on_disk();
         tracked.standing.recover(now);
         self.tell_recovered(slot);
         self.stage(slot);
@@ -93,7 +103,7 @@ impl Conductor {
             return;
         };
         tracked.trouble = None;
-        tracked.on_disk_parts = tracked.parts;
+        tracked.note_on_disk();
         let old = tracked.standing.take(Arc::clone(&certificate), now);
         let source = Arc::clone(&tracked.source.label);
         let routine = tracked.source.routine;
@@ -138,7 +148,7 @@ impl Conductor {
         let Some(tracked) = self.get(slot) else {
             return;
         };
-        // Half of a pair only if the other half is what it was.
+        // Half of a pair only if the other half was left alone.
         let half = half && tracked.is_half_new();
         let before = tracked.trouble.take();
         tracked.trouble = Some(Trouble::new(what, rejection, half, before.as_ref()));
@@ -167,7 +177,10 @@ impl Conductor {
         trouble.shown = true;
         let rejection = Arc::clone(&trouble.rejection);
         match &trouble.what {
-            What::Broken => tracked.standing.reject(&rejection, now),
+            What::Broken => {
+                let half = trouble.half;
+                tracked.standing.reject(&rejection, half, now);
+            }
             What::Worse(certificate) => {
                 let certificate = Arc::clone(certificate);
                 if tracked.source.accept_worse {
@@ -226,7 +239,7 @@ impl Conductor {
         };
         tracked.trouble = None;
         tracked.told = None;
-        tracked.on_disk_parts = tracked.parts;
+        tracked.note_on_disk();
         let fingerprint = certificate.facts().fingerprint;
         tracked.standing.accept(certificate, now);
         let source = Arc::clone(&tracked.source.label);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Conductor, Found, Key, Mode, Standing, Timing, info, rejection_for_io};
 use crate::cert::inventory::Change;
-use crate::cert::source::{Files, Parts, Source};
+use crate::cert::source::{Files, Parts, Source, Writings};
 use crate::cert::{DiskState, Rejection, Verified};
 use crate::clock::Timestamp;
 use crate::priority;
@@ -21,8 +21,9 @@ pub(super) struct Tracked {
     pub(super) is_folder: bool,
     /// What its files held when they were last read.
     pub(super) parts: Option<Parts>,
-    /// What they held when the current certificate was on disk.
-    pub(super) on_disk_parts: Option<Parts>,
+    pub(super) writings: Option<Writings>,
+    /// How they were when the current certificate was last seen on disk.
+    pub(super) on_disk: Option<OnDisk>,
     pub(super) stamp: u64,
     /// The stamp that it had when the way to it was last watched.
     covered: Option<u64>,
@@ -38,12 +39,21 @@ pub(super) struct Tracked {
     turns: Vec<Timestamp>,
 }
 
+/// How the files of a source were.
+#[derive(Clone, Copy)]
+pub(super) struct OnDisk {
+    /// What they held.
+    pub(super) parts: Parts,
+    /// Which they were.
+    writings: Writings,
+}
+
 /// What is wrong with what is on disk. It may be a renewal under way.
 pub(super) struct Trouble {
     pub(super) what: What,
     pub(super) rejection: Arc<Rejection>,
     /// Only one of two files is new.
-    half: bool,
+    pub(super) half: bool,
     /// When it became as it is, and when anything was wrong first.
     since: Instant,
     first: Instant,
@@ -66,7 +76,8 @@ impl Tracked {
             standing: Standing::new(now),
             is_folder: false,
             parts: None,
-            on_disk_parts: None,
+            writings: None,
+            on_disk: None,
             stamp: 0,
             covered: None,
             reach: Reach::Events,
@@ -79,12 +90,34 @@ impl Tracked {
         }
     }
 
-    /// Whether exactly one of its two files is what it was with the current certificate.
+    /// What its files hold now is the current certificate.
+    pub(super) fn note_on_disk(&mut self) {
+        self.on_disk = self.found();
+    }
+
+    /// Whether exactly one of its two files was left alone since the current certificate was on
+    /// disk, so that somebody may still be at it. Where both were written, there is nothing to wait
+    /// for, even if one holds what it held: Kubernetes writes all of a Secret, and swaps it at once.
     pub(super) fn is_half_new(&self) -> bool {
-        match (self.parts, self.on_disk_parts) {
-            (Some(now), Some(then)) => (now.chain == then.chain) != (now.key == then.key),
-            _ => false,
-        }
+        let (Some(now), Some(then)) = (self.found(), self.on_disk) else {
+            return false;
+        };
+        let (chain, key) = (
+            now.parts.chain == then.parts.chain,
+            now.parts.key == then.parts.key,
+        );
+        let untouched = match chain {
+            true => now.writings.chain == then.writings.chain,
+            false => now.writings.key == then.writings.key,
+        };
+        chain != key && untouched
+    }
+
+    fn found(&self) -> Option<OnDisk> {
+        Some(OnDisk {
+            parts: self.parts?,
+            writings: self.writings?,
+        })
     }
 
     /// When something has to be looked at again.
