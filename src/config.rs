@@ -45,8 +45,8 @@ pub use quota::Quota;
 pub use reference::{KeyDoc, reference};
 pub use rules::{
     Action, BasicAuth, Change, Condition, Conditions, Cookies, ErrorPage, FieldRule, ForwardAuth,
-    Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, Template,
-    Trace, Variable, is_below,
+    Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, SignIn,
+    Template, Trace, Variable, is_below,
 };
 pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{

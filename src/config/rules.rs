@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::compression::CompressionRules;
 pub(super) use action::{RawAction, RawRoute, route, site};
-pub use auth::{BasicAuth, ForwardAuth};
+pub use auth::{BasicAuth, ForwardAuth, SignIn};
 pub use condition::{Condition, Conditions};
 pub use cookies::Cookies;
 use ipnet::IpNet;
@@ -232,7 +232,7 @@ impl Rules {
         let asked = self.forward_auth.as_ref().and_then(Setting::on);
         of_fields
             .chain(locations.map(|(_, template)| template))
-            .chain(asked.and_then(|asked| asked.sign_in.as_ref()))
+            .chain(asked.and_then(|asked| asked.sign_in.as_ref()?.template()))
     }
 
     /// Whether requests get an id: a field carries it, or a value has it.

@@ -501,6 +501,21 @@ fn a_client_that_is_not_known_is_sent_to_where_it_can_sign_in() {
 }
 
 #[test]
+fn a_client_that_is_not_known_is_sent_where_the_answer_says() {
+    let (origin, authority) = (Origin::echo(), authority());
+    let lines = forward(&authority.url(), "sign_in = 'location'");
+    let proxy = with(&origin, &lines).start();
+    let mut client = proxy.connect();
+    let response = get(&mut client, "/a", "Cookie: say=401\r\n").expect(302);
+    assert_eq!(response.field("location"), Some("/login"));
+    assert_eq!(response.field("set-cookie"), Some("gone="));
+    // One that names no place is passed on.
+    let response = get(&mut client, "/a", "").expect(401);
+    assert_eq!(response.field("www-authenticate"), Some("Bearer"));
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
 fn a_server_that_fails_lets_nobody_in() {
     let origin = Origin::echo();
     let proxy = with(

@@ -274,6 +274,24 @@ fn the_reference_is_that_of_the_program() {
     );
 }
 
+#[test]
+fn the_reference_has_every_key_of_the_example() {
+    let example = fs::read_to_string(Path::new(ROOT).join("config/staunch.toml")).unwrap();
+    let known: BTreeSet<_> = (config::reference().iter()).map(|doc| doc.key).collect();
+    let is_key = |key: &&str| {
+        let word = |byte| matches!(byte, b'a'..=b'z' | b'_');
+        !key.is_empty() && key.bytes().all(word)
+    };
+    let keys: BTreeSet<_> = (example.lines())
+        .filter_map(|line| line.trim_start_matches('#').split_once(" = "))
+        .map(|(key, _)| key.trim())
+        .filter(is_key)
+        .collect();
+    assert!(keys.len() > 150, "{keys:?}");
+    let missing: Vec<_> = keys.difference(&known).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// The steps of the runbook, done literally but for who does them, where, and with what ports.
 #[test]
 fn a_certificate_is_renewed_by_hand_as_the_runbook_says() {

@@ -402,6 +402,24 @@ fn where_to_sign_in_is_carried_over() {
 }
 
 #[test]
+fn the_answer_may_say_where_to_sign_in() {
+    let ran = in_server(
+        "location = /verify { proxy_pass http://127.0.0.1:9091; }
+         location / {
+             auth_request /verify;
+             auth_request_set $user $upstream_http_remote_user;
+             auth_request_set $redirection_url $upstream_http_location;
+             proxy_set_header Remote-User $user;
+             error_page 401 =302 $redirection_url;
+             proxy_pass http://127.0.0.1:8080;
+         }",
+    );
+    let rule = "copy = [\"Remote-User\"], sign_in = \"location\"";
+    assert!(ran.stdout.contains(rule), "{}{}", ran.stdout, ran.stderr);
+    assert!(!ran.stderr.contains("error_page"), "{}", ran.stderr);
+}
+
+#[test]
 fn what_asks_in_a_way_that_is_not_known_is_closed() {
     for lines in [
         "location / { auth_basic x; proxy_pass http://127.0.0.1:1; }",

@@ -41,11 +41,33 @@ pub struct ForwardAuth {
     /// The field of its answer that says who the user is.
     pub user: Option<Arc<str>>,
     /// Where clients are sent that it does not know.
-    pub sign_in: Option<Template>,
+    pub sign_in: Option<SignIn>,
     /// How long it may take, with all tries.
     pub timeout: Duration,
     /// Clients that it is not asked about.
     pub except: Vec<IpNet>,
+}
+
+/// Where clients are sent that have to sign in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignIn {
+    /// There.
+    To(Template),
+    /// Where the 401 itself says, in its `Location`. Without one, clients get the 401.
+    Answered,
+}
+
+impl SignIn {
+    /// What is written for [`Answered`](Self::Answered).
+    pub const ANSWERED: &str = "location";
+
+    /// What has variables in it.
+    pub const fn template(&self) -> Option<&Template> {
+        match self {
+            Self::To(template) => Some(template),
+            Self::Answered => None,
+        }
+    }
 }
 
 /// Reads the table, or `false`.
@@ -121,7 +143,7 @@ pub(super) fn forward(
             let sign_in: Option<At<Arc<str>>> = t.optional(
                 "sign_in",
                 "Where clients are sent instead of getting its 401, with variables: \
-                 `\"/oauth2/start?rd={escaped_url}\"`.",
+                 `\"/oauth2/start?rd={escaped_url}\"`; or `\"location\"`: where its 401 says.",
             );
             let timeout = t.or_within(
                 "timeout",
@@ -149,10 +171,13 @@ pub(super) fn forward(
     )
 }
 
-fn sign_in_at(t: &Table<'_>, text: &At<Arc<str>>, scope: &Scope) -> Option<Template> {
+fn sign_in_at(t: &Table<'_>, text: &At<Arc<str>>, scope: &Scope) -> Option<SignIn> {
+    if *text.value == *SignIn::ANSWERED {
+        return Some(SignIn::Answered);
+    }
     let read = scope.read(&text.value, t.cx).and_then(|template| {
         action::location(&template)?;
-        Ok(template)
+        Ok(SignIn::To(template))
     });
     read.map_err(|Complaint { message, help }| {
         let message = format!("`sign_in` {message}");

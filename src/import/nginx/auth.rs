@@ -8,6 +8,7 @@ use super::server::Server;
 use super::upstream::Pass;
 use super::value::title;
 use super::{Directive, Import, unit};
+use crate::config::SignIn;
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
 
@@ -206,10 +207,14 @@ impl Import {
         for set in scope.all("auth_request_set") {
             self.set(set, server, asked);
         }
+        let sign_in = self.sign_in(server, scope);
+        if sign_in.as_deref() == Some(SignIn::ANSWERED) {
+            asked.copied.retain(|name| name != "Location");
+        }
         if !asked.copied.is_empty() {
             let _ = write!(rule, ", copy = {}", array(&asked.copied));
         }
-        if let Some(to) = self.sign_in(server, scope) {
+        if let Some(to) = sign_in {
             let _ = write!(rule, ", sign_in = {}", quoted(&to));
         }
         let timeout = inside.nearest("proxy_read_timeout");
@@ -283,16 +288,20 @@ impl Import {
                 .into_iter()
                 .for_each(|named| self.seen.mark_all(named));
             target = to;
-        } else if !target.contains("://") {
-            self.differs(page, "answered in place; here clients are sent there");
         }
-        let to = server
-            .variables
-            .template(target)
-            .ok()
-            .filter(|to| leads(to));
-        if to.is_none() {
-            self.lost(page, "leads where sign_in cannot; see there");
+        let to = server.variables.template(target).ok();
+        if to.as_deref() == Some("{header:Location}") {
+            return Some(SignIn::ANSWERED.to_owned());
+        }
+        let to = to.filter(|to| leads(to));
+        match &to {
+            None => self.lost(page, "leads where sign_in cannot; see there"),
+            Some(to)
+                if to.starts_with('/') && !page.args.iter().any(|it| it.starts_with("=30")) =>
+            {
+                self.differs(page, "answered in place; here clients are sent there");
+            }
+            Some(_) => {}
         }
         to
     }

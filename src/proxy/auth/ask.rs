@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Guest;
 use super::basic::AUTHORIZATION;
-use crate::config::{self, ForwardAuth, Template};
+use crate::config::{self, ForwardAuth, SignIn};
 use crate::http::field::{Fields, Id, is_same_name};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::metrics::ForwardOutcome;
@@ -60,7 +60,7 @@ pub(super) struct Ask {
     path: Arc<str>,
     copy: Box<[Arc<str>]>,
     user: Option<Arc<str>>,
-    sign_in: Option<Template>,
+    sign_in: Option<SignIn>,
     timeout: Duration,
     except: Box<[IpNet]>,
     /// What it calls itself to those that it asks.
@@ -174,8 +174,18 @@ impl Ask {
             }
         }
         own::hear(&mut **client, head).await;
-        if let (401, Some(template)) = (answer.status, &self.sign_in) {
-            let result = self.sign_in(guest, template, &answer).await;
+        let found = match (answer.status, &self.sign_in) {
+            (401, Some(SignIn::To(template))) => {
+                let to = with_known(peer, head, account, |known| location(template, known));
+                Some(to.map_err(Failure::from))
+            }
+            (401, Some(SignIn::Answered)) => {
+                value(&answer.fields, b"Location").map(|to| Ok(to.to_vec()))
+            }
+            _ => None,
+        };
+        if let Some(to) = found {
+            let result = sign_in(guest, to, &answer).await;
             return (ForwardOutcome::Redirected, result);
         }
         let outcome = match answer.status {
@@ -292,31 +302,29 @@ impl Ask {
         }
         marks.cookies = (values(&answer.fields, b"Set-Cookie").map(Into::into)).collect();
     }
+}
 
-    /// Sends the client to where it can sign in, with the cookies that the answer has for it.
-    async fn sign_in<C: Client>(
-        &self,
-        guest: &mut Guest<'_, '_, C>,
-        template: &Template,
-        answer: &ResponseHead,
-    ) -> Result<ControlFlow<()>, Failure> {
-        let Guest {
-            local,
-            world,
-            peer,
-            head,
-            client,
-            account,
-        } = guest;
-        let to = with_known(peer, head, account, |known| location(template, known))?;
-        let mut own = Own::redirect(local, 302, &to, head.method);
-        for cookie in values(&answer.fields, b"Set-Cookie") {
-            own.head().fields.push(b"Set-Cookie", cookie);
-        }
-        own.head().fields.push(b"Cache-Control", b"no-store");
-        crate::proxy::answer(world, peer, head, &mut **client, account, own).await?;
-        Ok(ControlFlow::Break(()))
+/// Sends the client to where it can sign in, with the cookies that the answer has for it.
+async fn sign_in<C: Client>(
+    guest: &mut Guest<'_, '_, C>,
+    to: Result<Vec<u8>, Failure>,
+    answer: &ResponseHead,
+) -> Result<ControlFlow<()>, Failure> {
+    let Guest {
+        local,
+        world,
+        peer,
+        head,
+        client,
+        account,
+    } = guest;
+    let mut own = Own::redirect(local, 302, &to?, head.method);
+    for cookie in values(&answer.fields, b"Set-Cookie") {
+        own.head().fields.push(b"Set-Cookie", cookie);
     }
+    own.head().fields.push(b"Cache-Control", b"no-store");
+    crate::proxy::answer(world, peer, head, &mut **client, account, own).await?;
+    Ok(ControlFlow::Break(()))
 }
 
 fn values<'f>(fields: &'f Fields, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
