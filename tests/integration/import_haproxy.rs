@@ -260,3 +260,19 @@ frontend off
     );
     assert!(!ran.stdout.contains(":82"), "{}", ran.stdout);
 }
+
+#[test]
+fn what_a_cookie_said_beside_its_name_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "frontend f\n  mode http\n  bind :80\n  default_backend b\nbackend b\n  mode http\n  \
+                cookie app insert indirect nocache\n  server s1 127.0.0.1:1 cookie s1\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    has(&ran.stdout, &["sticky = \"app\""]);
+    has(
+        &ran.stderr,
+        &[
+            "haproxy.cfg:7: differs: cookie app",
+            "Cache-Control: private",
+        ],
+    );
+}

@@ -604,6 +604,25 @@ fn what_is_served_in_plain_text_too_is_served_so_here() {
 
 /// What is done almost alike is told, each with its line.
 #[test]
+fn who_a_client_is_said_to_be_is_never_its_own_word() {
+    let ran = in_server(
+        "location /radicale/ { proxy_pass http://127.0.0.1:1; auth_basic Calendars; \
+         auth_basic_user_file /etc/htpasswd; proxy_set_header X-Remote-User $remote_user; \
+         proxy_set_header X-Forwarded-Port $server_port; proxy_set_header X-Country $geo; }",
+    );
+    for written in [
+        r#""X-Remote-User" = "{user}""#,
+        r#""X-Forwarded-Port" = "{local_port}""#,
+        r#"remove = ["X-Country"]"#,
+    ] {
+        assert!(ran.stdout.contains(written), "{written}\n{}", ran.stdout);
+    }
+    for told in ["$geo is not known here", "in this field is taken out"] {
+        assert!(ran.stderr.contains(told), "{told}\n{}", ran.stderr);
+    }
+}
+
+#[test]
 fn what_is_done_a_little_otherwise_is_told() {
     let pass = "proxy_pass http://127.0.0.1:1;";
     for (lines, told) in [

@@ -298,7 +298,20 @@ impl Import {
                 ),
                 false => {
                     let _ = writeln!(text, "{}", line("sticky", cookie.word(1)));
-                    self.seen(cookie);
+                    let more = [
+                        "domain", "maxidle", "maxlife", "preserve", "dynamic", "attr",
+                    ];
+                    let advice = if cookie.has("nocache") {
+                        "its values are others here, so each client is given a server anew once; \
+                         and Cache-Control: private is not said beside it: where a cache is in \
+                         front, let the server behind say it, or response_headers"
+                    } else if more.iter().any(|word| cookie.has(word)) {
+                        "its values are others here, so each client is given a server anew once; \
+                         it is for the host alone, as long as the browser is open: see sticky"
+                    } else {
+                        "its values are others here, so each client is given a server anew once"
+                    };
+                    self.tell(cookie, Loss::Slight, advice);
                 }
             }
         }

@@ -246,6 +246,11 @@ impl Import {
                 true => rules.change(Side::Request, Change::Remove, name, String::new()),
                 false => {
                     let Some(value) = self.template(set, value, variables) else {
+                        // nginx wrote over what a client says there: a server behind may believe it.
+                        rules.change(Side::Request, Change::Remove, name, String::new());
+                        let advice = "what a client says in this field is taken out, as nginx wrote \
+                                      over it";
+                        self.differs(set, advice);
                         continue;
                     };
                     // A field without a value is not sent.
