@@ -11,6 +11,7 @@ pub mod frame;
 pub mod framing;
 pub mod host;
 pub mod hpack;
+pub mod kept;
 pub mod parse;
 
 use crate::http::field::{Fields, Span};

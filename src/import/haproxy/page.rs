@@ -5,6 +5,7 @@ use std::fs;
 
 use super::Import;
 use super::parse::{Line, Section};
+use crate::http::kept::Kept;
 use crate::import::{Loss, quoted};
 
 /// Files by the status of errors.
@@ -12,13 +13,6 @@ pub(super) type Pages = BTreeMap<u16, String>;
 
 /// A body that is written into the configuration has so many bytes at most.
 const LARGEST: usize = 16 * 1024;
-
-/// A body with what is said of it in front.
-pub(super) struct Kept {
-    pub(super) status: Option<u16>,
-    pub(super) content_type: Option<String>,
-    pub(super) body: String,
-}
 
 impl Import {
     /// The pages that a section has for errors; `defaults`: those of its defaults too.
@@ -60,9 +54,10 @@ impl Import {
             return self.tell(line, Loss::Slight, advice);
         }
         let path = self.absolute(line.word(2));
-        match kept(&path) {
-            Some(kept) => {
-                if kept.status.is_some_and(|said| said != status) {
+        match text(&path) {
+            Some(text) => {
+                let said = Kept::read(text.as_bytes()).status;
+                if said.is_some_and(|said| said != status) {
                     let advice = format!("is answered with {status} here, whatever the file says");
                     self.tell(line, Loss::Slight, advice);
                 }
@@ -78,13 +73,14 @@ impl Import {
         }
     }
 
-    /// The body that a `return` takes from a file. `None`: it is told.
-    pub(super) fn returned(&mut self, rule: &Line) -> Option<Kept> {
+    /// The text of the file that a `return` takes its body from. `None`: it is told.
+    pub(super) fn returned(&mut self, rule: &Line) -> Option<String> {
         let word = ["file", "errorfile"]
             .into_iter()
             .find(|word| rule.has(word))?;
         let path = self.absolute(rule.after(word)?);
-        let found = kept(&path).filter(|kept| kept.body.len() <= LARGEST);
+        let fits = |text: &String| Kept::read(text.as_bytes()).body.len() <= LARGEST;
+        let found = text(&path).filter(fits);
         // What is in a file may change; what is written here does not.
         if found.is_some() {
             let advice = format!("{path} is written as a body, as it is now");
@@ -102,28 +98,7 @@ pub(super) fn table(pages: &Pages) -> String {
     format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
 }
 
-fn kept(path: &str) -> Option<Kept> {
-    let text = fs::read_to_string(path).ok()?;
-    let parted = text
-        .split_once("\r\n\r\n")
-        .or_else(|| text.split_once("\n\n"));
-    let Some((head, body)) = parted.filter(|_| text.starts_with("HTTP/1.")) else {
-        return Some(Kept {
-            status: None,
-            content_type: None,
-            body: text,
-        });
-    };
-    let mut lines = head.lines();
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok();
-    let kind = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-type")
-            .then(|| value.trim().to_owned())
-    });
-    Some(Kept {
-        status,
-        content_type: kind,
-        body: body.to_owned(),
-    })
+/// The text of such a file.
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
 }

@@ -2,9 +2,9 @@
 
 use super::Import;
 use super::format::{line, template};
-use super::page::Kept;
 use super::parse::{Line, Section};
 use crate::http::field::is_claim;
+use crate::http::kept::Kept;
 use crate::import::site::{Change, Rules, Side};
 use crate::import::{Loss, array, quoted};
 
@@ -190,8 +190,8 @@ impl Import {
             "auth" => Some(Act::Deny(0)),
             "redirect" => self.redirect(rule),
             "return" => {
-                if let Some(kept) = self.returned(rule) {
-                    return Some(Act::Answer(answer(rule, kept), self.returned_fields(rule)));
+                if let Some(text) = self.returned(rule) {
+                    return Some(Act::Answer(answer(rule, &text), self.returned_fields(rule)));
                 }
                 let status = rule.after("status").unwrap_or("200");
                 let mut lines = vec![format!("respond = {status}")];
@@ -467,18 +467,16 @@ impl Import {
 }
 
 /// What is answered from a file.
-fn answer(rule: &Line, kept: Kept) -> Vec<String> {
+fn answer(rule: &Line, text: &str) -> Vec<String> {
+    let kept = Kept::read(text.as_bytes());
     let status = rule.after("status").map(str::to_owned);
     let status = status.or_else(|| kept.status.map(|status| status.to_string()));
-    let kind = rule
-        .after("content-type")
-        .map(str::to_owned)
-        .or(kept.content_type);
+    let kind = rule.after("content-type").or(kept.content_type);
     let mut lines = vec![
         format!("respond = {}", status.as_deref().unwrap_or("200")),
-        line("body", &kept.body),
+        line("body", &String::from_utf8_lossy(kept.body)),
     ];
-    lines.extend(kind.map(|kind| line("content_type", &kind)));
+    lines.extend(kind.map(|kind| line("content_type", kind)));
     lines
 }
 

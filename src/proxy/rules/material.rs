@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::config::{Config, Rules};
+use crate::http::kept::Kept;
 use crate::proxy::auth::turns::Turns;
 use crate::proxy::auth::users::Users;
 
@@ -146,42 +147,23 @@ impl Page {
             let message = format!("it is larger than {LARGEST} bytes");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         }
-        if let Some((head, body)) = head_and_body(&body) {
-            let mut fields = head.split(|&byte| byte == b'\n');
-            let value = fields.find_map(|field| {
-                let (name, value) = field.split_at(memchr::memchr(b':', field)?);
-                name.eq_ignore_ascii_case(b"Content-Type")
-                    .then(|| String::from_utf8_lossy(value[1..].trim_ascii()))
-            });
-            let value = value.filter(|value| !value.contains(char::is_control));
-            return Ok(Self {
-                content_type: match value {
-                    Some(value) => Cow::Owned(value.into_owned()),
-                    None => Cow::Borrowed("text/html; charset=utf-8"),
-                },
-                body: body.into(),
-            });
-        }
+        let kept = Kept::read(&body);
         let extension = path.extension().and_then(|extension| extension.to_str());
         let content_type = match extension.map(str::to_ascii_lowercase).as_deref() {
+            _ if kept.has_head => "text/html; charset=utf-8",
             Some("json") => "application/json",
             Some("txt" | "text") => "text/plain; charset=utf-8",
             Some("xml") => "application/xml",
             _ => "text/html; charset=utf-8",
         };
         Ok(Self {
-            content_type: Cow::Borrowed(content_type),
-            body: body.into(),
+            content_type: match kept.content_type {
+                Some(said) => Cow::Owned(said.to_owned()),
+                None => Cow::Borrowed(content_type),
+            },
+            body: kept.body.into(),
         })
     }
-}
-
-/// A whole response of HTTP/1, as HAProxy keeps its error pages, taken apart.
-fn head_and_body(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    text.strip_prefix(b"HTTP/1.")?;
-    let end = |sign: &[u8]| memchr::memmem::find(text, sign).map(|at| (at, at + sign.len()));
-    let (head, body) = end(b"\r\n\r\n").or_else(|| end(b"\n\n"))?;
-    Some((&text[..head], &text[body..]))
 }
 
 impl Flag {
