@@ -156,7 +156,8 @@ struct Account<'w> {
     /// Who asks: the peer, or for whom a peer asks that is believed.
     client: IpAddr,
     site: Option<SiteIndex>,
-    asks_identity: bool,
+    /// Who the client has shown to be, where the site asks for that.
+    identity: Option<&'w Identity>,
     /// The rules that hold for it, as far as that is known.
     rules: Option<&'w Rules>,
     /// What it is known by, where that is asked for.
@@ -180,7 +181,7 @@ impl<'w> Account<'w> {
             client: client::of(world, peer.client.ip(), head),
             rules: world.table().rules(),
             site: None,
-            asks_identity: false,
+            identity: None,
             marks: None,
             status: 0,
             received: 0,
@@ -239,7 +240,7 @@ pub async fn refuse<C: Client>(local: &Local, peer: &Peer, client: &mut C, failu
 async fn serve<'w, C: Client>(
     local: &Local,
     world: &'w Snapshot,
-    peer: &Peer,
+    peer: &'w Peer,
     head: &mut RequestHead,
     client: &mut C,
     begin: Instant,
@@ -317,14 +318,13 @@ async fn forward<C: Client>(
     // Read before the request is edited: it is the client's word that counts.
     let compression = (to.compression.as_deref()).map(|terms| (terms, Wish::of(head)));
     let upgrade = headers::to_upstream(head, hop(world, peer));
-    let identity = identity::shown(peer, account.asks_identity);
-    identity::replace(&mut head.fields, identity);
+    identity::replace(&mut head.fields, account.identity);
     // What the client asked for is what the log and the response's rules know.
     let asked = (head.target, head.authority);
     if let Some(rules) = account.rules {
         let none = Marks::default();
         let marks = account.marks.as_deref().unwrap_or(&none);
-        rules.to_upstream(head, peer, identity, account.client, marks);
+        rules.to_upstream(head, peer, account.identity, account.client, marks);
     }
     if let Some(target) = rewritten {
         head.target = head.fields.store(&target);
@@ -493,7 +493,7 @@ fn with_known<T>(
     let marks = account.marks.as_deref().unwrap_or(&none);
     work(&Known {
         peer,
-        identity: identity::shown(peer, account.asks_identity),
+        identity: account.identity,
         client: account.client,
         head,
         marks,
@@ -521,7 +521,7 @@ fn admissible(head: &RequestHead) -> Result<(), Refusal> {
 fn route<'w>(
     local: &Local,
     world: &'w Snapshot,
-    peer: &Peer,
+    peer: &'w Peer,
     head: &RequestHead,
     account: &mut Account<'w>,
 ) -> Result<Result<&'w Route, Refusal>, Refusal> {
@@ -543,11 +543,11 @@ fn route<'w>(
     let site = world.table().site(index);
     account.rules = site.rules.as_deref();
     identity::admit(peer, site)?;
-    account.asks_identity = site.tls.client.is_some();
+    account.identity = identity::shown(peer, site);
     let asked = Asked {
         head,
         peer,
-        identity: identity::shown(peer, account.asks_identity),
+        identity: account.identity,
         client: account.client,
     };
     let found = match site.route(asked) {

@@ -27,8 +27,9 @@ pub(super) fn admit(peer: &Peer, site: &Site) -> Result<(), Refusal> {
 
 /// Who the client has shown to be, where the site asks for that. What it has shown to another site
 /// on the same connection is none of this one's affair.
-pub(super) fn shown(peer: &Peer, asked: bool) -> Option<&Identity> {
-    peer.identity.as_deref().filter(|_| asked)
+pub(super) fn shown<'p>(peer: &'p Peer, site: &Site) -> Option<&'p Identity> {
+    let asks = site.tls.client.is_some();
+    peer.identity.as_deref().filter(|_| asks)
 }
 
 /// Removes what a client says of its certificate, whoever it is, and adds what it has [`shown`].

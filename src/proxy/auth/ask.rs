@@ -269,8 +269,7 @@ impl Ask {
         question.target = question.fields.store(self.path.as_bytes());
         question.authority = question.fields.store(head.authority());
         headers::to_upstream(&mut question, hop(guest.world, peer));
-        let identity = identity::shown(peer, guest.account.asks_identity);
-        identity::replace(&mut question.fields, identity);
+        identity::replace(&mut question.fields, guest.account.identity);
         let fields = &mut question.fields;
         let url = [
             peer.scheme.as_bytes(),
