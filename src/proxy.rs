@@ -5,6 +5,7 @@
 //! response or a broken-off connection in one place; metrics and the access log are written in one
 //! place, whatever happened.
 
+mod account;
 pub mod auth;
 mod client;
 mod compress;
@@ -36,20 +37,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use crate::config::{Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
-use crate::metrics::{ErrorKind, Limit, Timeout};
-use crate::telemetry::access::{self, Record};
-use crate::telemetry::spans::{Outbox, Span};
+use crate::metrics::{Limit, Timeout};
+use crate::telemetry::spans::Outbox;
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
 use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
 use crate::wire::Body;
+use account::{Account, record, report};
 use auth::{Auth, Guest};
 use compress::{Compressed, Wish};
 pub use condition::Asked;
@@ -57,11 +57,11 @@ use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
 use headers::Hop;
-use limit::{Bucket, Buckets, Key, Member};
+use limit::{Bucket, Buckets, Key};
 pub use local::{Local, Snapshot};
 use own::Own;
 pub use redirect::plain;
-use route::{Action, Respond, Route, SiteIndex, Table};
+use route::{Action, Respond, Route, Table};
 use rules::material::Material;
 use rules::{Known, Marks, Rules};
 
@@ -148,52 +148,6 @@ pub trait Client {
     /// Lets the connection end with this exchange, where it carries one at a time. Before
     /// [`start`](Self::start).
     fn last(&mut self);
-}
-
-/// What a request was, for metrics and the access log.
-#[derive(Debug)]
-struct Account<'w> {
-    /// Who asks: the peer, or for whom a peer asks that is believed.
-    client: IpAddr,
-    site: Option<SiteIndex>,
-    /// Who the client has shown to be, where the site asks for that.
-    identity: Option<&'w Identity>,
-    /// The rules that hold for it, as far as that is known.
-    rules: Option<&'w Rules>,
-    /// What it is known by, where that is asked for.
-    marks: Option<Box<Marks>>,
-    status: u16,
-    received: u64,
-    sent: u64,
-    server: Option<Arc<str>>,
-    upstream_time: Option<Duration>,
-    /// When the response was through, where it was.
-    ended: Option<Instant>,
-    started: bool,
-    tunnelled: bool,
-    /// Its places in quotas of what is worked on at once.
-    held: Vec<Member>,
-}
-
-impl<'w> Account<'w> {
-    fn new(world: &'w Snapshot, peer: &Peer, head: &RequestHead) -> Self {
-        Self {
-            client: client::of(world, peer.client.ip(), head),
-            rules: world.table().rules(),
-            site: None,
-            identity: None,
-            marks: None,
-            status: 0,
-            received: 0,
-            sent: 0,
-            server: None,
-            upstream_time: None,
-            ended: None,
-            started: false,
-            tunnelled: false,
-            held: Vec::new(),
-        }
-    }
 }
 
 /// Serves one request from head to log line. The client's connection is left for its owner to keep
@@ -697,104 +651,4 @@ async fn fail<C: Client>(
     }
     // It failed already; that its explanation cannot be delivered either is no news.
     let _ = answer(world, peer, head, client, account, own).await;
-}
-
-/// Says in the log what an operator can act upon; what only a client did wrong, at debug level.
-fn report(peer: &Peer, head: &RequestHead, account: &Account<'_>, failure: &Failure) {
-    let target = String::from_utf8_lossy(head.target());
-    let host = String::from_utf8_lossy(head.authority());
-    match failure.side() {
-        Side::Client => debug!(client = %peer.client, %host, %target, error = %failure, "request"),
-        Side::Upstream | Side::Here => warn!(
-            client = %peer.client,
-            %host,
-            %target,
-            server = account.server.as_deref().unwrap_or_default(),
-            status = if account.started { account.status } else { failure.status() },
-            error = %failure,
-            "request failed"
-        ),
-    }
-}
-
-/// The single exit: metrics and access log.
-fn record(
-    local: &Local,
-    world: &Snapshot,
-    peer: &Peer,
-    head: &RequestHead,
-    account: &Account<'_>,
-    took: Duration,
-    failure: Option<&Failure>,
-) {
-    if matches!(failure, Some(Failure::ClientGone)) {
-        local.edge().client_aborts.inc();
-    }
-    if let Some(site) = account.site {
-        let series = world.site(site);
-        series.record(head.method as usize, account.status, took);
-        series.bytes(account.received, account.sent);
-    }
-    let span = (account.marks.as_deref()).and_then(Marks::span);
-    if let (Some(outbox), Some(span)) = (world.spans(), span) {
-        let (trace, id, parent) = span;
-        outbox.put(&Span {
-            trace,
-            id,
-            parent,
-            begin: access::now().saturating_sub(took),
-            took,
-            method: head.method_text(),
-            is_known: head.method != Method::Other,
-            scheme: peer.scheme,
-            path: head.path(),
-            host: head.authority(),
-            client: &account.client.to_canonical().to_string(),
-            protocol: head.version.label(),
-            user_agent: head.fields.get(Id::UserAgent),
-            status: account.status,
-            received: account.received,
-            sent: account.sent,
-            tls: peer.tls_version,
-            site: account.site.map(|site| &*world.table().site(site).label),
-            server: account.server.as_deref(),
-            error: failure.map(|failure| failure.kind().map_or("client_gone", ErrorKind::code)),
-        });
-    }
-    local.log(|access| {
-        let error = failure.map(ToString::to_string);
-        access.write(&Record {
-            time: access::now().saturating_sub(took),
-            client: account.client.to_canonical(),
-            method: head.method_text(),
-            target: head.target(),
-            protocol: head.version.label(),
-            host: head.authority(),
-            site: account.site.map(|site| &*world.table().site(site).label),
-            user: account
-                .marks
-                .as_ref()
-                .and_then(|marks| marks.user.as_deref()),
-            status: account.status,
-            received: account.received,
-            sent: account.sent,
-            duration: took,
-            upstream: account.server.as_deref(),
-            upstream_duration: account.upstream_time,
-            tls: peer.tls_version,
-            sni: peer.sni.as_deref(),
-            cipher: peer.session.and_then(|session| session.cipher),
-            group: peer.session.and_then(|session| session.group),
-            resumed: peer.session.is_some_and(|session| session.resumed),
-            ja4: peer.ja4.as_ref().map(Ja4::as_str),
-            client_certificate: (peer.identity.as_ref())
-                .filter(|identity| identity.verified)
-                .map(|identity| identity.fingerprint.as_str()),
-            referer: head.fields.get(Id::Referer),
-            user_agent: head.fields.get(Id::UserAgent),
-            request_id: account.marks.as_ref().and_then(|marks| marks.request_id()),
-            trace_id: account.marks.as_ref().and_then(|marks| marks.trace_id()),
-            error: error.as_deref(),
-        });
-    });
 }

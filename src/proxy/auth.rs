@@ -13,9 +13,10 @@ pub mod users;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::account::Account;
 use super::error::Failure;
 use super::rules::material::Material;
-use super::{Account, Client, Local, Peer, Snapshot};
+use super::{Client, Local, Peer, Snapshot};
 use crate::config::{self, Setting};
 use crate::http::RequestHead;
 use crate::http::field::{Fields, is_same_name};

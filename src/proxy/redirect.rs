@@ -2,10 +2,11 @@
 
 use tokio::time::Instant;
 
+use super::account::{Account, record};
 use super::error::{Failure, Refusal};
 use super::own::Own;
 use super::rules::Rules;
-use super::{Account, Asked, Client, Local, Peer, Snapshot, fail, record};
+use super::{Asked, Client, Local, Peer, Snapshot, fail};
 use crate::http::host::Host;
 use crate::http::{Method, RequestHead};
 
