@@ -361,17 +361,17 @@ fn listeners(file: &File, cx: &Context<'_>) {
             twice(cx, "address", value, span, &first);
         }
     }
-    overlaps(file, &admin, cx);
+    overlaps(file, admin.as_ref(), cx);
 }
 
 /// Warns of an address whose port is taken at every address by something else: connections to the
 /// one do not come to the other, which is legal, and rarely meant.
-fn overlaps(file: &File, admin: &Option<At<SocketAddr>>, cx: &Context<'_>) {
+fn overlaps(file: &File, admin: Option<&At<SocketAddr>>, cx: &Context<'_>) {
     let listen = &file.listen;
     let mut lists: Vec<(&str, Vec<&At<SocketAddr>>)> = vec![
         ("listen.https", listen.https.iter().collect()),
         ("listen.http", listen.http.iter().collect()),
-        ("listen.admin", admin.iter().collect()),
+        ("listen.admin", admin.into_iter().collect()),
     ];
     let streams = file.streams.iter();
     lists.extend(streams.map(|stream| ("stream.listen", stream.listen.iter().collect())));

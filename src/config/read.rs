@@ -241,7 +241,8 @@ impl<'a> Value<'a> {
         let DeValue::String(text) = self.node.get_ref() else {
             return None;
         };
-        let fits = match text.as_ref() {
+        let text: &'a str = text;
+        let fits = match text {
             "true" | "false" => expected == bool::FORM,
             number if expected == usize::FORM || expected == NonZeroUsize::FORM => {
                 number.parse::<u64>().is_ok()
@@ -535,10 +536,10 @@ impl<'c> Table<'c> {
             DeValue::Array(array) => array,
             DeValue::Table(_) => {
                 let message = format!("`{section}` can be there more than once");
-                self.cx.report(
-                    Diagnostic::error(node.span(), message)
-                        .help(format!("write `{label}`, in double brackets")),
-                );
+                self.cx
+                    .report(Diagnostic::error(node.span(), message).help(format!(
+                        "write `{label}`, in double brackets, before what belongs to it"
+                    )));
                 return Vec::new();
             }
             _ => {

@@ -57,11 +57,10 @@ fn help(message: &str) -> Option<&'static str> {
 /// The program whose configuration the text looks like.
 fn other_program(text: &str) -> Option<&'static str> {
     text.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let (first, last) = (words.next()?, words.next_back());
-        match (first, last) {
-            ("server" | "http" | "events" | "upstream", Some("{")) => Some("nginx"),
-            ("frontend" | "backend" | "listen", Some(name)) if name != "=" => Some("haproxy"),
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["server" | "http" | "events", "{"] | ["upstream", _, "{"] => Some("nginx"),
+            ["frontend" | "backend" | "listen", name] if !name.starts_with('=') => Some("haproxy"),
             _ => None,
         }
     })

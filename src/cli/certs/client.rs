@@ -213,6 +213,8 @@ pub(in crate::cli) mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let tls = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).unwrap() > 0);
             stream.write_all(b"\x15\x03\x03\x00\x02\x02\x16").unwrap();
         });
         let why = ask(&address, "/x", None).unwrap_err();

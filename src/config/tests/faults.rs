@@ -448,6 +448,8 @@ fn a_fault_of_the_text_is_told_once_and_not_all_that_follows_from_it() {
         let help = format!("`staunch import {program} FILE` converts it");
         assert!(said.contains(&help), "{said}");
     }
+    let said = refused("[[stream]]\nlisten = [\"[::]:1\nupstream =\n");
+    assert!(!said.contains("import"), "{said}");
 }
 
 #[test]
