@@ -307,10 +307,12 @@ impl Text<'_> {
     }
 }
 
+/// Each byte of a word is 1, and the highest bit of each.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x80 * ONES;
+
 /// The first byte from `at` on that is below `LEAST`, or DEL. Eight at a time.
 fn until<const LEAST: u8>(bytes: &[u8], at: usize) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
     let mut rest = bytes.get(at..)?;
     while let Some((word, behind)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*word);
@@ -350,14 +352,33 @@ static KINDS: [u8; 256] = {
 /// How long the token is that begins here, and whether it has an underscore; `None` where its end is
 /// not there yet.
 fn token(bytes: &[u8]) -> Option<(usize, bool)> {
-    let mut kinds = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    let (mut at, mut kinds) = (0, 0);
+    // Nearly all names are letters and hyphens.
+    while let Some(word) = bytes[at..].first_chunk() {
+        let others = other_than_letters(u64::from_le_bytes(*word));
+        at += others.trailing_zeros() as usize / 8;
+        if others != 0 {
+            break;
+        }
+    }
+    for byte in &bytes[at..] {
         match KINDS[usize::from(*byte)] {
             0 => return Some((at, kinds & UNDERSCORE != 0)),
             kind => kinds |= kind,
         }
+        at += 1;
     }
     None
+}
+
+/// The bytes of a word, by their highest bits, that are neither letters nor hyphens.
+const fn other_than_letters(word: u64) -> u64 {
+    // No sum of a byte reaches the next one.
+    let low = word & !HIGH;
+    let lower = low | (0x20 * ONES);
+    let letter = (lower + 0x1f * ONES) & !(lower + 0x05 * ONES);
+    let hyphen = !((low ^ (b'-' as u64 * ONES)) + 0x7f * ONES);
+    !((letter | hyphen) & !word) & HIGH
 }
 
 /// A section of fields, as it is read.

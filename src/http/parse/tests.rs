@@ -230,6 +230,19 @@ fn ambiguous_responses_are_refused() {
 
 const NEAR_A_REQUEST: &str = "(GET|POST|CONNECT|OPTIONS|X-Y) [!-~]{0,20} HTTP/1\\.[01]\r\n((Host|TE|Connection|Content-Length|X|x_y): {0,2}[ -~\t]{0,12}\r\n){0,5}\r\n";
 
+#[test]
+fn letters_and_hyphens_are_told_from_all_other_bytes_at_any_place() {
+    for byte in u8::MIN..=u8::MAX {
+        for (at, beside) in (0..8).flat_map(|at| [b'a', 0, 0xff].map(|beside| (at, beside))) {
+            let mut word = [beside; 8];
+            word[at] = byte;
+            let other = other_than_letters(u64::from_le_bytes(word)).to_le_bytes()[at];
+            let is_one = byte.is_ascii_alphabetic() || byte == b'-';
+            assert_eq!(other, if is_one { 0 } else { 0x80 }, "{word:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_head_is_found_where_it_ends_however_it_arrives(
@@ -242,6 +255,13 @@ proptest! {
         cuts.push(text.len());
         let found = cuts.iter().find_map(|&cut| scanner.find(&text.as_bytes()[..cut], true).unwrap());
         prop_assert_eq!(found, Some(27));
+    }
+
+    #[test]
+    fn a_token_ends_with_the_first_byte_that_may_not_stand_in_one(bytes in "[a-zA-Z_:0 ~-]{0,30}|\\PC{0,20}") {
+        let end = bytes.bytes().position(|byte| !is_token_byte(byte));
+        let expected = end.map(|end| (end, bytes[..end].contains('_')));
+        prop_assert_eq!(token(bytes.as_bytes()), expected);
     }
 
     #[test]
