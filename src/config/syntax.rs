@@ -11,16 +11,17 @@ use super::diagnostic::Diagnostic;
 /// What is wrong with the text, a fault for each cause.
 pub(super) fn faults(text: &str, errors: &[Error]) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
-    let mut last_line = None;
+    let mut last = None;
     let unclosed = errors.iter().any(|error| {
         let message = error.message();
         message.contains("unclosed array") || message.contains("unclosed inline table")
     });
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        let before = text.get(..span.start).unwrap_or_default();
-        let line = before.bytes().filter(|&byte| byte == b'\n').count();
-        if last_line.replace(line) == Some(line) {
+        // Only what lies between two faults is looked at: there may be as many as bytes.
+        let since = last.replace(span.start);
+        let between = since.and_then(|last| text.get(last..span.start));
+        if between.is_some_and(|between| !between.contains('\n')) {
             continue;
         }
         let message = error.message();

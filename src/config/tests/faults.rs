@@ -435,7 +435,7 @@ fn a_fault_of_the_text_is_told_once_and_not_all_that_follows_from_it() {
     assert_eq!(said.matches("error:").count(), 1, "{said}");
     assert!(said.contains(":3:1: error: missing comma"), "{said}");
     assert!(said.contains("closed? Write `]`"), "{said}");
-    let said = refused("a = example.com\n[listen]\nhttps = []\n[listen]\n");
+    let said = refused("state_dir = example.com\n[listen]\nhttps = []\n[listen]\n");
     assert_eq!(said.matches("error:").count(), 2, "{said}");
     assert!(said.contains("write it in quotes: `\"…\"`"), "{said}");
     assert!(said.contains("put both together"), "{said}");
