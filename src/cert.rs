@@ -81,11 +81,13 @@ pub enum Reason {
     Older,
     /// Clients refused it, and staunch went back to the one before.
     RefusedByClients,
+    /// The configuration no longer names it, and a configured name has no other.
+    NotConfigured,
 }
 
 impl Reason {
     /// Every reason, for metrics that want a complete set of labels.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unreadable,
         Self::Missing,
         Self::NoCertificate,
@@ -103,6 +105,7 @@ impl Reason {
         Self::WeakKey,
         Self::Older,
         Self::RefusedByClients,
+        Self::NotConfigured,
     ];
 
     /// The code, as the interface spells it.
@@ -125,6 +128,7 @@ impl Reason {
             Self::WeakKey => "weak_key",
             Self::Older => "older",
             Self::RefusedByClients => "refused_by_clients",
+            Self::NotConfigured => "not_configured",
         }
     }
 }
@@ -532,6 +536,9 @@ pub struct Disk {
     /// In a sentence, with the next step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The file at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Since when it is so.
     pub since: Timestamp,
     /// Only one of its two files was written, and the other may follow.
@@ -571,6 +578,9 @@ pub struct Report {
     pub origin: Origin,
     /// What the disk holds now.
     pub disk: Disk,
+    /// It is a searched folder that cannot be searched.
+    #[serde(skip)]
+    pub is_folder: bool,
 }
 
 /// The part of a [`Report`] about the certificate itself.

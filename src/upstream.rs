@@ -63,6 +63,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// The certificate that it presented last.
     pub presented: ArcSwapOption<Presented>,
+    /// Why the last request failed of as many in a row as it may fail.
+    trouble: ArcSwapOption<String>,
     /// What is spoken to it.
     pub protocol: Protocol,
     /// How it is told whose connection it is.
@@ -287,6 +289,8 @@ impl Upstream {
         {
             return;
         }
+        let why = Arc::new(why.to_string());
+        server.trouble.store(Some(Arc::clone(&why)));
         if !server.health.is_ejected(now) && self.may_eject(server, now) {
             let span = server.health.eject(now, &self.ejection);
             warn!(
@@ -298,6 +302,15 @@ impl Upstream {
             );
         }
         self.ejecting.store(false, Ordering::Release);
+    }
+
+    /// Why requests to a server fail, while they do.
+    pub fn trouble(&self, server: usize, now: Moment) -> Option<Arc<String>> {
+        let fails =
+            self.is_failing(server) || self.servers[server].health.proven(now) == Standing::Ejected;
+        fails
+            .then(|| self.servers[server].trouble.load_full())
+            .flatten()
     }
 
     /// Whether another server is up to take what waits for one that is down, and the budget has room
@@ -497,6 +510,7 @@ impl Server {
             addresses: Addresses::default(),
             tls,
             presented: ArcSwapOption::empty(),
+            trouble: ArcSwapOption::empty(),
             protocol: upstream.protocol,
             proxy_protocol: upstream.proxy_protocol,
             health: Health::default(),

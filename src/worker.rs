@@ -326,7 +326,11 @@ async fn accept(
             Err(error) if listen::per_connection(&error) => series.accept_error(),
             Err(error) => {
                 series.accept_error();
-                warn!(%error, "cannot accept a connection; trying again shortly");
+                warn!(
+                    %error,
+                    help = "open files: raise LimitNOFILE= of the unit, or lower limits.connections",
+                    "cannot accept a connection; trying again shortly"
+                );
                 let _ = tokio::time::timeout(EXHAUSTED, stopped.changed()).await;
             }
         }

@@ -41,9 +41,11 @@ pub(super) fn reports() -> Vec<Report> {
             state: DiskState::Same,
             reason: None,
             detail: None,
+            file: None,
             since: now,
             half: false,
         },
+        is_folder: false,
     };
     let never = Report {
         source: ["/etc/b.pem".into(), "/etc/b.key".into()].into(),
@@ -54,9 +56,11 @@ pub(super) fn reports() -> Vec<Report> {
             state: DiskState::Rejected,
             reason: Some(Reason::KeyMismatch),
             detail: Some("the key is another's".into()),
+            file: None,
             since: now,
             half: false,
         },
+        is_folder: false,
     };
     vec![well, never]
 }

@@ -3,6 +3,8 @@
 //! [`evaluate`] is a pure function: no clock, no file, no memory of its own. The same world gives
 //! the same conditions, in a drill as in the night it matters.
 
+mod folders;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -99,11 +101,12 @@ pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
     // One source may have several entries, side by side: what is served and what was kept.
     for reports in world.reports.chunk_by(|a, b| a.source == b.source) {
         // The canary is meant to be short of life and self-issued, and is watched over elsewhere.
-        if !reports.iter().any(canary::is_canary) {
+        if !reports[0].is_folder && !reports.iter().any(canary::is_canary) {
             of_source(world, source_of(&reports[0]), reports, &mut found);
         }
         priority::breathe();
     }
+    folders::lost(world, &mut found);
     of_names(world, &mut found);
     found.extend(world.memory.differences(world.now).map(|(source, difference)| {
         Condition::new(
@@ -437,18 +440,26 @@ fn disk(
         _ => SETTLES,
     };
     // Where what is served is about to run out, there is no time to wait.
-    let settling =
-        left >= world.config.expiring && (0..patience).contains(&world.now.since(disk.since));
-    if settling {
+    if left >= world.config.expiring && settles(world, disk, patience) {
         return None;
     }
     let detail = disk
         .detail
         .as_deref()
         .map_or_else(String::new, words::clean);
-    let summary = format!("{} {}", headline(code, source, held), sentence(&detail));
+    let file = disk.file.as_deref().unwrap_or(source);
+    let summary = format!(
+        "{} {}",
+        headline(code, source, disk, held),
+        sentence(&detail)
+    );
     let step = match code {
         Code::RenewalHeldBack => next_step::accept(source),
+        Code::CertificateMissing if disk.reason == Some(Reason::NotConfigured) => {
+            "Name it in the configuration again, or one that takes its place, and reload. A restart \
+             before that leaves its names without a certificate."
+                .to_owned()
+        }
         Code::CertificateMissing => {
             let after = match held {
                 Some(_) => " After a restart, the copy kept in the state directory is served.",
@@ -456,7 +467,7 @@ fn disk(
             };
             format!(
                 "Put it back, or take it out of the configuration: `ls -l {}`.{after}",
-                words::shell(source)
+                words::shell(file)
             )
         }
         Code::CertificatePinned => "Mount the folder instead of the single file: a bind-mounted \
@@ -483,17 +494,34 @@ fn disk(
     Some(condition)
 }
 
-fn headline(code: Code, source: &str, held: Option<&ReportedCertificate>) -> String {
+/// Whether it may still be about to change by itself.
+fn settles(world: &World<'_>, disk: &Disk, patience: i64) -> bool {
+    (0..patience).contains(&world.now.since(disk.since))
+}
+
+fn headline(code: Code, source: &str, disk: &Disk, held: Option<&ReportedCertificate>) -> String {
     let file = words::clean(source);
-    let what = match code {
-        Code::RenewalHeldBack => {
+    // Of the two files it may be the key.
+    let key = disk.file.as_deref().filter(|at_fault| *at_fault != source);
+    let key = key.map(|key| {
+        let key = words::clean(key);
+        format!("{key}, the key of the certificate in {file},")
+    });
+    let what = match (code, key) {
+        (Code::RenewalHeldBack, _) => {
             format!("{file} holds a new certificate that is worse than the one served")
         }
-        Code::CertificateMissing => format!("{file} is not there"),
-        Code::CertificatePinned => {
+        (Code::CertificateMissing, _) if disk.reason == Some(Reason::NotConfigured) => {
+            format!("{file} is no longer in the configuration")
+        }
+        (Code::CertificateMissing, None) => format!("{file} is not there"),
+        (Code::CertificateMissing, Some(key)) => format!("{key} is not there"),
+        (Code::CertificatePinned, _) => {
             format!("{file} was renewed on the host, where this container cannot see it")
         }
-        _ => format!("{file} holds a certificate that cannot be served"),
+        (_, None) if disk.reason == Some(Reason::Unreadable) => format!("{file} cannot be read"),
+        (_, None) => format!("{file} holds a certificate that cannot be served"),
+        (_, Some(key)) => format!("{key} cannot be used"),
     };
     match held {
         Some(held) => format!(

@@ -96,9 +96,11 @@ pub(crate) fn report(
             state: DiskState::Same,
             reason: None,
             detail: None,
+            file: None,
             since: not_before,
             half: false,
         },
+        is_folder: false,
     }
 }
 

@@ -316,6 +316,7 @@ impl Inventory {
             serving,
             origin: candidate.map_or(Origin::Disk, Candidate::origin),
             disk: held.disk.clone(),
+            is_folder: held.source.is_folder(),
         }
     }
 

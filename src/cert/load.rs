@@ -26,7 +26,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry as oid;
 
 pub use super::chain::Roots;
-pub use io::rejection_for_io;
+pub use io::{rejection_for_folder, rejection_for_io};
 
 use super::chain::Chain;
 use super::x509::{self, Certificate, KeyKind, printable};

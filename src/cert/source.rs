@@ -118,6 +118,12 @@ impl Source {
         })
     }
 
+    /// Whether it stands for a searched folder itself: there is nothing to read, only to say that it
+    /// cannot be searched.
+    pub fn is_folder(&self) -> bool {
+        self.folder.as_deref() == Some(&*self.files.chain)
+    }
+
     /// The file with the key, where everybody on this machine may read it.
     pub fn exposed_key(&self) -> Option<&Path> {
         const READ: u32 = 0o004;
@@ -201,5 +207,13 @@ mod tests {
             ..pair()
         };
         assert_eq!(Source::configured(&config, 0), None);
+        let found = |chain: &str| {
+            let files = Files {
+                chain: chain.into(),
+                key: None,
+            };
+            Source::found(files, &Arc::from(Path::new("/a")), &config, 0)
+        };
+        assert!(found("/a").is_folder() && !found("/a/chain.pem").is_folder());
     }
 }

@@ -19,7 +19,7 @@ use crate::cert::load::Roots;
 use crate::cert::select::Choice;
 use crate::cert::{DiskState, Report, Stage};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Config, SiteName};
+use crate::config::{self, Config, Location, SiteName};
 use crate::proxy::rules::material::{Fault, Material};
 use crate::tls::file;
 
@@ -86,6 +86,8 @@ const EXPOSED: usize = 10;
 /// What was found.
 struct Verdict {
     sites: Vec<Served>,
+    /// Searched folders in which no certificate was found.
+    barren: Vec<PathBuf>,
     /// Sources whose files are not what would be served.
     refused: Vec<Report>,
     /// Keys that everybody on this machine may read: no fault of what is served.
@@ -132,8 +134,17 @@ impl Verdict {
             .sources()
             .filter_map(|source| source.exposed_key());
         let exposed = exposed.map(PathBuf::from).collect();
+        let folders = config.certificates.iter().filter_map(|source| {
+            let Location::Folder { folder } = &source.location else {
+                return None;
+            };
+            let mut sources = inventory.sources();
+            let barren = !sources.any(|source| source.folder.as_deref() == Some(&**folder));
+            barren.then(|| folder.clone())
+        });
         Self {
             sites,
+            barren: folders.collect(),
             refused,
             exposed,
             pages: Vec::new(),
@@ -177,6 +188,17 @@ impl Verdict {
                 );
             }
         }
+        // No fault where nothing is missing.
+        let is_missing = self.sites.iter().any(|site| site.choice.is_none());
+        for folder in self.barren.iter().filter(|_| is_missing) {
+            let _ = write!(
+                text,
+                "\n{}: no certificate was found in it\n  do: call the files fullchain.pem and \
+                 privkey.pem, NAME.crt and NAME.key, or NAME.pem with both in it; or name them by chain \
+                 and key in [[certificate]]\n",
+                folder.display()
+            );
+        }
         for report in &self.refused {
             let reason = report
                 .disk
@@ -185,7 +207,11 @@ impl Verdict {
             let _ = write!(
                 text,
                 "\n{}: {reason}: {}\n",
-                report.source.join(" + "),
+                report
+                    .disk
+                    .file
+                    .clone()
+                    .unwrap_or_else(|| report.source.join(" + ")),
                 report
                     .disk
                     .detail
@@ -261,8 +287,9 @@ impl Served {
                     );
                 }
             }
-            return "NOTHING: no certificate covers this name; add one that does, or clients get \
-                    the default certificate and refuse it"
+            return "NOTHING: no certificate on disk covers this name; add one that does, or, unless a \
+                    copy of an earlier one is kept (see `staunch certs`), clients get the default \
+                    certificate and refuse it"
                 .to_owned();
         };
         let facts = choice.certificate.facts();

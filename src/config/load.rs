@@ -20,8 +20,17 @@ pub const LARGEST: usize = 1024 * 1024;
 /// # Errors
 /// When it cannot be read, or for every fault found in it.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    let text = read(path).map_err(|diagnostic| Report::general(path, diagnostic))?;
-    parse(&text, path)
+    let fault = |diagnostic| Report::general(path, diagnostic);
+    let config = parse(&read(path).map_err(fault)?, path)?;
+    // Such as a file that is just being written, or was when the disk was full: with it, a reload
+    // would close all that is open.
+    if config.sites.is_empty() && config.listen.streams.is_empty() {
+        let diagnostic = Diagnostic::general("nothing would be served: it has no `[[site]]`");
+        return Err(fault(
+            diagnostic.help("write a `[[site]]` or a `[[stream]]`"),
+        ));
+    }
+    Ok(config)
 }
 
 fn read(path: &Path) -> Result<String, Diagnostic> {

@@ -24,7 +24,7 @@ pub struct ServerReport {
     pub url: String,
     /// `up`, `ejected`, `down` or `drained`.
     pub standing: String,
-    /// What was wrong at the last check.
+    /// What was wrong at the last check, or with the last request while requests fail.
     pub detail: Option<String>,
     /// Its share, beside the others'.
     pub weight: u32,
@@ -77,7 +77,8 @@ fn server(upstream: &Upstream, at: usize, now: Moment) -> ServerReport {
     ServerReport {
         url: server.url.to_string(),
         standing: standing.to_owned(),
-        detail: server.health.complaint(),
+        detail: (server.health.complaint())
+            .or_else(|| upstream.trouble(at, now).map(|why| why.to_string())),
         weight: upstream.shares[at].weight,
         backup: upstream.shares[at].backup,
         addresses: (server.addresses.all().iter())

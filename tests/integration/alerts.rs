@@ -34,6 +34,8 @@ fn a_server_that_is_down_is_told() {
     let alert = eventually("it is told", || firing(&proxy, "upstream_down"));
     assert_eq!(alert["severity"], "critical", "there is no other: {alert}");
     assert_eq!(alert["labels"]["server"], url.as_str());
+    let said = alert["summary"].as_str().unwrap();
+    assert!(said.contains("refused"), "it says why: {said}");
     let labels = [("condition", "upstream_down"), ("severity", "critical")];
     assert_eq!(proxy.count("staunch_alerts_firing", &labels), 1.0);
 }

@@ -204,6 +204,35 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
 }
 
 #[test]
+fn curl_shows_an_answer_that_comes_before_the_end_of_its_upload() {
+    let origin = Origin::plan("origin")
+        .route("/", |exchange| {
+            exchange.respond(413, "Connection: close\r\n", b"too much")?;
+            exchange.close();
+            Ok(())
+        })
+        .start();
+    let proxy = Staunch::serving(&origin).start();
+    let file = proxy.config().path("body");
+    std::fs::File::create(&file)
+        .unwrap()
+        .set_len(32 << 20)
+        .unwrap();
+    let file = file.display().to_string();
+    for version in ["--http1.1", "--http2"] {
+        let arguments = [
+            version,
+            "--upload-file",
+            &file,
+            "--write-out",
+            " %{http_code}",
+        ];
+        let shown = proxy.curl(HOST, "/", &arguments).ok();
+        assert_eq!(shown, "too much 413", "{version}");
+    }
+}
+
+#[test]
 fn curl_uploads_and_downloads_over_both_versions() {
     const LENGTH: usize = 32 << 20;
     let origin = Origin::plan("origin")

@@ -231,6 +231,40 @@ fn an_unusable_configuration_is_refused_whole_and_visibly() {
 }
 
 #[test]
+fn an_empty_configuration_is_refused() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    // As a full disk leaves it.
+    for empty in ["", "[limits]\nconnections = 100\n"] {
+        proxy.write_config(empty);
+        let answer = proxy.reload();
+        assert!(answer.status >= 400, "{answer:?}");
+        assert!(answer.text().contains("[[site]]"), "{}", answer.text());
+        proxy.get("/").expect(200);
+    }
+}
+
+#[test]
+fn a_mistyped_path_does_not_take_the_certificate_from_a_site() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    let leaf = proxy.connect().leaf();
+    let good = proxy.config().text();
+    proxy.write_config(&good.replace("chain = \"/", "chain = \"/mistyped/"));
+    let answer = proxy.reload().expect(200).text();
+    assert!(answer.contains("no longer names it"), "{answer}");
+    assert_eq!(proxy.connect().leaf(), leaf);
+    until("it is told", || {
+        let alerts = proxy.admin_get("/api/alerts").expect(200).text();
+        alerts.contains("is no longer in the configuration")
+    });
+    proxy.write_config(&good);
+    let answer = proxy.reload().expect(200).text();
+    assert!(!answer.contains("no longer names it"), "{answer}");
+    assert_eq!(proxy.connect().leaf(), leaf);
+}
+
+#[test]
 fn a_reload_that_cannot_bind_changes_nothing() {
     let origin = Origin::echo();
     let mut proxy = Staunch::serving(&origin).start();
@@ -240,6 +274,7 @@ fn a_reload_that_cannot_bind_changes_nothing() {
     proxy.reconfigure(|config| {
         config.change("listen.https", format!("{both:?}"));
         config.clear_sites();
+        config.add_site(Site::new(&["other.test"], &origin.url()));
     });
     let answer = proxy.reload();
     assert!(answer.status >= 400, "{answer:?}");

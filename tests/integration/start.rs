@@ -352,6 +352,32 @@ fn check_tells_what_would_be_served_badly() {
 }
 
 #[test]
+fn check_names_a_folder_in_which_it_found_nothing() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let builder = Staunch::build().trusting(&ca).site(HOST, &origin);
+    let folder = builder.path("certificates");
+    std::fs::create_dir(&folder).unwrap();
+    let leaf = ca.issue(HOST);
+    for (name, content) in [
+        ("mine.certificate", &leaf.chain),
+        ("mine.secret", &leaf.key),
+    ] {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
+    let builder = builder.folder(&folder);
+    let ran = builder.run("check", &[]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    let said = format!("{}: no certificate was found in it", folder.display());
+    assert!(ran.stdout.contains(&said), "{ran:#?}");
+    for (name, content) in [("mine.crt", &leaf.chain), ("mine.key", &leaf.key)] {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
+    let ran = builder.run("check", &[]);
+    assert!(!ran.stdout.contains("was found in it"), "{ran:#?}");
+}
+
+#[test]
 fn check_is_content_with_a_wildcard_site_whose_names_have_certificates() {
     let ca = TestCa::new();
     let origin = Origin::echo();

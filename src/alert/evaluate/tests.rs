@@ -239,6 +239,7 @@ fn with_disk(state: DiskState, reason: Option<Reason>, since: i64) -> Report {
         state,
         reason,
         detail: Some("the key belongs to another certificate".into()),
+        file: None,
         since: day(since),
         half: false,
     };
@@ -359,6 +360,62 @@ fn the_served_one_speaks_for_a_source_with_several() {
 }
 
 #[test]
+fn of_two_files_the_one_at_fault_is_named() {
+    for (state, said) in [
+        (DiskState::Missing, "is not there"),
+        (DiskState::Rejected, "cannot be used"),
+    ] {
+        let mut report = with_disk(state, None, 29);
+        report.disk.file = Some("/etc/ssl/a.key".to_owned());
+        let found = on(30, &[report], &[], &Memory::default());
+        let head = format!(
+            "/etc/ssl/a.key, the key of the certificate in /etc/ssl/a b.pem, {said}; the one from \
+             before is still served"
+        );
+        assert!(found[0].summary.starts_with(&head), "{}", found[0].summary);
+        assert_eq!(found[0].subject, "/etc/ssl/a b.pem");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_searched_is_told_as_one_with_what_is_held_from_it() {
+    let lost = |reason| {
+        let mut report = with_disk(DiskState::Rejected, Some(reason), 29);
+        report.source = ["/etc/certs".to_owned()].into();
+        report.certificate = None;
+        report.is_folder = true;
+        report
+    };
+    let (one, two) = (ninety("/etc/certs/a.pem"), ninety("/etc/certs/b/c.pem"));
+    let beside = ninety("/etc/certs-2/a.pem");
+    for (reason, others, code, severity, said) in [
+        (
+            Reason::Unreadable,
+            vec![one.clone(), one, two, beside.clone()],
+            Code::RenewalRejected,
+            Severity::Warning,
+            "The folder /etc/certs cannot be searched; the 2 certificates that were found in it are \
+             still held.",
+        ),
+        (
+            Reason::Missing,
+            vec![beside],
+            Code::CertificateMissing,
+            Severity::Critical,
+            "The folder /etc/certs is not there; no certificate is held from it.",
+        ),
+    ] {
+        let mut reports = others;
+        reports.push(lost(reason));
+        let found = on(30, &reports, &[], &Memory::default());
+        assert_eq!(codes(&found), [code]);
+        assert_eq!(found[0].severity, severity);
+        assert!(found[0].summary.starts_with(said), "{}", found[0].summary);
+        assert!(found[0].next_step.contains("`namei -l /etc/certs`"));
+    }
+}
+
+#[test]
 fn a_hostile_file_name_stays_on_its_line() {
     let mut report = ninety("/a\nwww: \u{1b}[31m.pem");
     report.disk.state = DiskState::Missing;
@@ -377,6 +434,7 @@ fn what_is_held_back_does_not_hide_that_what_is_served_runs_out() {
         state: DiskState::HeldBack,
         reason: Some(Reason::NamesLost),
         detail: Some("held back: it does not cover www.example.com".to_owned()),
+        file: None,
         since: day(80),
         half: false,
     };

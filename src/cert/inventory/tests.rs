@@ -39,6 +39,7 @@ fn held(slot: u32, mut candidates: Vec<Candidate>) -> Arc<Held> {
             state: DiskState::Same,
             reason: None,
             detail: None,
+            file: None,
             since: NOW,
             half: false,
         },

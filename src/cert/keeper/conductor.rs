@@ -27,7 +27,7 @@ use super::terms::{
 };
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
-use crate::cert::load::rejection_for_io;
+use crate::cert::load::rejection_for_folder;
 use crate::cert::source::{Files, Reader};
 use crate::cert::{Event, Verified};
 use crate::clock::{Clock, Timestamp};
@@ -374,7 +374,7 @@ impl Conductor {
             .iter()
             .filter_map(|slot| {
                 let tracked = self.tracked.get(*slot as usize)?.as_ref()?;
-                (!tracked.is_folder).then(|| Job {
+                (!tracked.source.is_folder() && !tracked.dismissed).then(|| Job {
                     slot: *slot,
                     source: Arc::clone(&tracked.source),
                     before: tracked.parts,

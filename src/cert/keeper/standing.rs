@@ -65,6 +65,7 @@ impl Standing {
                 state: DiskState::Same,
                 reason: None,
                 detail: None,
+                file: None,
                 since: now,
                 half: false,
             },
@@ -222,7 +223,7 @@ impl Standing {
         self.set_aside_waiting();
         self.on_disk = false;
         let state = match rejection.reason {
-            Reason::Missing => DiskState::Missing,
+            Reason::Missing | Reason::NotConfigured => DiskState::Missing,
             _ => DiskState::Rejected,
         };
         self.set_disk(state, Some(rejection), now);
@@ -298,6 +299,7 @@ impl Standing {
             state,
             reason: why.map(|why| why.reason),
             detail: why.map(|why| format!("{}; {}", why.detail, why.help)),
+            file: why.map(|why| why.path.to_string_lossy().into_owned()),
             since,
             half: false,
         };

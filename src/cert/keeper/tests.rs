@@ -2,6 +2,7 @@
 
 mod halves;
 mod lasting;
+mod needed;
 mod refused;
 mod roots;
 mod scale;

@@ -55,15 +55,34 @@ pub fn rejection_for_io(path: &Path, error: &Error) -> Rejection {
     rejection(Reason::Unreadable, path, detail, help)
 }
 
+/// The same of a folder that could not be searched.
+pub fn rejection_for_folder(path: &Path, error: &Error) -> Rejection {
+    match error.kind() {
+        ErrorKind::NotFound => Rejection {
+            detail: "there is no such folder".to_owned(),
+            ..missing(path)
+        },
+        ErrorKind::PermissionDenied => {
+            let (detail, help) = forbidden(path, "search it", "folder", "g+rx");
+            rejection(Reason::Unreadable, path, detail, help)
+        }
+        _ => rejection_for_io(path, error),
+    }
+}
+
 fn permission(path: &Path) -> (String, String) {
+    forbidden(path, "read it", "file", "g+r")
+}
+
+fn forbidden(path: &Path, what: &str, kind: &str, mode: &str) -> (String, String) {
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
-    let file = shell(path);
+    let shown = shell(path);
     (
-        format!("user {user} (group {group}) may not read it"),
+        format!("user {user} (group {group}) may not {what}"),
         format!(
-            "see which part of the path forbids it: namei -l {file}; if it is the file, give \
-             the right with: chgrp {group} {file} && chmod g+r {file}"
+            "see which part of the path forbids it: namei -l {shown}; if it is the {kind}, give \
+             the right with: chgrp {group} {shown} && chmod {mode} {shown}"
         ),
     )
 }

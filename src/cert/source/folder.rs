@@ -73,9 +73,19 @@ impl Search {
         &self.root
     }
 
-    /// Folders that cannot be searched, and why.
+    /// Folders that cannot be searched, and why. What is below one of them cannot be either, which
+    /// is the same trouble.
     pub fn problems(&self) -> impl Iterator<Item = (&Path, io::Error)> {
-        self.problems.iter().map(|(folder, (kind, text))| {
+        let mut above: Option<&Path> = None;
+        // A folder comes before those below it.
+        let all = self.problems.iter().filter(move |(folder, _)| {
+            let is_below = above.is_some_and(|above| folder.starts_with(above));
+            if !is_below {
+                above = Some(folder.as_path());
+            }
+            !is_below
+        });
+        all.map(|(folder, (kind, text))| {
             let error = io::Error::new(*kind, text.clone());
             (folder.as_path(), error)
         })
@@ -473,6 +483,27 @@ mod tests {
                 ],
             ),
             (
+                "ZeroSSL",
+                &["x/ca_bundle.crt", "x/certificate.crt", "x/private.key"],
+                &["x/certificate.crt x/private.key"],
+            ),
+            (
+                "both called after what they are",
+                &[
+                    "a-cert.pem",
+                    "a-key.pem",
+                    "b_cert.crt",
+                    "b_key.crt",
+                    "c/chain.pem",
+                    "c/key.pem",
+                ],
+                &[
+                    "a-cert.pem a-key.pem",
+                    "b_cert.crt b_key.crt",
+                    "c/chain.pem c/key.pem",
+                ],
+            ),
+            (
                 "a key to come",
                 &["x/fullchain.pem", "y/tls.crt"],
                 &["x/fullchain.pem x/privkey.pem", "y/tls.crt y/tls.key"],
@@ -493,6 +524,13 @@ mod tests {
         bench.write("shop.pem", BOTH);
         bench.write("ca.pem", "-----BEGIN CERTIFICATE-----");
         assert_eq!(bench.find(), ["shop.pem"]);
+        for kind in ["both.pem.ecdsa", "both.pem.rsa"] {
+            bench.write(kind, BOTH);
+        }
+        assert_eq!(bench.find(), ["both.pem.ecdsa", "both.pem.rsa", "shop.pem"]);
+        for kind in ["both.pem.ecdsa", "both.pem.rsa"] {
+            fs::remove_file(bench.path(kind)).unwrap();
+        }
         bench.write("shop.pem", "");
         assert_eq!(bench.find(), ["shop.pem"]);
         fs::remove_file(bench.path("shop.pem")).unwrap();
@@ -589,6 +627,18 @@ mod tests {
         bench.write("tls.crt", "");
         assert_eq!(bench.find().len(), 1);
         assert!(bench.search.problems().next().is_none() && !bench.search.is_lost());
+    }
+
+    #[test]
+    fn folders_below_one_that_cannot_be_searched_are_no_trouble_of_their_own() {
+        let mut bench = Bench::new();
+        for folder in ["a", "a/b", "ab", "c"] {
+            let kind = (io::ErrorKind::PermissionDenied, String::new());
+            bench.search.problems.insert(bench.path(folder), kind);
+        }
+        let problems = bench.search.problems().map(|(folder, _)| folder.to_owned());
+        let top = ["a", "ab", "c"].map(|folder| bench.path(folder));
+        assert_eq!(problems.collect::<Vec<_>>(), top);
     }
 
     #[test]

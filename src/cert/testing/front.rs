@@ -63,6 +63,7 @@ impl Front {
                 state: DiskState::Same,
                 reason: None,
                 detail: None,
+                file: None,
                 since: self.clock.now(),
                 half: false,
             };

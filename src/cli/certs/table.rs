@@ -218,7 +218,8 @@ impl Row {
         let Some(detail) = &self.disk.detail else {
             return;
         };
-        let source = self.source.first().map_or("?", String::as_str);
+        let source = self.disk.file.as_ref().or_else(|| self.source.first());
+        let source = source.map_or("?", String::as_str);
         let reason = self.disk.reason.map_or("pinned", |reason| reason.code());
         let since = self.disk.since;
         let said = format!(

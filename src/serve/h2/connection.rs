@@ -352,6 +352,17 @@ impl Connection {
         }
     }
 
+    /// Ends a stream whose response is whole. Apart from that: a client that reads both at once may
+    /// take the one for the failure of the other (curl before 8.0).
+    fn stop(&mut self, slot: Slot) {
+        let stream = self.streams.get(slot);
+        if stream.reset.is_none() {
+            let (id, code) = (stream.id, ErrorCode::NO_ERROR);
+            stream.reset = Some(Reset::Local(code));
+            (self.output).frame_apart(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
+        }
+    }
+
     /// Answers a request that is malformed by more than a response (RFC 9113, section 8.1.1).
     pub fn reject(&mut self, slot: Slot) {
         self.provoked += 1;
@@ -548,7 +559,7 @@ impl Connection {
         } else if !stream.remote_ended && stream.announced != Some(0) {
             // RFC 9113, section 8.1: the rest of the request is not needed. Where only its end is to
             // come, that may be under way, and is waited for by nobody.
-            self.end(slot, ErrorCode::NO_ERROR);
+            self.stop(slot);
         }
         if self.streams.get(slot).queued {
             self.queue.retain(|&queued| queued != slot);

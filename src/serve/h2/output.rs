@@ -21,6 +21,8 @@ pub struct Place(u64);
 #[derive(Debug, Default)]
 pub struct Output {
     pending: Store,
+    /// What leaves by itself, when all that is pending has been written.
+    apart: Vec<u8>,
     /// Bytes that were written.
     written: u64,
     /// Something was written that the stream may still hold back.
@@ -30,7 +32,7 @@ pub struct Output {
 impl Output {
     /// How much is gathered, in bytes.
     pub const fn len(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.apart.len()
     }
 
     /// Whether nothing is gathered.
@@ -46,16 +48,13 @@ impl Output {
     /// Appends a frame, and tells where it begins.
     pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Place {
         let place = Place(self.written + self.pending.len() as u64);
-        let head = Head {
-            length: payload.len(),
-            kind,
-            flags,
-            stream,
-        };
-        let out = self.pending.end();
-        out.extend_from_slice(&head.bytes());
-        out.extend_from_slice(payload);
+        append(self.pending.end(), kind, flags, stream, payload);
         place
+    }
+
+    /// Appends a frame that does not share a TLS record with anything said before it.
+    pub fn frame_apart(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        append(&mut self.apart, kind, flags, stream, payload);
     }
 
     /// Makes the frame there the last of its stream, if it has not been written yet.
@@ -83,6 +82,9 @@ impl Output {
         cx: &mut Context<'_>,
         io: &mut I,
     ) -> Poll<io::Result<usize>> {
+        if self.pending.is_empty() && !self.apart.is_empty() {
+            self.pending.end().append(&mut self.apart);
+        }
         if self.pending.is_empty() {
             if self.unflushed {
                 ready!(Pin::new(io).poll_flush(cx))?;
@@ -100,6 +102,17 @@ impl Output {
         self.pending.consume(count);
         Poll::Ready(Ok(count))
     }
+}
+
+fn append(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    let head = Head {
+        length: payload.len(),
+        kind,
+        flags,
+        stream,
+    };
+    out.extend_from_slice(&head.bytes());
+    out.extend_from_slice(payload);
 }
 
 #[cfg(test)]
@@ -124,5 +137,21 @@ mod tests {
             b"\0\0\x03\0\x01\0\0\0\x03two",
         ];
         assert_eq!(sink, frames.concat());
+    }
+
+    #[test]
+    fn a_frame_apart_is_written_by_itself() {
+        let mut output = Output::default();
+        let mut sink = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        output.frame_apart(kind::RST_STREAM, 0, 1, b"last");
+        output.frame(kind::DATA, 0, 1, b"one");
+        assert_eq!(output.len(), 25);
+        for end in [12, 25] {
+            assert!(!output.is_empty());
+            assert!(output.poll_write(&mut cx, &mut sink).is_ready());
+            assert_eq!(sink.len(), end);
+        }
+        assert!(output.is_empty() && sink.ends_with(b"last"));
     }
 }

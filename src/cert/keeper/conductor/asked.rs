@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::info;
 
 use super::super::gather::in_parallel;
-use super::tracked::Tracked;
+use super::tracked::{Tracked, What};
 use super::{AcceptError, Accepted, Conductor, Folders, LoadReport, Mode, Needs, Refusal, Wanted};
-use crate::cert::DiskState;
 use crate::cert::load::Roots;
 use crate::cert::source::Files;
+use crate::cert::{DiskState, Reason, Rejection};
 
 impl Conductor {
     pub(super) fn reload(&mut self, wanted: Wanted, roots: Arc<Roots>) -> LoadReport {
@@ -22,7 +23,7 @@ impl Conductor {
         self.folders = Folders::new(&self.wanted.sources, old, &mut self.watch);
         let found = self.folders.visit_all(&mut self.watch);
         self.apply_found(found);
-        self.track_wanted();
+        let unwanted = self.track_wanted();
         self.gatherer.reader.look_at_mounts();
         self.dirty.extend(0..self.slots());
         self.look(Mode::Asked);
@@ -30,6 +31,7 @@ impl Conductor {
             self.judge_again(slot);
             self.reschedule(slot);
         }
+        self.dismiss(unwanted);
         self.publish();
         self.drop_copies();
         self.finish_report()
@@ -70,8 +72,8 @@ impl Conductor {
         }
     }
 
-    /// Makes what is tracked what is wanted.
-    fn track_wanted(&mut self) {
+    /// Tracks what is wanted. Returns what is no longer.
+    fn track_wanted(&mut self) -> Vec<u32> {
         let wanted = self.wanted_sources();
         let keep: BTreeSet<&Files> = wanted.iter().map(|source| &source.files).collect();
         let unwanted: Vec<u32> = (0..self.slots())
@@ -82,17 +84,42 @@ impl Conductor {
                     // What vanished from a folder that is still wanted has its own rule.
                     let folder = tracked.source.folder.as_deref();
                     let earlier = folder.and_then(|at| self.folders.earlier(files, at));
-                    !tracked.is_folder && !keep.contains(files) && earlier.is_none()
+                    !tracked.source.is_folder() && !keep.contains(files) && earlier.is_none()
                 })
             })
             .collect();
-        for slot in unwanted {
-            self.let_go(slot);
-        }
         for source in wanted {
             self.track(source);
         }
         self.drop_found_folders();
+        unwanted
+    }
+
+    /// Lets go of what the configuration no longer names, now that what it names instead is held.
+    /// A mistyped path must not leave a configured name without the certificate that it had.
+    fn dismiss(&mut self, unwanted: Vec<u32>) {
+        for slot in unwanted {
+            if self.may_let_go(slot) {
+                self.let_go(slot);
+                continue;
+            }
+            let Some(tracked) = self.get(slot) else {
+                continue;
+            };
+            tracked.dismissed = true;
+            tracked.vanished = Some(Instant::now());
+            let rejection = Rejection {
+                reason: Reason::NotConfigured,
+                path: tracked.source.files.chain.clone(),
+                detail: "the configuration no longer names it, and a name of a site has no other \
+                         valid certificate"
+                    .to_owned(),
+                help:
+                    "name it again, or one that takes its place; after a restart it is not served"
+                        .to_owned(),
+            };
+            self.trouble(slot, What::Broken, Arc::new(rejection), false, Mode::Asked);
+        }
     }
 
     fn finish_report(&mut self) -> LoadReport {
@@ -103,7 +130,7 @@ impl Conductor {
             let Some(tracked) = self.tracked[*slot as usize].as_ref() else {
                 continue;
             };
-            report.sources += usize::from(!tracked.is_folder);
+            report.sources += usize::from(!tracked.source.is_folder());
             report.held += usize::from(tracked.standing.current().is_some());
             let disk = tracked.standing.disk();
             if disk.state != DiskState::Same {
@@ -120,7 +147,9 @@ impl Conductor {
     pub(super) fn accept(&mut self, source: &str, because: &str) -> Result<Accepted, AcceptError> {
         let called = |slot: &u32| {
             let tracked = self.tracked[*slot as usize].as_ref();
-            tracked.is_some_and(|tracked| !tracked.is_folder && tracked.source.is_called(source))
+            tracked.is_some_and(|tracked| {
+                !tracked.source.is_folder() && tracked.source.is_called(source)
+            })
         };
         let Some(slot) = self.in_order.values().copied().find(called) else {
             return Err(AcceptError::UnknownSource(source.to_owned()));

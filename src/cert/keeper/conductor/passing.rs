@@ -89,7 +89,9 @@ impl Conductor {
         }
     }
 
-    fn may_let_go(&self, slot: u32) -> bool {
+    pub(super) fn may_let_go(&mut self, slot: u32) -> bool {
+        // What was let go just now does not stand in for it.
+        self.publish();
         let Some(tracked) = self.tracked.get(slot as usize).and_then(Option::as_ref) else {
             return true;
         };

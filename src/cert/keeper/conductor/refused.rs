@@ -38,7 +38,9 @@ impl Conductor {
         } = setback;
         let called = |slot: &u32| {
             let tracked = self.tracked[*slot as usize].as_ref();
-            tracked.is_some_and(|tracked| !tracked.is_folder && tracked.source.label == source)
+            tracked.is_some_and(|tracked| {
+                !tracked.source.is_folder() && tracked.source.label == source
+            })
         };
         let Some(slot) = self.in_order.values().copied().find(called) else {
             return;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Conductor, Found, Key, Mode, Standing, Timing, info, rejection_for_io};
+use super::{Conductor, Found, Key, Mode, Standing, Timing, info, rejection_for_folder};
 use crate::cert::inventory::Change;
 use crate::cert::source::{Files, Parts, Source, Writings};
 use crate::cert::{DiskState, Rejection, Verified};
@@ -17,8 +17,6 @@ use crate::watch::Reach;
 pub(super) struct Tracked {
     pub(super) source: Arc<Source>,
     pub(super) standing: Standing,
-    /// A searched folder that cannot be searched: an entry to say so, with nothing to read.
-    pub(super) is_folder: bool,
     /// What its files held when they were last read.
     pub(super) parts: Option<Parts>,
     pub(super) writings: Option<Writings>,
@@ -33,7 +31,9 @@ pub(super) struct Tracked {
     pub(super) told: Option<Arc<Rejection>>,
     /// When to read it again because it was changing.
     pub(super) again: Option<Instant>,
-    /// When its entry was found to be gone from its folder.
+    /// The configuration no longer names it: it is not read any more.
+    pub(super) dismissed: bool,
+    /// When its entry was found to be gone from its folder, or it was dismissed.
     pub(super) vanished: Option<Instant>,
     pub(super) timer: Option<Instant>,
     turns: Vec<Timestamp>,
@@ -74,7 +74,6 @@ impl Tracked {
         Self {
             source: Arc::new(source),
             standing: Standing::new(now),
-            is_folder: false,
             parts: None,
             writings: None,
             on_disk: None,
@@ -84,6 +83,7 @@ impl Tracked {
             trouble: None,
             told: None,
             again: None,
+            dismissed: false,
             vanished: None,
             timer: None,
             turns: Vec::new(),
@@ -218,6 +218,9 @@ impl Conductor {
             return;
         };
         tracked.vanished = None;
+        if std::mem::take(&mut tracked.dismissed) {
+            tracked.parts = None;
+        }
         // A pair that is configured and also found in a folder is the former: it comes first.
         let is_other = tracked.source.folder.is_none() && source.folder.is_some();
         if *tracked.source == source || is_other && tracked.source.order <= source.order {
@@ -300,7 +303,7 @@ impl Conductor {
             return;
         };
         let stamp = stamp.unwrap_or(tracked.stamp);
-        if tracked.is_folder || tracked.covered == Some(stamp) {
+        if tracked.source.is_folder() || tracked.covered == Some(stamp) {
             return;
         }
         let paths: Vec<_> = tracked.source.paths().collect();
@@ -397,12 +400,9 @@ impl Conductor {
                 continue;
             }
             let source = Source::found(files, &Arc::from(path.as_path()), config, order);
-            let rejection = Arc::new(rejection_for_io(&path, &problem));
+            let rejection = Arc::new(rejection_for_folder(&path, &problem));
             let slot = self.track(source);
             self.dirty.remove(&slot);
-            if let Some(tracked) = self.get(slot) {
-                tracked.is_folder = true;
-            }
             self.lost_folders.insert(path, slot);
             self.trouble(slot, What::Broken, rejection, false, mode);
         }

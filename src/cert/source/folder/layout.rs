@@ -13,6 +13,9 @@ use crate::cert::source::{Files, read};
 /// File name extensions of certificates, and of keys beside them.
 const CHAINS: [&[u8]; 4] = [b"pem", b"crt", b"cer", b"cert"];
 
+/// What HAProxy wants behind the extension where there is one for each kind of key.
+const KINDS: [&[u8]; 2] = [b".ecdsa", b".rsa"];
+
 /// Which of a folder's files are certificates. Those in `known` that are bundles stay so while the
 /// file is there, whatever it holds at the moment.
 pub(super) fn classify(
@@ -91,7 +94,8 @@ impl Sorter<'_> {
     }
 
     /// A chain with a key beside it that is called after it: `NAME.crt` and `NAME.key` (lego,
-    /// Caddy), `NAME.pem` and `NAME-key.pem` (mkcert), `NAME.pem` and `NAME.pem.key`.
+    /// Caddy), `NAME.pem` and `NAME-key.pem` (mkcert), `NAME.pem` and `NAME.pem.key`,
+    /// `NAME-cert.pem` and `NAME-key.pem`.
     fn pairs(&mut self) {
         let mut stems = BTreeMap::new();
         for (rank, extension) in CHAINS.iter().enumerate() {
@@ -99,7 +103,10 @@ impl Sorter<'_> {
                 let Some(stem) = stem(name, extension) else {
                     continue;
                 };
-                if stem.ends_with(b".issuer") || stem.ends_with(b"-key") {
+                if [&b".issuer"[..], b"-key", b"_key"]
+                    .iter()
+                    .any(|end| stem.ends_with(end))
+                {
                     continue;
                 }
                 let keys = [
@@ -108,7 +115,14 @@ impl Sorter<'_> {
                     [stem, b"-key.pem"].concat(),
                     [stem, b"-key.", extension].concat(),
                 ];
-                let key = keys.into_iter().find(|key| self.files.contains(key));
+                let both = [b"-", b"_"].into_iter().filter_map(|dash| {
+                    let before = stem.strip_suffix(b"cert")?.strip_suffix(dash)?;
+                    Some([before, dash, b"key.", extension].concat())
+                });
+                let key = keys
+                    .into_iter()
+                    .chain(both)
+                    .find(|key| self.files.contains(key));
                 if let Some(key) = key {
                     // Where lego leaves a `.pem` with everything beside `.crt`, the parts are taken.
                     let rank = if *extension == b"pem" {
@@ -136,15 +150,20 @@ impl Sorter<'_> {
         self.cert_and_key();
     }
 
-    /// `cert.pem` and `key.pem`, or `privkey.pem`.
+    /// `cert.pem` and `key.pem`, or `privkey.pem`; `certificate.crt` and `private.key`, as ZeroSSL
+    /// packs them; else `chain.pem` and `key.pem`.
     fn cert_and_key(&mut self) {
-        let chain: &[u8] = b"cert.pem";
-        if !self.files.contains(chain) || self.used.contains(chain) {
-            return;
-        }
-        let keys: [&[u8]; 2] = [b"key.pem", b"privkey.pem"];
-        if let Some(key) = keys.into_iter().find(|key| self.files.contains(*key)) {
-            self.pair(chain, key);
+        let all: [[&[u8]; 2]; 4] = [
+            [b"cert.pem", b"key.pem"],
+            [b"cert.pem", b"privkey.pem"],
+            [b"certificate.crt", b"private.key"],
+            [b"chain.pem", b"key.pem"],
+        ];
+        for [chain, key] in all {
+            let is_there = |name| self.files.contains(name) && !self.used.contains(name);
+            if is_there(chain) && is_there(key) {
+                self.pair(chain, key);
+            }
         }
     }
 
@@ -154,11 +173,7 @@ impl Sorter<'_> {
             .files
             .iter()
             .filter(|name| !self.used.contains(*name))
-            .filter(|name| {
-                CHAINS
-                    .iter()
-                    .any(|extension| stem(name, extension).is_some())
-            })
+            .filter(|name| may_be_chain(name))
             .collect();
         for name in candidates {
             let bundle = Files {
@@ -204,8 +219,14 @@ fn holds_both(path: &Path) -> bool {
 
 /// Whether a file of this name may be a part of a certificate.
 pub(super) fn is_of_interest(name: &[u8]) -> bool {
-    stem(name, b"key").is_some()
-        || CHAINS
-            .iter()
-            .any(|extension| stem(name, extension).is_some())
+    stem(name, b"key").is_some() || may_be_chain(name)
+}
+
+fn may_be_chain(name: &[u8]) -> bool {
+    let mut kinds = KINDS.iter();
+    let name = kinds
+        .find_map(|kind| name.strip_suffix(*kind))
+        .unwrap_or(name);
+    let mut extensions = CHAINS.iter();
+    extensions.any(|extension| stem(name, extension).is_some())
 }
