@@ -61,7 +61,18 @@ impl Import {
                     let advice = format!("is answered with {status} here, whatever the file says");
                     self.tell(line, Loss::Slight, advice);
                 }
-                self.seen(line);
+                let lost = fields(&text);
+                match lost.is_empty() {
+                    true => self.seen(line),
+                    false => {
+                        let advice = format!(
+                            "the body of the file is sent, without the fields of its head: {}; see \
+                             response_headers",
+                            lost.join(", ")
+                        );
+                        self.tell(line, Loss::Slight, advice);
+                    }
+                }
                 pages.insert(status, path);
             }
             None => {
@@ -96,6 +107,25 @@ pub(super) fn table(pages: &Pages) -> String {
         .iter()
         .map(|(status, file)| format!("{status} = {}", quoted(file)));
     format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// Fields in the head of such a file that are no matter of course.
+fn fields(text: &str) -> Vec<&str> {
+    const USUAL: [&str; 6] = [
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+    ];
+    let lines = match Kept::read(text.as_bytes()).has_head {
+        true => text.lines().skip(1).take_while(|line| !line.is_empty()),
+        false => return Vec::new(),
+    };
+    let names = lines.filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let unusual = names.filter(|name| !USUAL.iter().any(|one| one.eq_ignore_ascii_case(name)));
+    unusual.collect()
 }
 
 /// The text of such a file.

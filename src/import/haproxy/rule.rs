@@ -114,7 +114,12 @@ impl Import {
                 self.tell(line, Loss::Slight, advice);
                 return rules;
             }
-            Some(_) => rules.insert("compression", array(["gzip"])),
+            Some(line) => {
+                let advice = "Vary: Accept-Encoding is said of all that could be compressed, also \
+                              where a client takes it as it is";
+                self.tell(line, Loss::Slight, advice);
+                rules.insert("compression", array(["gzip"]));
+            }
         }
         // Without any it is for all.
         // And each is how the type begins.
@@ -452,6 +457,10 @@ impl Import {
             let cookie = cookie.replace('{', "{{").replace('}', "}}");
             fields.change(Side::Response, Change::Add, "Set-Cookie", quoted(&cookie));
         }
+        // It says so of those that could be kept.
+        if ["302", "303", "307"].contains(&&*code) {
+            no_cache(&mut fields);
+        }
         match to {
             Ok(to) => Some(Act::Answer(
                 vec![line("redirect", &to), format!("status = {code}")],
@@ -464,6 +473,12 @@ impl Import {
             }
         }
     }
+}
+
+/// What HAProxy says in its own errors, and in redirects that could be kept otherwise.
+pub(super) fn no_cache(rules: &mut Rules) {
+    let value = quoted("no-cache");
+    rules.change(Side::Response, Change::Set, "Cache-Control", value);
 }
 
 /// What is answered from a file.
