@@ -293,23 +293,25 @@ fn what_haproxy_answers_itself_is_answered_alike() {
                 listen ready\n bind :81\n monitor-uri /ready\n stats uri /\n\
                 listen numbers\n bind 127.0.0.1:9000\n stats enable\n\
                 backend inner\n server a 10.0.0.1:80\nbackend named\n server b 10.0.0.2:80\n";
-    let page = "HTTP/1.0 404 Not Found\r\nContent-Type: text/plain\r\nX-Robots-Tag: none\r\n\r\nno\n";
-    let ran = import(
-        folder.path(),
-        &[("haproxy.cfg", text), ("404.http", page)],
-    );
+    let page =
+        "HTTP/1.0 404 Not Found\r\nContent-Type: text/plain\r\nX-Robots-Tag: none\r\n\r\nno\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text), ("404.http", page)]);
     has(
         &ran.stdout,
         &[
-            "exact = \"/health\"\nrespond = 200\nbody = \"\"\"\n<html><body><h1>200 OK</h1>",
-            "exact = \"/both\"\nrespond = 410\nresponse_headers = { set = { \"Cache-Control\" = \"no-cache\" } }",
-            "when = { \"{path}\" = \"^/old/(?:.*)\" }\nrespond = 503  # closed",
+            "respond = 200\nbody = \"\"\"\n<html><body><h1>200 OK</h1>",
+            "respond = 410\nresponse_headers = { set = { \"Cache-Control\" = \"no-cache\" } }",
+            "\"{path}\" = \"^/old/(?:.*)\", ",
             "respond = 503  # closed",
             "names = [\"example.com\"]",
             "\"0.0.0.0:81\"",
         ],
     );
-    assert!(!ran.stdout.contains("exact = \"nothing\""), "{}", ran.stdout);
+    assert!(
+        !ran.stdout.contains("exact = \"nothing\""),
+        "{}",
+        ran.stdout
+    );
     assert!(!ran.stdout.contains("/moved"), "{}", ran.stdout);
     has(
         &ran.stderr,
@@ -323,7 +325,8 @@ fn what_haproxy_answers_itself_is_answered_alike() {
         ],
     );
     assert!(
-        !ran.stderr.contains("not imported: http-request set-header X-Forwarded-Proto"),
+        !ran.stderr
+            .contains("not imported: http-request set-header X-Forwarded-Proto"),
         "{}",
         ran.stderr
     );
@@ -366,4 +369,40 @@ fn what_haproxy_asks_of_servers_is_carried_over_or_told() {
     for word in ["10.9.9.9: is not known", "127.0.0.1:1080: is not known"] {
         assert!(!ran.stderr.contains(word), "{}", ran.stderr);
     }
+}
+
+/// Who is let past a rejection is not rejected, and all others are.
+#[test]
+fn who_haproxy_accepts_before_it_rejects_is_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode http\nfrontend f\n bind :80\n acl near src 10.0.0.0/8\n \
+                tcp-request connection accept if near\n tcp-request connection reject\n \
+                tcp-request content accept if HTTP\n tcp-request content reject\n default_backend b\n\
+                backend b\n server a 10.0.0.1:80\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    has(
+        &ran.stdout,
+        &["allow = [\"10.0.0.0/8\"]", "upstream = \"b\""],
+    );
+    assert!(!ran.stdout.contains("respond = 403"), "{}", ran.stdout);
+    assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
+}
+
+/// A backend without servers is there for its page, or for its 503.
+#[test]
+fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode http\nfrontend f\n bind ipv6@:80 v4v6\n use_backend up if { path /up }\n \
+                default_backend none\nbackend up\n errorfile 503 up.http\nbackend none\n";
+    let page = "HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Up</p>\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text), ("up.http", page)]);
+    has(
+        &ran.stdout,
+        &[
+            "http = [\"[::]:80\"]",
+            "exact = \"/up\"\nrespond = 200\nbody = \"\"\"\n<p>Up</p>",
+            "respond = 503\n",
+        ],
+    );
+    assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
 }

@@ -221,10 +221,14 @@ fn addresses(text: &str) -> Option<Vec<String>> {
 
 /// An address to listen on, as staunch writes it.
 fn address(text: &str) -> Option<String> {
-    let text = text.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    let (family, text) = match text.split_once('@') {
+        Some((family @ ("ipv4" | "ipv6"), rest)) => (family, rest),
+        _ => ("", text),
+    };
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
     let host = match host {
+        "" | "*" if family == "ipv6" => "[::]".to_owned(),
         "" | "*" | "0.0.0.0" => "0.0.0.0".to_owned(),
         "::" | "[::]" => "[::]".to_owned(),
         host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),

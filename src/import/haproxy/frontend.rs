@@ -166,7 +166,7 @@ impl Import {
         let mut lines: Vec<_> = section.lines.iter().collect();
         lines.sort_by_key(kind);
         let mut statistics = self.statistics_inside(section);
-        let mut over = false;
+        let (mut over, mut past) = (false, Vec::new());
         for line in lines {
             // What answers all leaves nothing to the rules behind it.
             if over && line.word(0) != "http-after-response" {
@@ -233,8 +233,9 @@ impl Import {
                         self.tell(line, Loss::Slight, "is answered with 403 here");
                         Some(Act::Deny(403))
                     }
-                    "accept" | "inspect-delay" => {
-                        self.tell(line, Loss::None, "there is nothing to wait for");
+                    "accept" => {
+                        let passed = self.let_past(section, line, lists);
+                        past.extend(passed.map(|term| (line.word(1), term)));
                         None
                     }
                     _ => None,
@@ -262,7 +263,14 @@ impl Import {
             };
             if let Some(act) = act {
                 self.seen(line);
-                let alternatives = self.asked(line, lists);
+                let mut alternatives = self.asked(line, lists);
+                if line.word(0) == "tcp-request" {
+                    let same = past.iter().filter(|(kind, _)| *kind == line.word(1));
+                    let others: All = same.map(|(_, term)| term.clone()).collect();
+                    alternatives
+                        .iter_mut()
+                        .for_each(|all| all.extend(others.iter().cloned()));
+                }
                 let answers = matches!(act, Act::Answer(..) | Act::Deny(1..));
                 let always = |all: &All| {
                     all.iter()
@@ -294,6 +302,37 @@ impl Import {
             });
         }
         rules
+    }
+
+    /// What does not hold for whom `tcp-request … accept` lets past the rules behind it. `None`: that
+    /// is told.
+    fn let_past(&mut self, section: &Section, line: &Line, lists: &Lists) -> Option<Term> {
+        let rejects = |other: &&Line| {
+            other.word(1) == line.word(1)
+                && other.word(2) != "accept"
+                && other.place.line > line.place.line
+        };
+        if section.all("tcp-request").find(rejects).is_none() {
+            self.tell(line, Loss::None, "there is nothing to wait for");
+            return None;
+        }
+        let alternatives = self.asked(line, lists);
+        let term = match alternatives.as_slice() {
+            [all] => match all.as_slice() {
+                [] => Some((false, Test::Always)),
+                [term] => Some((term.not, term.test.clone())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some((not, test)) = term else {
+            let advice = "lets some past the rules behind it by several conditions: what those refuse \
+                          is refused to all here; see allow";
+            self.tell(line, Loss::Real, advice);
+            return None;
+        };
+        self.seen(line);
+        Some(Term { not: !not, test })
     }
 
     /// Which requests a rule writes the path of anew.

@@ -5,6 +5,7 @@ use std::fs;
 
 use super::Import;
 use super::parse::{Line, Section};
+use super::rule::answer;
 use crate::http::kept::Kept;
 use crate::import::{Loss, quoted};
 
@@ -82,6 +83,21 @@ impl Import {
                 self.tell(line, Loss::Slight, advice);
             }
         }
+    }
+
+    /// What a backend without servers answers all of its requests with: its own page for 503, with the
+    /// status that the file says.
+    pub(super) fn page_of_nobody(&mut self, section: &Section) -> Option<Vec<String>> {
+        let pages = section.all("errorfile");
+        let line = pages.filter(|line| line.word(1) == "503").last()?;
+        let path = self.absolute(line.word(2));
+        let text = text(&path)?;
+        if Kept::read(text.as_bytes()).body.len() > LARGEST {
+            return None;
+        }
+        let advice = format!("{path} is written as a body, as it is now");
+        self.tell(line, Loss::Slight, advice);
+        Some(answer(line, &text, "503"))
     }
 
     /// The text of the file that a `return` takes its body from. `None`: it is told.

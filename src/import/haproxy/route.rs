@@ -436,6 +436,11 @@ impl Import {
                 }
                 None => match self.backend_answer(name) {
                     Some(lines) => (Deed::Answer, lines),
+                    // HAProxy has nobody to ask there either.
+                    None if self.has_no_server(name) => {
+                        no_cache(&mut rules);
+                        (Deed::Answer, vec![CLOSED.to_owned()])
+                    }
                     None => {
                         let advice = "leads to no server that is known: it is closed";
                         self.tell(rule, Loss::Real, advice);
@@ -501,7 +506,20 @@ impl Import {
                 _ => {}
             }
         }
-        None
+        // Without servers its page for that is what it is there for.
+        self.page_of_nobody(&section)
+    }
+
+    /// Whether no server is named in a backend.
+    fn has_no_server(&self, name: &str) -> bool {
+        let names = |line: &Line| match line.word(0) {
+            "server" | "server-template" | "dispatch" => true,
+            "option" => matches!(line.word(1), "http_proxy" | "transparent"),
+            _ => false,
+        };
+        self.backends
+            .get(name)
+            .is_some_and(|section| !section.lines.iter().any(names))
     }
 
     /// What a backend does with its requests: how their path is written anew, and what is done with

@@ -196,7 +196,10 @@ impl Import {
             "redirect" => self.redirect(rule),
             "return" => {
                 if let Some(text) = self.returned(rule) {
-                    return Some(Act::Answer(answer(rule, &text), self.returned_fields(rule)));
+                    return Some(Act::Answer(
+                        answer(rule, &text, "200"),
+                        self.returned_fields(rule),
+                    ));
                 }
                 let status = rule.after("status").unwrap_or("200");
                 let mut lines = vec![format!("respond = {status}")];
@@ -482,13 +485,13 @@ pub(super) fn no_cache(rules: &mut Rules) {
 }
 
 /// What is answered from a file.
-fn answer(rule: &Line, text: &str) -> Vec<String> {
+pub(super) fn answer(rule: &Line, text: &str, usual: &str) -> Vec<String> {
     let kept = Kept::read(text.as_bytes());
     let status = rule.after("status").map(str::to_owned);
     let status = status.or_else(|| kept.status.map(|status| status.to_string()));
     let kind = rule.after("content-type").or(kept.content_type);
     let mut lines = vec![
-        format!("respond = {}", status.as_deref().unwrap_or("200")),
+        format!("respond = {}", status.as_deref().unwrap_or(usual)),
         line("body", &String::from_utf8_lossy(kept.body)),
     ];
     lines.extend(kind.map(|kind| line("content_type", kind)));
