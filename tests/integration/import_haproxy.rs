@@ -392,7 +392,7 @@ fn who_haproxy_accepts_before_it_rejects_is_let_in() {
 #[test]
 fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "defaults\n mode http\nfrontend f\n bind ipv6@:80 v4v6\n use_backend up if { path /up }\n \
+    let text = "defaults\n mode http\n stats uri /numbers\nfrontend f\n bind ipv6@:80 v4v6\n use_backend up if { path /up }\n \
                 default_backend none\nbackend up\n errorfile 503 up.http\nbackend none\n";
     let page = "HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Up</p>\n";
     let ran = import(folder.path(), &[("haproxy.cfg", text), ("up.http", page)]);
@@ -400,6 +400,7 @@ fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
         &ran.stdout,
         &[
             "http = [\"[::]:80\"]",
+            "when = { \"{uri}\" = \"^/numbers\" }\nrespond = 404",
             "exact = \"/up\"\nrespond = 200\nbody = \"\"\"\n<p>Up</p>",
             "respond = 503\n",
         ],

@@ -379,7 +379,11 @@ impl Import {
                 "enable" | "uri" | "auth" | "realm" | "admin" | "hide-version"
             )
         };
-        let any = section.all("stats").find(is_on)?;
+        // Without its own a section has that of its defaults.
+        let sections = [Some(section), section.defaults.as_deref()];
+        let mut sections = sections.into_iter().flatten();
+        let (section, any) =
+            sections.find_map(|section| Some((section, section.all("stats").find(is_on)?)))?;
         let line = section
             .all("stats")
             .filter(|line| line.word(1) == "uri")
