@@ -93,10 +93,12 @@ impl Import {
                 .into_iter()
                 .map(|all| match all.as_slice() {
                     [] => Some(["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec()),
-                    [Term { not: false, test }] => match test {
-                        Test::Client(nets) => Some(nets.clone()),
-                        _ => None,
-                    },
+                    [
+                        Term {
+                            not: false,
+                            test: Test::Client(nets),
+                        },
+                    ] => Some(nets.clone()),
                     _ => None,
                 });
             match each.collect::<Option<Vec<_>>>() {
