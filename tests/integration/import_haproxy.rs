@@ -199,6 +199,7 @@ frontend f
     http-request set-header X-A %[req.hdr(x-b)]
     http-request add-header X-Made 1 if { path /made }
     http-request tarpit if { path /tarpit }
+    http-request deny deny_status 429 content-type text/plain string slower if { path /fast }
     http-request set-path /b%[path] if { path /a }
     use_backend c if { hdr(x-made) 1 }
     use_backend b if named || { hdr(host) b.test:8443 }
@@ -236,6 +237,7 @@ frontend off
             "whatever port is behind it in Host",
             "is left out here where its value is empty",
             "is answered at once here, with 500",
+            "is answered with the status alone, without what it says besides",
             "not imported: use_backend c if { hdr(x-made) 1 }: goes by what cannot be asked here",
             "not imported: use-server s2",
             "GET is asked here",

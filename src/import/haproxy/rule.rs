@@ -184,6 +184,20 @@ impl Import {
                     let advice = format!("is answered at once here, with {status}");
                     self.tell(rule, Loss::Slight, advice);
                 }
+                let own = [
+                    "string",
+                    "lf-string",
+                    "file",
+                    "lf-file",
+                    "errorfile",
+                    "errorfiles",
+                    "hdr",
+                ];
+                if own.iter().any(|word| rule.has(word)) {
+                    let advice = "is answered with the status alone, without what it says besides: see \
+                                  respond and body, and error_pages";
+                    self.tell(rule, Loss::Real, advice);
+                }
                 Some(Act::Deny(status))
             }
             "return" | "redirect" if side == Side::Response => {
