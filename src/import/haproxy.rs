@@ -13,6 +13,7 @@ use super::{Error, Imported, Loss, Note, Place, array, quoted, without_covered};
 use format::{deadline, line};
 use parse::{Line, Section};
 
+mod auth;
 mod backend;
 mod bind;
 mod condition;
@@ -69,10 +70,17 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
                 (section.name.clone(), lines.collect())
             })
             .collect(),
+        userlists: (sections.iter())
+            .filter(|section| section.kind == "userlist")
+            .map(|section| (section.name.clone(), section.clone()))
+            .collect(),
         made: door::Made::all(&sections),
         bare: (sections.iter())
             .flat_map(|section| section.all("bind"))
             .any(|bind| !bind.has("accept-proxy")),
+        is_checked: (sections.iter())
+            .flat_map(|section| &section.lines)
+            .any(|line| line.word(0).ends_with("server") && line.has("check")),
         unverified: (sections.iter())
             .filter(|section| section.kind == "global")
             .filter_map(|global| global.last("ssl-server-verify"))
@@ -121,6 +129,8 @@ struct Import {
     proxy_at: BTreeSet<String>,
     /// Whether clients come without a PROXY header somewhere.
     bare: bool,
+    /// Whether servers are checked anywhere.
+    is_checked: bool,
     /// Servers are not verified unless they say so themselves.
     unverified: bool,
     certificates: Vec<(Vec<String>, Place)>,
@@ -131,6 +141,7 @@ struct Import {
     front: Vec<route::Rewriting>,
     /// The pages that it has for errors.
     pages: page::Pages,
+    userlists: BTreeMap<String, Section>,
     /// Lines of `http-errors` by their sections.
     error_lists: BTreeMap<String, Vec<Line>>,
     /// Whether what is read is for requests that came over TLS.

@@ -127,6 +127,11 @@ impl Rules {
         self.0.remove(&Key::Plain(key));
     }
 
+    /// What a key is, as TOML.
+    pub(in crate::import) fn plain(&self, key: &'static str) -> Option<&str> {
+        self.0.get(&Key::Plain(key)).map(String::as_str)
+    }
+
     /// What a field is changed to, as TOML.
     pub(in crate::import) fn field(&self, side: Side, name: &str) -> Option<&str> {
         let is = |key: &Key| match key {

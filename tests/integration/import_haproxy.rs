@@ -199,6 +199,7 @@ frontend f
     http-request set-header X-A %[req.hdr(x-b)]
     http-request add-header X-Made 1 if { path /made }
     http-request tarpit if { path /tarpit }
+    http-request deny deny_status 429 content-type text/plain string slower if { path /fast }
     http-request set-path /b%[path] if { path /a }
     use_backend c if { hdr(x-made) 1 }
     use_backend b if named || { hdr(host) b.test:8443 }
@@ -236,6 +237,7 @@ frontend off
             "whatever port is behind it in Host",
             "is left out here where its value is empty",
             "is answered at once here, with 500",
+            "is answered with the status alone, without what it says besides",
             "not imported: use_backend c if { hdr(x-made) 1 }: goes by what cannot be asked here",
             "not imported: use-server s2",
             "GET is asked here",
@@ -275,4 +277,135 @@ fn what_a_cookie_said_beside_its_name_is_told() {
             "Cache-Control: private",
         ],
     );
+}
+
+/// What HAProxy asks kind by kind, or answers by itself, is so here, too.
+#[test]
+fn what_haproxy_answers_itself_is_answered_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode http\n errorfile 404 404.http\nfrontend f\n bind :80\n bind :443 ssl crt /c.pem\n \
+                monitor-uri /health\n redirect location /moved if { path /both }\n \
+                http-request deny deny_status 410 if { path /both }\n \
+                http-request redirect scheme https unless { ssl_fc }\n \
+                http-request set-header X-Forwarded-Proto https\n \
+                http-request set-path /hidden if { path_beg /inner/secret }\n \
+                http-request replace-path ^/old/(.*) /inner/\\1\n \
+                use_backend inner if { path_beg /inner }\n use_backend named if { hdr(host) Example.com }\n \
+                use_backend named if { path nothing }\n\
+                listen ready\n bind :81\n monitor-uri /ready\n stats uri /\n\
+                listen numbers\n bind 127.0.0.1:9000\n stats enable\n\
+                backend inner\n server a 10.0.0.1:80\nbackend named\n server b 10.0.0.2:80\n";
+    let page =
+        "HTTP/1.0 404 Not Found\r\nContent-Type: text/plain\r\nX-Robots-Tag: none\r\n\r\nno\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text), ("404.http", page)]);
+    has(
+        &ran.stdout,
+        &[
+            "respond = 200\nbody = \"\"\"\n<html><body><h1>200 OK</h1>",
+            "respond = 410\nresponse_headers = { set = { \"Cache-Control\" = \"no-cache\" } }",
+            "\"{path}\" = \"^/old/(?:.*)\", ",
+            "respond = 503  # closed",
+            "names = [\"example.com\"]",
+            "\"0.0.0.0:81\"",
+        ],
+    );
+    assert!(
+        !ran.stdout.contains("exact = \"nothing\""),
+        "{}",
+        ran.stdout
+    );
+    assert!(!ran.stdout.contains("/moved"), "{}", ran.stdout);
+    has(
+        &ran.stderr,
+        &[
+            "a rule behind it looks at the path that it has written anew: what it is for is closed",
+            "Example.com }: was only for clients that write the name with these capitals",
+            "without the fields of its head: X-Robots-Tag",
+            "nothing listens at its own here, 127.0.0.1:9000",
+            "staunch answers 502, and HAProxy 503",
+            "servers are always told of clients",
+        ],
+    );
+    assert!(
+        !ran.stderr
+            .contains("not imported: http-request set-header X-Forwarded-Proto"),
+        "{}",
+        ran.stderr
+    );
+}
+
+/// Checks, agents, detours and what else is said of servers and of who comes by a proxy.
+#[test]
+fn what_haproxy_asks_of_servers_is_carried_over_or_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode tcp\nfrontend f\n mode http\n bind :80\n \
+                tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }\n \
+                compression algo gzip\n default_backend web\n\
+                backend web\n mode http\n option httpchk GET /up\n http-check connect port 8080\n \
+                server a 10.0.0.1:443 check ssl verify none ssl-min-ver TLSv1.3 check-sni a.test\n \
+                server b 10.0.0.2:443 check addr 10.9.9.9 agent-check agent-port 99 ssl verify none\n\
+                listen mail\n bind :25\n option tcp-check\n tcp-check connect port 26 ssl\n \
+                tcp-check comment greeted\n \
+                server m 10.0.0.3:25 check socks4 127.0.0.1:1080 check-via-socks4 verify none\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    has(
+        &ran.stdout,
+        &[
+            "proxy_protocol_from = [\"10.0.0.0/8\"]\nproxy_protocol_at = [\"0.0.0.0:80\"]",
+            "minimum = \"1.3\"",
+            "port = 8080",
+        ],
+    );
+    has(
+        &ran.stderr,
+        &[
+            "Vary: Accept-Encoding is said of all that could be compressed",
+            "agent-port: no agent is asked",
+            "addr: checks go to the address of the server itself",
+            "check-sni: checks speak as requests do",
+            "socks4: a SOCKS proxy stood between",
+            "not imported: tcp-check connect port 26 ssl",
+            "where checks find no server well, requests are sent all the same",
+        ],
+    );
+    for word in ["10.9.9.9: is not known", "127.0.0.1:1080: is not known"] {
+        assert!(!ran.stderr.contains(word), "{}", ran.stderr);
+    }
+}
+
+/// Who is let past a rejection is not rejected, and all others are.
+#[test]
+fn who_haproxy_accepts_before_it_rejects_is_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode http\nfrontend f\n bind :80\n acl near src 10.0.0.0/8\n \
+                tcp-request connection accept if near\n tcp-request connection reject\n \
+                tcp-request content accept if HTTP\n tcp-request content reject\n default_backend b\n\
+                backend b\n server a 10.0.0.1:80\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    has(
+        &ran.stdout,
+        &["allow = [\"10.0.0.0/8\"]", "upstream = \"b\""],
+    );
+    assert!(!ran.stdout.contains("respond = 403"), "{}", ran.stdout);
+    assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
+}
+
+/// A backend without servers is there for its page, or for its 503.
+#[test]
+fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "defaults\n mode http\n stats uri /numbers\nfrontend f\n bind ipv6@:80 v4v6\n use_backend up if { path /up }\n \
+                default_backend none\nbackend up\n errorfile 503 up.http\nbackend none\n";
+    let page = "HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Up</p>\n";
+    let ran = import(folder.path(), &[("haproxy.cfg", text), ("up.http", page)]);
+    has(
+        &ran.stdout,
+        &[
+            "http = [\"[::]:80\"]",
+            "when = { \"{uri}\" = \"^/numbers\" }\nrespond = 404",
+            "exact = \"/up\"\nrespond = 200\nbody = \"\"\"\n<p>Up</p>",
+            "respond = 503\n",
+        ],
+    );
+    assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
 }

@@ -505,15 +505,22 @@ fn what_haproxy_writes_anew_for_some_is_written_anew_here() {
 
 #[test]
 fn what_haproxy_keeps_behind_a_password_is_not_open_here() {
-    let output = haproxy_and_staunch_agree("kept");
+    let people = "alice:$5$abcdefgh$gruCpC7VkOTspMQTTSAR8mtlO9Upms.fwqE5y16JVM.\n";
+    let masons = "bob:$5$abcdefgh$Ah.olTBNiu5aUesB36SI0rYGmXIxg2ZsbETU/owy6i8\n";
+    let files = [("people.users", people), ("staff-masons.users", masons)];
+    let output = haproxy_and_staunch_agree_with("kept", &files);
+    let line = format!("the line `{}` belongs in it", masons.trim_end());
     for line in [
-        "# closed: see",
-        "not imported: http-request auth realm Inner if !known",
-        "differs: backend inner: all that leads to it is closed",
+        "basic_auth = { file = \"people.users\", realm = \"Inner\" }",
+        "basic_auth = { file = \"staff-masons.users\", realm = \"Masons\" }",
+        "user alice insecure-password secret: people.users, beside the configuration",
+        "`htpasswd -B people.users alice` writes such a line anew; nobody is let in before",
+        &line,
         "not imported: http-response return status 404",
     ] {
         assert!(output.contains(line), "{line}\n{output}");
     }
+    assert!(!output.contains("carol:"), "{output}");
 }
 
 /// A page for an error, with the head that HAProxy sends with it.

@@ -86,7 +86,7 @@ impl Import {
         options.sort();
         options.dedup_by(|a, b| a.split(' ').next() == b.split(' ').next());
         let (tls, plain): (Vec<_>, Vec<_>) = (options.into_iter()).partition(|option| {
-            ["ca ", "name ", "chain ", "verify "]
+            ["ca ", "name ", "chain ", "verify ", "minimum "]
                 .iter()
                 .any(|key| option.starts_with(key))
         });
@@ -190,6 +190,10 @@ impl Import {
         if secure {
             self.server_tls(server, given, group);
         }
+        if group.tcp && !agreed.is_empty() {
+            let advice = "alpn: nothing is agreed on with the servers of streams here";
+            self.tell(server, Loss::Real, advice);
+        }
         Some(format!(
             "  {{ url = {}{more} }},  # from {}\n",
             quoted(&url),
@@ -219,6 +223,8 @@ impl Import {
             });
             group.options.extend(file);
         }
+        let newest = given.value("ssl-min-ver") == Some("TLSv1.3") || given.has("force-tlsv13");
+        group.options.extend(newest.then(|| line("minimum", "1.3")));
         let sni = given.value("sni");
         let fixed = sni.and_then(|sni| sni.strip_prefix("str(")?.strip_suffix(')'));
         if sni.is_some() && fixed.is_none() {
@@ -483,8 +489,20 @@ impl Import {
                     }
                 },
                 ("connect", _) => {
-                    let advice = "a check speaks as requests do; see [upstream.NAME.health]";
-                    self.tell(check, Loss::Slight, advice);
+                    let port = check
+                        .after("port")
+                        .filter(|port| port.parse::<u16>().is_ok());
+                    if !keys.iter().any(|key| key.starts_with("port ")) {
+                        keys.extend(port.map(|port| format!("port = {port}")));
+                    }
+                    let other = ["addr", "ssl", "sni", "send-proxy", "via-socks4"];
+                    let loss = match other.iter().any(|word| check.has(word)) {
+                        true => Loss::Real,
+                        false => Loss::Slight,
+                    };
+                    let advice = "a check speaks as requests do, once, with the server itself; see \
+                                  [upstream.NAME.health]";
+                    self.tell(check, loss, advice);
                 }
                 ("disable-on-404", _) => {
                     self.tell(check, Loss::Slight, "404 is a bad answer here; see status");
@@ -521,7 +539,12 @@ impl Import {
         }
         for check in section.all("tcp-check") {
             let (loss, advice) = match check.word(1) {
-                "connect" => (Loss::None, "a connection is what is tried"),
+                "connect" if check.words.len() > 2 => (
+                    Loss::Real,
+                    "a connection is made as those of clients are, to the server itself; see \
+                     health.port for another port",
+                ),
+                "connect" | "comment" => (Loss::None, "a connection is what is tried"),
                 "expect" => (
                     Loss::Real,
                     "chose servers by what they answer: a connection is enough here; a check by \

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::condition::{Lists, Term, Test, of};
 use super::parse::{Line, Section};
 use super::{Import, quoted};
 use crate::import::{Loss, without_covered};
@@ -81,6 +82,40 @@ impl Import {
         let advice =
             "anybody may send a PROXY header: name the balancers in listen.proxy_protocol_from";
         self.tell(bind, Loss::Slight, advice);
+    }
+
+    /// Who sends PROXY headers where some clients do: `tcp-request connection expect-proxy`.
+    pub(super) fn expect_proxy(&mut self, section: &Section, binds: &Binds) {
+        let lists = Lists::of(section, &self.folder, true);
+        let is = |line: &&Line| line.word(1) == "connection" && line.word(2) == "expect-proxy";
+        for line in section.all("tcp-request").filter(is) {
+            let each = of(line, &lists)
+                .into_iter()
+                .map(|all| match all.as_slice() {
+                    [] => Some(["0.0.0.0/0", "::/0"].map(str::to_owned).to_vec()),
+                    [
+                        Term {
+                            not: false,
+                            test: Test::Client(nets),
+                        },
+                    ] => Some(nets.clone()),
+                    _ => None,
+                });
+            match each.collect::<Option<Vec<_>>>() {
+                Some(nets) => {
+                    self.seen(line);
+                    self.bare = true;
+                    self.proxy_from.extend(nets.into_iter().flatten());
+                    let all = binds.secure.iter().chain(&binds.plain);
+                    self.proxy_at.extend(all.cloned());
+                }
+                None => {
+                    let advice = "PROXY headers are expected by the peer's address alone here; see \
+                                  listen.proxy_protocol_from";
+                    self.tell(line, Loss::Real, advice);
+                }
+            }
+        }
     }
 
     /// What `bind` says of TLS.
@@ -188,10 +223,14 @@ fn addresses(text: &str) -> Option<Vec<String>> {
 
 /// An address to listen on, as staunch writes it.
 fn address(text: &str) -> Option<String> {
-    let text = text.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    let (family, text) = match text.split_once('@') {
+        Some((family @ ("ipv4" | "ipv6"), rest)) => (family, rest),
+        _ => ("", text),
+    };
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
     let host = match host {
+        "" | "*" if family == "ipv6" => "[::]".to_owned(),
         "" | "*" | "0.0.0.0" => "0.0.0.0".to_owned(),
         "::" | "[::]" => "[::]".to_owned(),
         host if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),

@@ -174,7 +174,7 @@ fn spread(all: Vec<(bool, Vec<Test>)>) -> Vec<All> {
 }
 
 /// A test that holds, or does not.
-fn term(not: bool, test: &Test) -> Term {
+pub(super) fn term(not: bool, test: &Test) -> Term {
     match test {
         Test::Never => Term {
             not: !not,
@@ -355,7 +355,14 @@ impl Lists {
     }
 }
 
-fn path(how: &str, caseless: bool, values: Vec<String>) -> Option<Test> {
+fn path(how: &str, caseless: bool, mut values: Vec<String>) -> Option<Test> {
+    // No path is without a slash in front.
+    if matches!(how, "str" | "beg") && !values.is_empty() {
+        values.retain(|value| value.starts_with('/'));
+        if values.is_empty() {
+            return Some(Test::Never);
+        }
+    }
     let escape = |text: &String| regex::escape(text);
     let prefix = if caseless { "(?i)" } else { "" };
     let expressions = |make: &dyn Fn(&String) -> String| {

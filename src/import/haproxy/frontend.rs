@@ -4,10 +4,11 @@ use super::Import;
 use super::bind::Binds;
 use super::condition::{All, Lists, Term, Test};
 use super::door::Door;
+use super::format::line;
 use super::parse::{Line, Section};
-use super::rewrite::REWRITES;
+use super::rewrite::{self, REWRITES};
 use super::route::Rule;
-use super::rule::Act;
+use super::rule::{Act, no_cache};
 use crate::import::Loss;
 use crate::import::pattern;
 use crate::import::site::Rules;
@@ -22,10 +23,12 @@ impl Import {
         }
         self.general(section);
         let binds = self.binds(section);
+        self.expect_proxy(section, &binds);
         if section.is_tcp() {
             return self.stream(section, &binds);
         }
         self.ports_of_names(section, &binds);
+        self.names_in_capitals(section);
         let Binds {
             secure, plain, tls, ..
         } = binds;
@@ -35,9 +38,64 @@ impl Import {
         }
         self.https.extend(secure.iter().cloned());
         self.http.extend(plain.iter().cloned());
+        self.in_general(section);
         for (addresses, tls) in [(secure, Some(tls)), (plain, None)] {
             if !addresses.is_empty() {
                 self.doors.push(Door::new(section, &addresses, tls));
+            }
+        }
+    }
+
+    /// What is otherwise of all that is answered, once.
+    fn in_general(&mut self, section: &Section) {
+        if !self.doors.is_empty() {
+            return;
+        }
+        let mut told = vec![
+            "where no server can be reached, staunch answers 502, and HAProxy 503; its own errors \
+             have no Cache-Control: no-cache, without which caches keep no 408, 502, 503 or 504",
+        ];
+        if section.option("forwardfor").is_none() {
+            told.push("servers are always told of clients: X-Forwarded-For, -Proto and -Host");
+        }
+        if self.is_checked {
+            told.push(
+                "where checks find no server well, requests are sent all the same, to see whether \
+                 one is; HAProxy answers 503",
+            );
+        }
+        for advice in told {
+            let piece = format!("{} {}", section.kind, section.name);
+            self.note(&section.place, piece, Loss::Slight, advice);
+        }
+    }
+
+    /// Without `-i` a name is told apart by case, which it is not here.
+    fn names_in_capitals(&mut self, section: &Section) {
+        let names = [
+            "hdr(host)",
+            "hdr_beg(host)",
+            "hdr_dom(host)",
+            "hdr_end(host)",
+            "ssl_fc_sni",
+        ];
+        for line in &section.lines {
+            let sample = |word: &String| {
+                let word = word.to_ascii_lowercase();
+                names.contains(&word.trim_start_matches("req."))
+            };
+            let Some(at) = line.words.iter().position(sample) else {
+                continue;
+            };
+            let behind = &line.words[at + 1..];
+            let end = behind.iter().position(|word| word == "}" || word == "if");
+            let behind = &behind[..end.unwrap_or(behind.len())];
+            let is_other = |word: &String| word == "-i" || word == "reg";
+            let capital = |word: &String| word.bytes().any(|byte| byte.is_ascii_uppercase());
+            if !behind.iter().any(is_other) && behind.iter().any(capital) {
+                let advice = "was only for clients that write the name with these capitals, which \
+                              browsers do not: here it is for all that ask for the name";
+                self.tell(line, Loss::Slight, advice);
             }
         }
     }
@@ -67,9 +125,16 @@ impl Import {
 
     /// A page of statistics needs no address of its own here.
     fn statistics(&mut self, section: &Section) {
-        let advice = "a page of statistics: see /metrics and `staunch upstreams` at the admin \
-                      address, listen.admin";
-        self.whole(section, Loss::Slight, advice);
+        let addresses: Vec<_> = section.all("bind").map(|bind| bind.word(1)).collect();
+        let advice = format!(
+            "a page of statistics: see /metrics and `staunch upstreams` at the admin address, \
+             listen.admin; nothing listens at its own here{}",
+            match addresses.is_empty() {
+                true => String::new(),
+                false => format!(", {}", addresses.join(", ")),
+            }
+        );
+        self.whole(section, Loss::Slight, &advice);
     }
 
     /// Where goes what no rule takes.
@@ -91,7 +156,28 @@ impl Import {
             None => self.default_backend(section),
             Some(_) => None,
         };
-        for line in &section.lines {
+        // Of a section they are asked kind by kind, and in their order only within a kind.
+        let kind = |line: &&Line| match line.word(0) {
+            "monitor-uri" => 0,
+            "tcp-request" => 1,
+            "redirect" => 3,
+            _ => 2,
+        };
+        let mut lines: Vec<_> = section.lines.iter().collect();
+        lines.sort_by_key(kind);
+        let mut statistics = self.statistics_inside(section);
+        let (mut over, mut past) = (false, Vec::new());
+        for line in lines {
+            // What answers all leaves nothing to the rules behind it.
+            if over && line.word(0) != "http-after-response" {
+                if matches!(line.word(0), "http-request" | "http-response" | "redirect") {
+                    self.idle.insert(line.place.clone());
+                }
+                continue;
+            }
+            if line.word(0) == "redirect" {
+                rules.extend(statistics.take());
+            }
             // What never holds behind this door need not be known.
             let never = |all: &All| all.iter().any(|term| term.not && term.test == Test::Always);
             if self.asked(line, lists).iter().all(never) {
@@ -108,10 +194,22 @@ impl Import {
                 ("http-request", "allow") if only.is_some() => only.clone().map(Act::Use),
                 ("http-request", action) if REWRITES.contains(&action) => {
                     match self.looks_at_path(section, line, lists) {
-                        true => {
-                            let advice = "a rule behind it looks at the path that it has written \
+                        true if action == "set-query" => {
+                            let advice = "a rule behind it looks at the query that it has written \
                                           anew: write both at a route; see rewrite";
                             self.tell(line, Loss::Real, advice);
+                            None
+                        }
+                        true => {
+                            let advice = "a rule behind it looks at the path that it has written \
+                                          anew: what it is for is closed until you have written \
+                                          both at a route; see rewrite";
+                            self.tell(line, Loss::Real, advice);
+                            rules.push(Rule {
+                                line,
+                                alternatives: self.written_anew(line, lists),
+                                act: Act::Deny(0),
+                            });
                             None
                         }
                         false => Some(Act::Rewrite),
@@ -135,13 +233,19 @@ impl Import {
                         self.tell(line, Loss::Slight, "is answered with 403 here");
                         Some(Act::Deny(403))
                     }
-                    "accept" | "inspect-delay" => {
-                        self.tell(line, Loss::None, "there is nothing to wait for");
+                    "accept" => {
+                        let passed = self.let_past(section, line, lists);
+                        past.extend(passed.map(|term| (line.word(1), term)));
                         None
                     }
                     _ => None,
                 },
                 ("block", _) => Some(Act::Deny(403)),
+                ("monitor-uri", path) if !path.starts_with('/') => {
+                    let advice = "is no path, and nobody asks for it";
+                    self.tell(line, Loss::Slight, advice);
+                    None
+                }
                 ("monitor-uri", path) => {
                     self.seen(line);
                     let all = vec![super::condition::Term {
@@ -151,7 +255,7 @@ impl Import {
                     rules.push(Rule {
                         line,
                         alternatives: vec![all],
-                        act: Act::Answer(vec!["respond = 200".to_owned()], Rules::default()),
+                        act: ready(),
                     });
                     None
                 }
@@ -159,7 +263,20 @@ impl Import {
             };
             if let Some(act) = act {
                 self.seen(line);
-                let alternatives = self.asked(line, lists);
+                let mut alternatives = self.asked(line, lists);
+                if line.word(0) == "tcp-request" {
+                    let same = past.iter().filter(|(kind, _)| *kind == line.word(1));
+                    let others: All = same.map(|(_, term)| term.clone()).collect();
+                    alternatives
+                        .iter_mut()
+                        .for_each(|all| all.extend(others.iter().cloned()));
+                }
+                let answers = matches!(act, Act::Answer(..) | Act::Deny(1..));
+                let always = |all: &All| {
+                    all.iter()
+                        .all(|term| !term.not && term.test == Test::Always)
+                };
+                over = answers && alternatives.iter().any(always);
                 rules.push(Rule {
                     line,
                     alternatives,
@@ -167,7 +284,7 @@ impl Import {
                 });
             }
         }
-        rules.extend(self.statistics_inside(section));
+        rules.extend(statistics);
         // They come behind all of those.
         for line in section.all("use_backend") {
             self.seen(line);
@@ -185,6 +302,50 @@ impl Import {
             });
         }
         rules
+    }
+
+    /// What does not hold for whom `tcp-request … accept` lets past the rules behind it. `None`: that
+    /// is told.
+    fn let_past(&mut self, section: &Section, line: &Line, lists: &Lists) -> Option<Term> {
+        let rejects = |other: &&Line| {
+            other.word(1) == line.word(1)
+                && other.word(2) != "accept"
+                && other.place.line > line.place.line
+        };
+        if section.all("tcp-request").find(rejects).is_none() {
+            self.tell(line, Loss::None, "there is nothing to wait for");
+            return None;
+        }
+        let alternatives = self.asked(line, lists);
+        let term = match alternatives.as_slice() {
+            [all] => match all.as_slice() {
+                [] => Some((false, Test::Always)),
+                [term] => Some((term.not, term.test.clone())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some((not, test)) = term else {
+            let advice = "lets some past the rules behind it by several conditions: what those refuse \
+                          is refused to all here; see allow";
+            self.tell(line, Loss::Real, advice);
+            return None;
+        };
+        self.seen(line);
+        Some(Term { not: !not, test })
+    }
+
+    /// Which requests a rule writes the path of anew.
+    fn written_anew(&self, line: &Line, lists: &Lists) -> Vec<All> {
+        let only = rewrite::only(line).map(|pattern| Term {
+            not: false,
+            test: Test::Value {
+                of: "{path}".to_owned(),
+                pattern,
+            },
+        });
+        let with = |all: All| all.into_iter().chain(only.clone()).collect();
+        self.asked(line, lists).into_iter().map(with).collect()
     }
 
     /// Whether a rule that is asked behind this one goes by the path.
@@ -218,7 +379,11 @@ impl Import {
                 "enable" | "uri" | "auth" | "realm" | "admin" | "hide-version"
             )
         };
-        let any = section.all("stats").find(is_on)?;
+        // Without its own a section has that of its defaults.
+        let sections = [Some(section), section.defaults.as_deref()];
+        let mut sections = sections.into_iter().flatten();
+        let (section, any) =
+            sections.find_map(|section| Some((section, section.all("stats").find(is_on)?)))?;
         let line = section
             .all("stats")
             .filter(|line| line.word(1) == "uri")
@@ -240,6 +405,19 @@ impl Import {
     }
 }
 
+/// What is answered at `monitor-uri`.
+fn ready() -> Act {
+    let mut fields = Rules::default();
+    no_cache(&mut fields);
+    let body = "<html><body><h1>200 OK</h1>\nService ready.\n</body></html>\n";
+    let lines = [
+        "respond = 200".to_owned(),
+        line("body", body),
+        line("content_type", "text/html"),
+    ];
+    Act::Answer(lines.to_vec(), fields)
+}
+
 /// Whether nothing but HAProxy's own page is behind it.
 fn only_statistics(section: &Section) -> bool {
     let page = |line: &Line| {
@@ -249,8 +427,13 @@ fn only_statistics(section: &Section) -> bool {
     let leads = |line: &Line| {
         matches!(
             line.word(0),
-            "server" | "server-template" | "use_backend" | "default_backend" | "redirect"
-        ) || line.word(1) == "redirect"
+            "server"
+                | "server-template"
+                | "use_backend"
+                | "default_backend"
+                | "redirect"
+                | "monitor-uri"
+        ) || matches!(line.word(1), "redirect" | "return")
     };
     section.lines.iter().any(page) && !section.lines.iter().any(leads)
 }

@@ -4,7 +4,7 @@ use super::parse::{Line, Section};
 use crate::import::Loss;
 
 /// Words that a value follows, and whether something is made of it.
-const VALUES: [(&str, Use); 46] = [
+const VALUES: [(&str, Use); 61] = [
     ("weight", Use::Taken),
     ("maxconn", Use::Taken),
     ("rise", Use::Taken),
@@ -32,29 +32,44 @@ const VALUES: [(&str, Use); 46] = [
     ("max-reuse", Use::Idle),
     ("fastinter", Use::Idle),
     ("downinter", Use::Idle),
-    ("ssl-min-ver", Use::Idle),
+    ("ssl-min-ver", Use::Taken),
     ("ssl-max-ver", Use::Idle),
     ("ciphers", Use::Idle),
     ("ciphersuites", Use::Idle),
     ("curves", Use::Idle),
-    ("check-sni", Use::Idle),
-    ("check-alpn", Use::Idle),
-    ("check-proto", Use::Idle),
+    ("check-sni", CHECKED),
+    ("check-alpn", CHECKED),
+    ("check-proto", CHECKED),
+    ("addr", ELSEWHERE),
+    ("agent-addr", AGENT),
+    ("agent-inter", AGENT),
+    ("agent-port", AGENT),
+    ("agent-send", AGENT),
+    ("crl-file", REVOKED),
+    ("log-proto", Use::Idle),
+    ("namespace", LEAVES),
+    ("npn", Use::Idle),
+    ("redir", REDIRECTED),
+    ("source", LEAVES),
+    ("track", TRACKED),
+    ("usesrc", LEAVES),
+    ("ws", Use::Idle),
     ("tcp-ut", Use::Idle),
-    ("observe", Use::Ejects),
-    ("error-limit", Use::Ejects),
-    ("on-error", Use::Ejects),
-    ("on-marked-down", Use::Marked),
-    ("on-marked-up", Use::Marked),
-    ("minconn", Use::Queue),
-    ("maxqueue", Use::Queue),
-    ("proxy-v2-options", Use::Header),
+    ("observe", EJECTS),
+    ("error-limit", EJECTS),
+    ("on-error", EJECTS),
+    ("on-marked-down", MARKED),
+    ("on-marked-up", MARKED),
+    ("minconn", QUEUE),
+    ("maxqueue", QUEUE),
+    ("proxy-v2-options", HEADER),
     ("pool-conn-name", Use::Idle),
     ("shard", Use::Idle),
+    ("socks4", DETOUR),
 ];
 
 /// Words that stand alone.
-const ALONE: [(&str, Use); 27] = [
+const ALONE: [(&str, Use); 36] = [
     ("check", Use::Taken),
     ("ssl", Use::Taken),
     ("backup", Use::Taken),
@@ -82,6 +97,15 @@ const ALONE: [(&str, Use); 27] = [
     ("no-tls-tickets", Use::Idle),
     ("tfo", Use::Idle),
     ("stick", Use::Idle),
+    ("check-via-socks4", DETOUR),
+    ("agent-check", AGENT),
+    ("allow-0rtt", Use::Idle),
+    ("force-tlsv12", Use::Taken),
+    ("force-tlsv13", Use::Taken),
+    ("no-agent-check", Use::Idle),
+    ("no-stick", Use::Idle),
+    ("no-tfo", Use::Idle),
+    ("tls-tickets", Use::Idle),
 ];
 
 /// What becomes of a word.
@@ -91,11 +115,52 @@ enum Use {
     Taken,
     /// It is of no concern here.
     Idle,
-    Ejects,
-    Marked,
-    Queue,
-    Header,
+    /// It is told.
+    Told(Loss, &'static str),
 }
+
+const EJECTS: Use = Use::Told(
+    Loss::Slight,
+    "failures of requests count by themselves; see eject_after",
+);
+const MARKED: Use = Use::Told(
+    Loss::Slight,
+    "what is open goes on where a server goes down or comes up",
+);
+const QUEUE: Use = Use::Told(Loss::Slight, "see connections and queue");
+const HEADER: Use = Use::Told(Loss::Slight, "see proxy_protocol");
+const DETOUR: Use = Use::Told(
+    Loss::Real,
+    "a SOCKS proxy stood between: here connections go to the server itself",
+);
+const AGENT: Use = Use::Told(
+    Loss::Real,
+    "no agent is asked for the state and weight of a server; see health, and weight",
+);
+const CHECKED: Use = Use::Told(
+    Loss::Slight,
+    "checks speak as requests do, with the same name: see name in [upstream.NAME.tls]",
+);
+const ELSEWHERE: Use = Use::Told(
+    Loss::Real,
+    "checks go to the address of the server itself: see health.port for another port there",
+);
+const REVOKED: Use = Use::Told(
+    Loss::Real,
+    "no list of revoked certificates is read for servers: a good one of `ca` is enough",
+);
+const LEAVES: Use = Use::Told(
+    Loss::Real,
+    "connections leave from the address that the system gives them",
+);
+const REDIRECTED: Use = Use::Told(
+    Loss::Real,
+    "sent clients to the server itself: see redirect",
+);
+const TRACKED: Use = Use::Told(
+    Loss::Slight,
+    "was as well as another server: here it is asked itself where the upstream has `health`",
+);
 
 /// Words with their values, the first of each.
 pub(super) struct Given(Vec<(String, Option<String>)>);
@@ -150,16 +215,7 @@ impl Given {
             let known = VALUES.iter().chain(&ALONE).find(|(name, _)| name == word);
             let (loss, advice) = match known.map(|(_, what)| *what) {
                 Some(Use::Taken | Use::Idle) => return None,
-                Some(Use::Ejects) => (
-                    Loss::Slight,
-                    "failures of requests count by themselves; see eject_after",
-                ),
-                Some(Use::Marked) => (
-                    Loss::Slight,
-                    "what is open goes on where a server goes down or comes up",
-                ),
-                Some(Use::Queue) => (Loss::Slight, "see connections and queue"),
-                Some(Use::Header) => (Loss::Slight, "see proxy_protocol"),
+                Some(Use::Told(loss, advice)) => (loss, advice),
                 None => (Loss::Real, "is not known here; see [upstream.NAME]"),
             };
             Some((word.as_str(), loss, advice))

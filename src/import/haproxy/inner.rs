@@ -37,6 +37,10 @@ impl Import {
             };
             self.seen(rule);
             for all in alternatives {
+                // It is asked at the routes that lead there.
+                if Self::is_password(rule, &all) {
+                    continue;
+                }
                 let Some((terms, unknown)) = terms(&all) else {
                     continue;
                 };

@@ -1,7 +1,7 @@
 //! `use_backend %[…]`: backends whose names are looked up, or made from what is asked for.
 
 use super::Import;
-use super::condition::{All, Lists, Term, Test};
+use super::condition::{All, Lists, Term, Test, term};
 use super::host;
 use super::parse::Line;
 use super::route::Rule;
@@ -93,6 +93,7 @@ impl<'w> LookUp<'w> {
         };
         match (self.key, how) {
             (Key::Host, _) => host::test(how, &values),
+            (Key::Path, "str" | "beg") if !value.starts_with('/') => Some(Test::Never),
             (Key::Path, "str") => Some(Test::Exact(values.to_vec())),
             (Key::Path, "beg") => Some(Test::Prefix(values.to_vec())),
             (Key::Path, "end" | "sub" | "dir" | "reg") => asked("{path}"),
@@ -126,7 +127,7 @@ impl Import {
         };
         let rule = |(test, backend): (Option<Test>, String)| {
             let with = |all: &All| {
-                let term = test.clone().map(|test| Term { not: false, test });
+                let term = test.as_ref().map(|test| term(false, test));
                 all.iter().cloned().chain(term).collect()
             };
             Rule {
@@ -167,7 +168,7 @@ impl Import {
             said.words[at] = format!("{}{target}{}", look_up.before, look_up.behind);
             let act = self.redirect(&said)?;
             let with = |all: &All| {
-                let term = test.clone().map(|test| Term { not: false, test });
+                let term = test.as_ref().map(|test| term(false, test));
                 let others = all.iter().filter(|term| !found(term)).cloned();
                 others.chain(term).collect()
             };

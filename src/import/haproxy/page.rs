@@ -5,6 +5,7 @@ use std::fs;
 
 use super::Import;
 use super::parse::{Line, Section};
+use super::rule::answer;
 use crate::http::kept::Kept;
 use crate::import::{Loss, quoted};
 
@@ -61,7 +62,18 @@ impl Import {
                     let advice = format!("is answered with {status} here, whatever the file says");
                     self.tell(line, Loss::Slight, advice);
                 }
-                self.seen(line);
+                let lost = fields(&text);
+                match lost.is_empty() {
+                    true => self.seen(line),
+                    false => {
+                        let advice = format!(
+                            "the body of the file is sent, without the fields of its head: {}; see \
+                             response_headers",
+                            lost.join(", ")
+                        );
+                        self.tell(line, Loss::Slight, advice);
+                    }
+                }
                 pages.insert(status, path);
             }
             None => {
@@ -71,6 +83,21 @@ impl Import {
                 self.tell(line, Loss::Slight, advice);
             }
         }
+    }
+
+    /// What a backend without servers answers all of its requests with: its own page for 503, with the
+    /// status that the file says.
+    pub(super) fn page_of_nobody(&mut self, section: &Section) -> Option<Vec<String>> {
+        let pages = section.all("errorfile");
+        let line = pages.filter(|line| line.word(1) == "503").last()?;
+        let path = self.absolute(line.word(2));
+        let text = text(&path)?;
+        if Kept::read(text.as_bytes()).body.len() > LARGEST {
+            return None;
+        }
+        let advice = format!("{path} is written as a body, as it is now");
+        self.tell(line, Loss::Slight, advice);
+        Some(answer(line, &text, "503"))
     }
 
     /// The text of the file that a `return` takes its body from. `None`: it is told.
@@ -96,6 +123,25 @@ pub(super) fn table(pages: &Pages) -> String {
         .iter()
         .map(|(status, file)| format!("{status} = {}", quoted(file)));
     format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// Fields in the head of such a file that are no matter of course.
+fn fields(text: &str) -> Vec<&str> {
+    const USUAL: [&str; 6] = [
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "date",
+        "server",
+    ];
+    let lines = match Kept::read(text.as_bytes()).has_head {
+        true => text.lines().skip(1).take_while(|line| !line.is_empty()),
+        false => return Vec::new(),
+    };
+    let names = lines.filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let unusual = names.filter(|name| !USUAL.iter().any(|one| one.eq_ignore_ascii_case(name)));
+    unusual.collect()
 }
 
 /// The text of such a file.

@@ -115,6 +115,15 @@ pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     })
 }
 
+/// The paths that a rule is for, as an expression. `None`: all of them.
+pub(super) fn only(rule: &Line) -> Option<String> {
+    let (from, caseless) = match substitution(rule) {
+        Some(Substitution { from, caseless, .. }) => (from, caseless),
+        None => Some((rule.word(2), false)).filter(|_| rule.word(1).starts_with("replace-"))?,
+    };
+    pattern::convert(from, caseless, false).ok()
+}
+
 /// Actions that write paths anew.
 pub(super) const REWRITES: [&str; 7] = [
     "replace-path",

@@ -8,7 +8,7 @@ use super::left::{Left, Places, all_but, left};
 use super::page;
 use super::parse::{Line, Section};
 use super::rewrite::{REWRITES, Rewrite, beyond, rewritten};
-use super::rule::{Act, TO_HTTPS, counted};
+use super::rule::{Act, TO_HTTPS, counted, no_cache};
 use super::{Import, array, quoted};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
@@ -95,13 +95,18 @@ impl Import {
             common.all.insert("error_pages", page::table(&self.pages));
         }
         let (mut guards, mut quotas, mut partial) = (Vec::new(), Vec::new(), Vec::new());
-        let mut asked = Vec::new();
+        let (mut asked, mut passwords) = (Vec::new(), Vec::new());
         let by_order = rules.iter().any(Rule::is_by_order);
         let mut exempt: Option<(&Rule<'_>, Vec<Matcher>)> = None;
         self.front.clear();
         let mut done = false;
         for rule in rules {
             for all in &rule.alternatives {
+                if Self::is_password(rule.line, all) {
+                    let asking = self.asking(section, rule.line, all, host);
+                    passwords.extend(asking.filter(|_| !done));
+                    continue;
+                }
                 let Some(left) = left(all, host) else {
                     continue;
                 };
@@ -271,13 +276,11 @@ impl Import {
             done = true;
         }
         if !done {
-            // What no rule is for, and no name either, is refused by itself.
             let Some(default) = default else {
-                if host == "*" && routes.is_empty() {
-                    return routes;
-                }
                 routes.push(closed(section, "respond = 503"));
-                return guarded(routes, &common, guards, quotas, &partial);
+                let mut routes = guarded(routes, &common, guards, quotas, &partial);
+                self.ask(&passwords, &mut routes);
+                return routes;
             };
             let line = Line {
                 words: vec!["default_backend".to_owned(), default.to_owned()],
@@ -287,7 +290,9 @@ impl Import {
             let known = (&mut routes, &mut asked);
             self.push(known, &line, &act, None, formula::All::new());
         }
-        guarded(routes, &common, guards, quotas, &partial)
+        let mut routes = guarded(routes, &common, guards, quotas, &partial);
+        self.ask(&passwords, &mut routes);
+        routes
     }
 
     /// Adds a route, unless an earlier one takes all that it is for.
@@ -368,6 +373,7 @@ impl Import {
         matcher: Matcher,
         conditions: formula::All,
     ) {
+        let first = routes.len();
         if let Act::Use(name) = act {
             for (line, act, terms) in self.answered_inside(name) {
                 let always = terms.is_empty();
@@ -382,7 +388,7 @@ impl Import {
                 self.add(routes, &line, &act, matcher.clone(), all);
                 // What is behind it never comes to be asked.
                 if always {
-                    return;
+                    return self.ask_inside(name, routes, first);
                 }
             }
         }
@@ -430,6 +436,11 @@ impl Import {
                 }
                 None => match self.backend_answer(name) {
                     Some(lines) => (Deed::Answer, lines),
+                    // HAProxy has nobody to ask there either.
+                    None if self.has_no_server(name) => {
+                        no_cache(&mut rules);
+                        (Deed::Answer, vec![CLOSED.to_owned()])
+                    }
                     None => {
                         let advice = "leads to no server that is known: it is closed";
                         self.tell(rule, Loss::Real, advice);
@@ -450,7 +461,12 @@ impl Import {
                 }
                 (Deed::Closed, vec![CLOSED.to_owned()])
             }
-            Act::Deny(status) => (Deed::Answer, vec![format!("respond = {status}")]),
+            Act::Deny(status) => {
+                if !self.pages.contains_key(status) {
+                    no_cache(&mut rules);
+                }
+                (Deed::Answer, vec![format!("respond = {status}")])
+            }
             Act::Fields(_) | Act::Rewrite => return,
         };
         let route = Route {
@@ -468,6 +484,9 @@ impl Import {
             partial.apply(&mut own);
         }
         routes.append(&mut own);
+        if let Act::Use(name) = act {
+            self.ask_inside(name, routes, first);
+        }
     }
 
     /// What a backend answers by itself.
@@ -487,7 +506,20 @@ impl Import {
                 _ => {}
             }
         }
-        None
+        // Without servers its page for that is what it is there for.
+        self.page_of_nobody(&section)
+    }
+
+    /// Whether no server is named in a backend.
+    fn has_no_server(&self, name: &str) -> bool {
+        let names = |line: &Line| match line.word(0) {
+            "server" | "server-template" | "dispatch" => true,
+            "option" => matches!(line.word(1), "http_proxy" | "transparent"),
+            _ => false,
+        };
+        self.backends
+            .get(name)
+            .is_some_and(|section| !section.lines.iter().any(names))
     }
 
     /// What a backend does with its requests: how their path is written anew, and what is done with
@@ -525,6 +557,7 @@ impl Import {
             }
             let always = !rule.has("if") && !rule.has("unless");
             match (rule.word(1), always) {
+                ("allow", _) if Self::lets_past_passwords(&section, rule) => self.seen(rule),
                 (action, true) if REWRITES.contains(&action) => {
                     rewrites.push((rule.clone(), formula::All::new()));
                 }
@@ -670,6 +703,8 @@ fn known(alternatives: &[All]) -> Option<Vec<formula::All>> {
 }
 
 fn closed(section: &Section, action: &str) -> Route {
+    let mut rules = Rules::default();
+    no_cache(&mut rules);
     Route {
         place: section.place.clone(),
         matcher: Matcher::Prefix("/".to_owned()),
@@ -677,7 +712,7 @@ fn closed(section: &Section, action: &str) -> Route {
         last: false,
         deed: Deed::Answer,
         action: vec![action.to_owned()],
-        rules: Rules::default(),
+        rules,
     }
 }
 

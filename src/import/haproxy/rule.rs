@@ -114,7 +114,12 @@ impl Import {
                 self.tell(line, Loss::Slight, advice);
                 return rules;
             }
-            Some(_) => rules.insert("compression", array(["gzip"])),
+            Some(line) => {
+                let advice = "Vary: Accept-Encoding is said of all that could be compressed, also \
+                              where a client takes it as it is";
+                self.tell(line, Loss::Slight, advice);
+                rules.insert("compression", array(["gzip"]));
+            }
         }
         // Without any it is for all.
         // And each is how the type begins.
@@ -179,6 +184,20 @@ impl Import {
                     let advice = format!("is answered at once here, with {status}");
                     self.tell(rule, Loss::Slight, advice);
                 }
+                let own = [
+                    "string",
+                    "lf-string",
+                    "file",
+                    "lf-file",
+                    "errorfile",
+                    "errorfiles",
+                    "hdr",
+                ];
+                if own.iter().any(|word| rule.has(word)) {
+                    let advice = "is answered with the status alone, without what it says besides: see \
+                                  respond and body, and error_pages";
+                    self.tell(rule, Loss::Real, advice);
+                }
                 Some(Act::Deny(status))
             }
             "return" | "redirect" if side == Side::Response => {
@@ -191,7 +210,10 @@ impl Import {
             "redirect" => self.redirect(rule),
             "return" => {
                 if let Some(text) = self.returned(rule) {
-                    return Some(Act::Answer(answer(rule, &text), self.returned_fields(rule)));
+                    return Some(Act::Answer(
+                        answer(rule, &text, "200"),
+                        self.returned_fields(rule),
+                    ));
                 }
                 let status = rule.after("status").unwrap_or("200");
                 let mut lines = vec![format!("respond = {status}")];
@@ -452,6 +474,10 @@ impl Import {
             let cookie = cookie.replace('{', "{{").replace('}', "}}");
             fields.change(Side::Response, Change::Add, "Set-Cookie", quoted(&cookie));
         }
+        // It says so of those that could be kept.
+        if ["302", "303", "307"].contains(&&*code) {
+            no_cache(&mut fields);
+        }
         match to {
             Ok(to) => Some(Act::Answer(
                 vec![line("redirect", &to), format!("status = {code}")],
@@ -466,14 +492,20 @@ impl Import {
     }
 }
 
+/// What HAProxy says in its own errors, and in redirects that could be kept otherwise.
+pub(super) fn no_cache(rules: &mut Rules) {
+    let value = quoted("no-cache");
+    rules.change(Side::Response, Change::Set, "Cache-Control", value);
+}
+
 /// What is answered from a file.
-fn answer(rule: &Line, text: &str) -> Vec<String> {
+pub(super) fn answer(rule: &Line, text: &str, usual: &str) -> Vec<String> {
     let kept = Kept::read(text.as_bytes());
     let status = rule.after("status").map(str::to_owned);
     let status = status.or_else(|| kept.status.map(|status| status.to_string()));
     let kind = rule.after("content-type").or(kept.content_type);
     let mut lines = vec![
-        format!("respond = {}", status.as_deref().unwrap_or("200")),
+        format!("respond = {}", status.as_deref().unwrap_or(usual)),
         line("body", &String::from_utf8_lossy(kept.body)),
     ];
     lines.extend(kind.map(|kind| line("content_type", kind)));
