@@ -246,7 +246,7 @@ async fn serve<'w, C: Client>(
     begin: Instant,
     account: &mut Account<'w>,
 ) -> Result<(), Failure> {
-    admissible(head)?;
+    admissible(head).inspect_err(|_| account.rules = world.table().rules_of(head.authority()))?;
     let found = route(local, world, peer, head, account)?;
     if let Some(auth) = account.rules.and_then(Rules::auth) {
         let asked = Guest {
@@ -267,14 +267,14 @@ async fn serve<'w, C: Client>(
         let own = Own::last_hop(local);
         return answer(world, peer, head, client, account, own).await;
     }
-    let limit = route.request_body;
-    if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
-        && length > limit
-    {
-        return Err(Refusal::TooLarge.into());
-    }
     match &route.action {
         Action::Forward(to) => {
+            let limit = route.request_body;
+            if let (Framing::Length(length), Some(limit)) = (head.framing, limit)
+                && length > limit
+            {
+                return Err(Refusal::TooLarge.into());
+            }
             let upload = Upload::new(head.framing, limit);
             forward(
                 local,
