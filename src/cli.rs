@@ -25,9 +25,16 @@ use clap::{Parser, Subcommand};
 /// Where the configuration is when no `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/staunch/staunch.toml";
 
+/// What the exit statuses of all commands mean.
+const STATUS: &str = "\
+Exit status: 0 done, and all is well; 1 it could not be done; 2 it was done, and what was found is \
+not well, or the arguments are wrong.
+
+The configuration is read from /etc/staunch/staunch.toml unless --config names another file.";
+
 /// A TLS-terminating reverse proxy that never lets a certificate take a site down.
 #[derive(Debug, Parser)]
-#[command(name = "staunch", version, propagate_version = true)]
+#[command(name = "staunch", version, propagate_version = true, after_help = STATUS)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,28 +43,53 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve in the foreground until told to stop
+    #[command(after_help = "Exit status: 0 after a clean stop; 1 if it could not start.")]
     Run(run::Args),
-    /// Make a development certificate, serve it, and say what to try next
+    /// Try it out: make a certificate, serve it, and say what to do next
     Demo(demo::Args),
-    /// Read the configuration and every certificate, and say what is wrong
+    /// Read the configuration and all certificates, and say what is wrong
+    #[command(
+        after_help = "Exit status: 0 all is well; 1 `run` or a reload would refuse the \
+                      configuration; 2 it can be used, but some name would be served badly or not \
+                      at all, or some other file cannot be used."
+    )]
     Check(check::Args),
     /// Show the certificates held
     Certs(certs::Args),
-    /// Use what is on disk although it was held back as worse
+    /// Use the certificate on disk although it was held back as worse
+    #[command(
+        after_help = "Exit status: 0 it is served; 1 staunch was not reached, or knows no such \
+                      source; 2 it cannot be served at all."
+    )]
     Accept(accept::Args),
     /// Show what a client really gets from a server
+    #[command(after_help = "Exit status: 0 trusted; 1 no connection; 2 not trusted.")]
     Probe(probe::Args),
-    /// Show the servers behind, and how they stand
+    /// Show the servers behind: up, down, busy
     Upstreams(upstreams::Args),
-    /// Let a new process of the program on disk take over from the running one
+    /// Let a new process take over without losing a connection
+    #[command(
+        after_help = "Exit status: 0 the new process serves; 1 it does not, and the old one goes \
+                      on."
+    )]
     Upgrade(upgrade::Args),
-    /// Play time forward and show the alerts that would be sent
+    /// Play time forward, and show which alerts would be sent
+    #[command(
+        after_help = "Exit status: 0 done; 1 the configuration cannot be used; 2 an alert could \
+                      not be sent."
+    )]
     Drill(drill::Args),
-    /// Write the configuration of another program as one of staunch's
+    /// Convert a configuration of nginx or HAProxy
+    #[command(
+        after_help = "The new configuration goes to standard output, what could not be carried \
+                      over to standard error.\n\nExit status: 0 everything was carried over; 1 the \
+                      file cannot be read; 2 something was left out, or --verify found a \
+                      difference."
+    )]
     Import(import::Args),
-    /// Print what makes a shell complete this program's arguments
+    /// Print the completion script for a shell
     Completions(completions::Args),
-    /// Print the manual page, or write those of all commands into a folder
+    /// Print the manual page, or write all of them into a folder
     Man(man::Args),
 }
 

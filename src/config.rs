@@ -29,6 +29,7 @@ mod rules;
 mod section;
 mod sink;
 mod stream;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod tls;

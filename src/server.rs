@@ -5,6 +5,7 @@
 
 mod alerting;
 mod control;
+mod glance;
 mod listeners;
 mod maintenance;
 mod predecessor;

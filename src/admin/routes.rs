@@ -270,7 +270,7 @@ async fn accept(state: Arc<State>, body: Bytes) -> Reply {
         }
     };
     if acceptance.because.trim().is_empty() {
-        let detail = "a reason is wanted in \"because\", it is recorded";
+        let detail = "\"because\" is empty: give a reason, it is recorded in the ledger";
         return Reply::error(StatusCode::BAD_REQUEST, "malformed", detail);
     }
     let source = acceptance.source.clone();
@@ -279,7 +279,8 @@ async fn accept(state: Arc<State>, body: Bytes) -> Reply {
             Reply::json(StatusCode::OK, &json!({ "ok": true, "detail": detail }))
         }
         AcceptOutcome::Unknown => {
-            let detail = format!("no certificate comes from {source}");
+            let detail =
+                format!("no certificate comes from {source}; `staunch certs` names the sources");
             Reply::error(StatusCode::NOT_FOUND, "unknown_source", &detail)
         }
         AcceptOutcome::Nothing { detail } => {

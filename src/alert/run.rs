@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, sleep};
 
 use super::board::Board;
 use super::clockwatch::{ClockWatch, Moment};
@@ -31,6 +31,11 @@ use crate::state::StateDir;
 
 /// How often the world is looked at when nothing happens.
 const EVERY: Duration = Duration::from_secs(5);
+/// Less often where a look takes long, as with thousands of certificates in trouble: all of them
+/// together take no more than this part of a core.
+const SHARE: u32 = 1000;
+/// However long one takes, the next comes after this time.
+const AT_LATEST: Duration = Duration::from_secs(30);
 /// After something happened, what else happens in this time is looked at together.
 const GATHER: Duration = Duration::from_millis(200);
 /// How long a change that nobody was told of may wait to be written.
@@ -95,23 +100,27 @@ impl Listing {
 /// Turns until `stop` is over, then writes down what was told and what was not delivered.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = ()>) {
     let mut watch = Watch::begin(inputs).await;
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
-            _ = ticks.tick() => {}
+            () = sleep(pause) => {}
             () = watch.something_happened() => {
                 tokio::select! {
                     () = &mut stop => break,
-                    () = tokio::time::sleep(GATHER) => {}
+                    () = sleep(GATHER) => {}
                 }
             }
         }
-        watch.look().await;
+        pause = pause_after(watch.look().await);
     }
     watch.write().await;
+}
+
+/// How long to wait for the next look, after one that took so long.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(SHARE).clamp(EVERY, AT_LATEST)
 }
 
 /// What came of one look.
@@ -269,8 +278,8 @@ impl Watch {
         }
     }
 
-    /// One look at the world, and what follows from it.
-    async fn look(&mut self) {
+    /// One look at the world, and what follows from it. How long the look took.
+    async fn look(&mut self) -> Duration {
         let config = self.inputs.config.borrow_and_update().clone();
         if !Arc::ptr_eq(&config, &self.config) {
             self.configure(&config, BTreeMap::new());
@@ -285,16 +294,17 @@ impl Watch {
         let observe = Arc::clone(&self.inputs.observe);
         let judge = Arc::clone(&self.judge);
         let turn = tokio::task::spawn_blocking(move || {
+            let begin = Instant::now();
             let observed = observe(at.wall);
             let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
             happened.iter().for_each(|event| judge.learn(event, at));
             judge.engine.set_repeat(config.repeat);
             let told = judge.tick(at, &observed, pinned, &config);
-            Turn::of(&judge, told)
+            (Turn::of(&judge, told), begin.elapsed())
         });
-        let Ok(turn) = turn.await else {
+        let Ok((turn, took)) = turn.await else {
             // It panicked, which is told elsewhere; what was known still stands.
-            return;
+            return EVERY;
         };
         self.pulse.beat(self.can_tell(turn.gravest));
         let revision = turn.revision;
@@ -310,6 +320,7 @@ impl Watch {
         {
             self.write().await;
         }
+        took
     }
 
     /// Whether people hear of what is wrong, if anything is. Where no sink tells them, a heartbeat

@@ -1,5 +1,7 @@
 //! `staunch accept`: use what is on disk although it was held back.
 
+use std::path;
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -9,7 +11,7 @@ use super::{Exit, say};
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The source, as `staunch certs` and the log call it: the path of its chain
+    /// The file that holds the chain, as `staunch certs` and the log name it
     #[arg(value_name = "SOURCE")]
     source: String,
 
@@ -18,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
 
-    /// Why, for the ledger
+    /// Your reason, which is recorded in the ledger
     #[arg(long, value_name = "TEXT")]
     because: String,
 }
@@ -30,6 +32,8 @@ pub fn run(args: Args) -> Exit {
         admin,
         because,
     } = args;
+    // A source is known by its whole path.
+    let source = path::absolute(&source).map_or(source, |path| path.display().to_string());
     let body = json!({ "source": source, "because": because });
     match ask(&admin_of(admin), "/api/accept", Some(&body)) {
         Ok(answer) => conclude(&source, &answer),

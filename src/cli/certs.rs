@@ -23,6 +23,9 @@ use table::{Row, Style};
 /// Where the ledger is unless the environment says otherwise, as in the configuration.
 const STATE_DIR: &str = "/var/lib/staunch";
 
+/// What is said before the faults of a configuration.
+const FAULTY: &str = "the configuration cannot be used";
+
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -43,7 +46,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "admin")]
     history: bool,
 
-    /// The state directory, where it is not the configured one
+    /// The state directory, if it is not the configured one
     #[arg(long, value_name = "DIR", requires = "history")]
     state_dir: Option<PathBuf>,
 }
@@ -58,7 +61,7 @@ pub fn run(args: Args) -> Exit {
     match done {
         Ok(text) => say(text, Exit::Ok),
         Err(why) => {
-            eprintln!("staunch certs: {why}");
+            eprintln!("staunch certs: {}", why.trim_end());
             Exit::Failed
         }
     }
@@ -95,7 +98,7 @@ fn fetch(admin: &str) -> Result<Value, String> {
 
 /// The inventory that a staunch with this configuration would begin with.
 fn read(path: &Path) -> Result<Value, String> {
-    let config = config::load(path).map_err(|report| format!("\n{report}"))?;
+    let config = config::load(path).map_err(|report| format!("{FAULTY}\n{report}"))?;
     let clock = Clock::system();
     let roots = Arc::new(Roots::system());
     let inventory = keeper::survey(Wanted::of(&config), clock.clone(), roots);
@@ -107,7 +110,7 @@ fn history(args: &Args) -> Result<String, String> {
         (Some(dir), _) => dir.clone(),
         (None, Some(path)) => {
             config::load(path)
-                .map_err(|report| format!("\n{report}"))?
+                .map_err(|report| format!("{FAULTY}\n{report}"))?
                 .state_dir
         }
         // As for the admin address: a configuration with a fault says nothing of what runs.

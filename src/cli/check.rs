@@ -53,10 +53,11 @@ pub fn run(args: Args) -> Exit {
         eprint!("{}", config.warnings);
     }
     let now = args.at.unwrap_or_else(|| Clock::system().now());
-    if let Some(files::Fault { path, what, help }) = files::access_log(&config) {
-        let (config, path) = (args.config.display(), path.display());
-        eprintln!("{config}: error: {path}: {what}\n      help: {help}");
-        return Exit::Failed;
+    let access_log = files::access_log(&config);
+    let file = args.config.display();
+    if let Some(files::Fault { path, what, help }) = &access_log {
+        let path = path.display();
+        eprintln!("{file}: error: {path}: {what}\n      help: {help}");
     }
     let roots = Arc::new(Roots::system());
     let inventory = keeper::survey(Wanted::of(&config), Clock::manual(now), Arc::clone(&roots));
@@ -67,14 +68,14 @@ pub fn run(args: Args) -> Exit {
         verdict.users.extend(users.faults().iter().cloned());
     }
     verdict.files = files::faults(&config, now, &roots);
-    let file = args.config.display();
     let (found, advice) = (verdict.text(now), machine::Machine::this().advice(&config));
-    let exit = match verdict.is_well() {
-        true => Exit::Ok,
-        false => Exit::Bad,
+    let (usable, exit) = match (access_log, verdict.is_well()) {
+        (Some(_), _) => ("cannot be used as it is", Exit::Failed),
+        (None, true) => ("is usable", Exit::Ok),
+        (None, false) => ("is usable", Exit::Bad),
     };
     say(
-        format_args!("{file}: the configuration is usable\n{found}{advice}"),
+        format_args!("{file}: the configuration {usable}\n{found}{advice}"),
         exit,
     )
 }
@@ -195,8 +196,8 @@ impl Verdict {
         for fault in &self.pages {
             let _ = write!(
                 text,
-                "\n{fault}\n  do: let the user that staunch runs as read it; until then errors \
-                 have the built-in page\n"
+                "\n{fault}\n  do: put it there, readable for the user that staunch runs as; until \
+                 then errors have the built-in page\n"
             );
         }
         for file::Fault { path, what, help } in &self.users {

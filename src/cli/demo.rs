@@ -25,7 +25,7 @@ const ADMIN_PORT: u16 = 9180;
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address for HTTPS; more than once for more than one [default: localhost, port 8443]
+    /// Address for HTTPS; may be repeated [default: localhost, port 8443]
     #[arg(long, value_name = "ADDR")]
     https: Vec<SocketAddr>,
     /// Address for plain HTTP, which redirects [default: 127.0.0.1:8080]
@@ -37,7 +37,7 @@ pub struct Args {
     /// Where certificates and state are kept
     #[arg(long, value_name = "FOLDER", default_value = "certs")]
     dir: PathBuf,
-    /// Only put a new certificate into place, for a demo that runs already
+    /// Only put a new certificate into place, for a demo that is already running
     #[arg(long, conflicts_with_all = ["https", "http", "admin"])]
     renew: bool,
 }
@@ -300,6 +300,7 @@ impl fmt::Display for Guide<'_> {
         let config = quoted(&self.folder.config());
         let chain = quoted(&self.folder.chain());
         let (http, admin) = (self.addresses.http, self.addresses.admin);
+        let program = &self.program;
         writeln!(
             f,
             "Serving {url}/. Requests go to a small web server that was started with it, http://{}/",
@@ -317,8 +318,8 @@ Try it from another terminal:
   curl -i http://{http}/json
 
 Look inside:
-  curl http://{admin}/readyz
-  curl http://{admin}/api/certificates
+  {program} certs --admin http://{admin}
+  {program} upstreams --admin http://{admin}
   curl http://{admin}/metrics
 
 Renew the certificate while it is in use:
@@ -327,11 +328,12 @@ Renew the certificate while it is in use:
 Break the certificate file, and see that the site stays up:
   echo garbage > {chain}
   {curl} {url}/json
-After a few seconds (the file might still be being written) the inventory says what is wrong:
-  curl http://{admin}/api/certificates
+After a few seconds (the file might still be being written) this says what is wrong with it:
+  {program} certs --admin http://{admin}
 Repair it:
   {renew}
 
+The log warns of an untrusted_chain: this system does not know the authority of the demo.
 The configuration is {config}. Press Ctrl-C to stop.
 "
         )

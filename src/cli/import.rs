@@ -19,22 +19,22 @@ pub struct Args {
     #[command(subcommand)]
     from: From,
 
-    /// Ask the server that runs now, and staunch with what was imported, the same things, and show
-    /// where they answer differently
+    /// Send the same requests to the server that runs at this address and to staunch with the
+    /// imported configuration, and show where their answers differ
     #[arg(long, value_name = "URL", global = true)]
     verify: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum From {
-    /// nginx's: the file that it is started with, or a file of `sites-enabled` alone
+    /// A configuration of nginx, or a single file of `sites-enabled`
     Nginx {
-        /// What it includes is read too, relative to its folder
+        /// The main file, often /etc/nginx/nginx.conf; files that it includes are read too
         file: PathBuf,
     },
-    /// HAProxy's
+    /// A configuration of HAProxy
     Haproxy {
-        /// The file that it is started with
+        /// The file, often /etc/haproxy/haproxy.cfg
         file: PathBuf,
     },
 }

@@ -13,8 +13,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
 
-    /// For debugging: write the secrets of all sessions to a file. Whoever has it can read all
-    /// traffic
+    /// For debugging: write the secrets of all TLS sessions to this file. Anyone who has it can
+    /// read all traffic
     #[arg(long, value_name = "FILE")]
     keylog: Option<PathBuf>,
 
@@ -27,19 +27,19 @@ pub struct Args {
     )]
     chain: Option<PathBuf>,
 
-    /// A PEM file with the private key, where the chain's file does not hold it
+    /// A PEM file with the private key, unless the file of the chain holds it too
     #[arg(long, value_name = "PEM", requires = "chain")]
     key: Option<PathBuf>,
 
-    /// The server behind
+    /// The server behind, such as http://127.0.0.1:8080
     #[arg(long, value_name = "URL", requires = "chain")]
     upstream: Option<String>,
 
-    /// An address that terminates TLS; by default port 443 of every address
+    /// An address that terminates TLS, such as 127.0.0.1:8443; may be repeated [default: [::]:443]
     #[arg(long, value_name = "ADDR", requires = "chain")]
     https: Vec<String>,
 
-    /// An address that redirects to HTTPS
+    /// An address that redirects to HTTPS; may be repeated
     #[arg(long, value_name = "ADDR", requires = "chain")]
     http: Vec<String>,
 

@@ -15,6 +15,17 @@ use super::{Server, ServerAddress, SiteName};
 /// The longest path a unix socket can have: `sun_path` is 108 bytes, with a zero at the end.
 const UNIX_PATH_LONGEST: usize = 107;
 
+/// The address of a name server.
+pub(super) fn name_server(text: &str) -> Result<SocketAddr, Complaint> {
+    text.parse().map_err(|_| {
+        let help = match bare_ip(text) {
+            Some(ip) => format!("add the port: `\"{}\"`", SocketAddr::new(ip, 53)),
+            None => "write an IP address and a port, as in `\"192.0.2.53:53\"`".to_owned(),
+        };
+        Complaint::new("is not the address of a name server", help)
+    })
+}
+
 /// An address to listen on.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Complaint> {
     text.parse().map_err(|_| {

@@ -6,6 +6,7 @@ mod doubt;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Report, Span, quoted};
@@ -358,6 +359,44 @@ fn listeners(file: &File, cx: &Context<'_>) {
             && let Some(first) = firsts.before(value, span)
         {
             twice(cx, "address", value, span, &first);
+        }
+    }
+    overlaps(file, admin.as_ref(), cx);
+}
+
+/// Warns of an address whose port is taken at every address by something else: connections to the
+/// one do not come to the other, which is legal, and rarely meant.
+fn overlaps(file: &File, admin: Option<&At<SocketAddr>>, cx: &Context<'_>) {
+    let listen = &file.listen;
+    let mut lists: Vec<(&str, Vec<&At<SocketAddr>>)> = vec![
+        ("listen.https", listen.https.iter().collect()),
+        ("listen.http", listen.http.iter().collect()),
+        ("listen.admin", admin.into_iter().collect()),
+    ];
+    let streams = file.streams.iter();
+    lists.extend(streams.map(|stream| ("stream.listen", stream.listen.iter().collect())));
+    for (index, (key, addresses)) in lists.iter().enumerate() {
+        for At { value, span } in addresses.iter().filter(|a| !a.value.ip().is_unspecified()) {
+            let covers = |wide: &SocketAddr| {
+                let family = wide.is_ipv6() || value.is_ipv4();
+                wide.ip().is_unspecified() && wide.port() == value.port() && family
+            };
+            let others = lists
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index);
+            let mut wider = others.flat_map(|(_, (key, all))| all.iter().map(move |a| (key, a)));
+            if value.port() != 0
+                && let Some((other, wide)) = wider.find(|(_, wide)| covers(&wide.value))
+            {
+                let wide = wide.value;
+                let message = format!("`{wide}` in `{other}` is for this address too");
+                let help = format!(
+                    "connections to `{value}` come to `{key}`; write another port if they should \
+                     not"
+                );
+                cx.report(Diagnostic::warning(span.clone(), message).help(help));
+            }
         }
     }
 }

@@ -198,13 +198,13 @@ pub(super) fn compression(t: &mut Table<'_>) -> CompressionRules {
         minimum: t
             .optional(
                 "compression_minimum",
-                "Bytes that a response has to have to be compressed, where that is known before; \
-                 without: 1KiB.",
+                "The size from which responses are compressed, if it is known in advance; 1KiB by \
+                 default.",
             )
             .map(size),
         effort: t.optional(
             "compression_effort",
-            "How much work is put into it; without: `\"medium\"`.",
+            "How much work is put into it; `\"medium\"` by default.",
         ),
     }
 }

@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::diagnostic::{Diagnostic, Level, Report, Span};
 use super::read::{Context, Table};
 use super::section::Environment;
-use super::{Config, check, section};
+use super::{Config, check, section, syntax};
 
 /// The largest file that is read, in bytes: room for ten thousand sites, and no more memory than
 /// a slip of the hand may cost.
@@ -37,10 +37,13 @@ fn read(path: &Path) -> Result<String, Diagnostic> {
     };
     let file = File::open(path).map_err(cannot)?;
     if file.metadata().map_err(cannot)?.is_dir() {
-        return Err(Diagnostic::general("is a folder, not a file").help(format!(
-            "did you mean `{}`?",
-            path.join("staunch.toml").display()
-        )));
+        let inside = path.join("staunch.toml");
+        return Err(
+            Diagnostic::general("is a folder, not a file").help(match inside.is_file() {
+                true => format!("did you mean `{}`?", inside.display()),
+                false => "name the file in it".to_owned(),
+            }),
+        );
     }
     let mut bytes = Vec::new();
     file.take(LARGEST as u64 + 1)
@@ -80,13 +83,7 @@ pub(super) fn parse_in(
         return Err(Report::general(file, too_large()));
     }
     let (document, errors) = DeTable::parse_recoverable(text);
-    let mut found: Vec<_> = errors
-        .iter()
-        .map(|error| {
-            let span = error.span().unwrap_or(0..0);
-            Diagnostic::error(span, error.message())
-        })
-        .collect();
+    let mut found = syntax::faults(text, &errors);
     let starts = found.iter().flat_map(|error| &error.span);
     let damaged_from = starts.map(|span: &Span| span.start).min();
 

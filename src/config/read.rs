@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -163,6 +164,8 @@ impl<'f> Context<'f> {
 pub(super) struct Value<'a> {
     /// Section and key, as in `timeouts.idle`.
     pub(super) name: &'a str,
+    /// What can be written, with its bounds.
+    pub(super) form: &'a str,
     pub(super) node: &'a Spanned<DeValue<'a>>,
     pub(super) cx: &'a Context<'a>,
 }
@@ -226,8 +229,27 @@ impl<'a> Value<'a> {
             Some(number) if expected == Size::FORM => {
                 error.help(format!("put it in quotes: `\"{number}\"`"))
             }
-            _ => error,
+            _ => match self.unquoted(expected) {
+                Some(text) => error.help(format!("write it without quotes: `{text}`")),
+                None => error,
+            },
         });
+    }
+
+    /// What stands in quotes and would be what is expected without them.
+    fn unquoted(&self, expected: &str) -> Option<&'a str> {
+        let DeValue::String(text) = self.node.get_ref() else {
+            return None;
+        };
+        let text: &'a str = text;
+        let fits = match text {
+            "true" | "false" => expected == bool::FORM,
+            number if expected == usize::FORM || expected == NonZeroUsize::FORM => {
+                number.parse::<u64>().is_ok()
+            }
+            share => expected == f64::FORM && share.parse::<f64>().is_ok(),
+        };
+        fits.then_some(text)
     }
 
     /// Says what is wrong with the text of this value. The text itself is not repeated: it is
@@ -514,10 +536,10 @@ impl<'c> Table<'c> {
             DeValue::Array(array) => array,
             DeValue::Table(_) => {
                 let message = format!("`{section}` can be there more than once");
-                self.cx.report(
-                    Diagnostic::error(node.span(), message)
-                        .help(format!("write `{label}`, in double brackets")),
-                );
+                self.cx
+                    .report(Diagnostic::error(node.span(), message).help(format!(
+                        "write `{label}`, in double brackets, before what belongs to it"
+                    )));
                 return Vec::new();
             }
             _ => {
@@ -606,6 +628,7 @@ impl<'c> Table<'c> {
                 }
                 _ => At::from_toml(Value {
                     name: &name,
+                    form: T::LIST,
                     node,
                     cx,
                 }),
@@ -615,8 +638,14 @@ impl<'c> Table<'c> {
     }
 
     fn wrong_section(&self, section: &str, node: &'c Spanned<DeValue<'c>>, label: &str) {
-        let (name, cx) = (section, self.cx);
-        Value { name, node, cx }.wrong_type(&format!("a table, written {label}"));
+        let form = format!("a table, written {label}");
+        let value = Value {
+            name: section,
+            form: &form,
+            node,
+            cx: self.cx,
+        };
+        value.wrong_type(&form);
     }
 
     /// Reads a key, and notes that it exists.
@@ -633,6 +662,7 @@ impl<'c> Table<'c> {
         let (name, cx) = (self.name(key), self.cx);
         T::from_toml(Value {
             name: &name,
+            form,
             node,
             cx,
         })

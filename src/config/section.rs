@@ -2,6 +2,7 @@
 //! it. What holds between sections is for [`super::check`].
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::rules;
 use super::stream::{RawStream, stream};
 use super::tls::RawTls;
 use super::upstream::upstream;
-use super::value::{Address, CallUrl, LogLevel, Target};
+use super::value::{Address, CallUrl, LogLevel, NameServer, Target};
 use super::{
     AccessLog, AccessLogTarget, Alerts, CertificateSource, Drain, Limits, Listen, Location, Log,
     Rules, Timeouts, Traces, Upgrade, Workers,
@@ -138,7 +139,8 @@ fn listen(t: &mut Table<'_>) -> RawListen {
         http: t.or(
             "http",
             Vec::new(),
-            "Plain-text addresses; they answer with a redirect to https, but for sites and routes with `plain_text`.",
+            "Plain-text addresses; they answer with a redirect to https, except for sites and \
+             routes with `plain_text`.",
         ),
         admin: t.or(
             "admin",
@@ -148,7 +150,7 @@ fn listen(t: &mut Table<'_>) -> RawListen {
         proxy_protocol_at: t.or(
             "proxy_protocol_at",
             Vec::new(),
-            "Addresses of listeners at which `proxy_protocol_from` holds; without: at all.",
+            "Addresses of listeners to which `proxy_protocol_from` applies; without: all.",
         ),
         rest: Listen {
             https: Vec::new(),
@@ -334,13 +336,17 @@ fn site(t: &mut Table<'_>) -> RawSite {
     }
 }
 
-fn dns(t: &mut Table<'_>) -> Vec<std::net::SocketAddr> {
-    t.or(
+fn dns(t: &mut Table<'_>) -> Vec<SocketAddr> {
+    let servers: Vec<NameServer> = t.or(
         "servers",
         Vec::new(),
         "Name servers that are asked for the names of servers, as `IP:PORT`, in place of those in \
          `/etc/resolv.conf`.",
-    )
+    );
+    servers
+        .into_iter()
+        .map(|NameServer(address)| address)
+        .collect()
 }
 
 fn timeouts(t: &mut Table<'_>) -> Timeouts {

@@ -351,7 +351,11 @@ fn a_file_that_cannot_be_read_says_why() {
         missing.contains("none.toml: error: cannot be read: No such file"),
         "{missing}"
     );
-    assert!(said(folder.path().to_path_buf()).contains("is a folder, not a file"));
+    let no_file = said(folder.path().to_path_buf());
+    assert!(no_file.contains("is a folder, not a file"), "{no_file}");
+    assert!(no_file.contains("name the file in it"), "{no_file}");
+    std::fs::write(folder.path().join("staunch.toml"), b"").unwrap();
+    assert!(said(folder.path().to_path_buf()).contains("did you mean `"));
     let path = folder.path().join("latin1.toml");
     std::fs::write(&path, b"# ok\n# caf\xe9\n").unwrap();
     assert!(said(path.clone()).contains("is not UTF-8: the first fault is on line 2"));

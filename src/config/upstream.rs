@@ -414,32 +414,32 @@ fn settings(t: &mut Table<'_>) -> Upstream {
         "queue",
         base.capacity.queue,
         0..=1_000_000,
-        "Requests that wait where all servers have as many as `connections` allows; further ones \
-         are answered with 503.",
+        "Requests that may wait while all servers have as many as `connections` allows; more are \
+         answered with 503.",
     );
     let wait = t.or_within(
         "queue_timeout",
         base.capacity.wait,
         SHORTEST..=LONGEST,
-        "How long a request waits there before it is answered with 503.",
+        "How long a request may wait there before it is answered with 503.",
     );
     let after = t.or_within(
         "eject_after",
         base.ejection.after,
         0..=1000,
-        "Failures in a row after which a server is given no requests for a while; 0: never.",
+        "Failures in a row after which a server gets no requests for a while; 0: never.",
     );
     let time = t.or_within(
         "eject_time",
         base.ejection.time,
         SHORTEST..=LONGEST,
-        "How long that is the first time; each further time in a row it is twice as long.",
+        "How long that is the first time. It doubles with each further time in a row.",
     );
     let eject_share = t.or_within(
         "eject_share",
         base.ejection.share,
         0.0..=1.0,
-        "The largest share of the servers that is left alone like this at the same time.",
+        "The largest share of the servers that may be ejected like this at the same time.",
     );
     let slow_start: Option<Within> = t.optional(
         "slow_start",

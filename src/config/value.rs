@@ -151,6 +151,12 @@ impl Show for f64 {
     }
 }
 
+impl Show for NameServer {
+    fn show(&self) -> String {
+        format!("\"{}\"", self.0)
+    }
+}
+
 macro_rules! whole_number {
     ($($type:ty),*) => {$(
         impl FromToml for $type {
@@ -166,7 +172,7 @@ macro_rules! whole_number {
                     let message = format!("`{}`: {number} is out of range", value.name);
                     value.cx.report(
                         Diagnostic::error(value.span(), message)
-                            .help(format!("write a number from 0 to {}", <$type>::MAX)),
+                            .help(format!("write {}", value.form)),
                     );
                 }
                 read.ok()
@@ -235,6 +241,9 @@ pub(super) struct Size(pub(super) u64);
 /// An address to listen on, or nothing.
 pub(super) struct Address(pub(super) Option<SocketAddr>);
 
+/// A name server.
+pub(super) struct NameServer(pub(super) SocketAddr);
+
 /// What a site or route names as its upstream.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
@@ -275,6 +284,9 @@ text! {
     PathBuf, "a path in quotes", "an array of paths", path;
     SocketAddr, "an address and port such as \"[::]:443\"",
         "an array of addresses such as [\"[::]:443\"]", |t, _| address::listen_address(t);
+    NameServer, "the address of a name server such as \"192.0.2.53:53\"",
+        "an array of name servers such as [\"192.0.2.53:53\"]",
+        |t, _| address::name_server(t).map(NameServer);
     Address, "an address and port such as \"127.0.0.1:9180\", or \"\"",
         "an array of addresses", |t, _| match t {
             "" => Ok(Address(None)),
@@ -328,7 +340,7 @@ text! {
         |t, _| units::duration(t).and_then(upstream::within);
     LogLevel, "a level such as \"info\"", "an array of levels",
         |t, _| address::log_level(t).map(LogLevel);
-    Arc<str>, "text in quotes", "an array of strings such as [\"/usr/local/bin/tell\", \"-v\"]",
+    Arc<str>, "text in quotes", "an array of strings",
         |t, _| match t.contains('\0') {
             true => Err(Complaint::new("holds a zero byte", "take it out")),
             false => Ok(t.into()),

@@ -15,9 +15,8 @@ use std::sync::Arc;
 
 use super::error::Failure;
 use super::rules::material::Material;
-use super::{Account, Client, Local, Peer, Snapshot};
+use super::{Client, Exchange};
 use crate::config::{self, Setting};
-use crate::http::RequestHead;
 use crate::http::field::{Fields, is_same_name};
 use crate::upstream::Upstreams;
 use ask::Ask;
@@ -30,16 +29,6 @@ pub struct Auth {
     ask: Option<Ask>,
     /// Fields that no client is believed.
     vouched: Box<[Arc<str>]>,
-}
-
-/// A request at the door.
-pub(super) struct Guest<'a, 'w, C> {
-    pub local: &'a Local,
-    pub world: &'w Snapshot,
-    pub peer: &'a Peer,
-    pub head: &'a mut RequestHead,
-    pub client: &'a mut C,
-    pub account: &'a mut Account<'w>,
 }
 
 impl Auth {
@@ -69,7 +58,7 @@ impl Auth {
     /// Lets a request in or not. `Break`: the client has its answer.
     pub(super) async fn admit<C: Client>(
         &self,
-        mut guest: Guest<'_, '_, C>,
+        guest: &mut Exchange<'_, '_, C>,
     ) -> Result<ControlFlow<()>, Failure> {
         if let Some(basic) = &self.basic {
             let from = guest.account.client;
@@ -80,7 +69,7 @@ impl Auth {
         }
         if let Some(ask) = &self.ask {
             // What it vouches for itself it says anew below.
-            if ask.admit(&mut guest, &self.vouched).await?.is_break() {
+            if ask.admit(guest, &self.vouched).await?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         } else {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::account::Account;
 use super::error::{Failure, Progress};
 use super::exchange::{self, Upload};
-use super::{Account, Client, Local, Peer, Snapshot, preamble};
+use super::{Client, Local, Peer, Snapshot, preamble};
 use crate::config::{Protocol, Timeouts};
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::error::{Failure, Refusal};
 use super::own::Own;
 use super::rules::Rules;
-use super::{Account, Asked, Client, Local, Peer, Snapshot, fail, record};
+use super::{Asked, Client, Exchange, Local, Peer, Snapshot};
 use crate::http::host::Host;
 use crate::http::{Method, RequestHead};
 
@@ -51,35 +51,27 @@ fn is_answered(world: &Snapshot, peer: &Peer, head: &RequestHead) -> bool {
 async fn redirect<C: Client>(
     local: &Local,
     peer: &Peer,
-    head: RequestHead,
+    mut head: RequestHead,
     client: &mut C,
     port: u16,
 ) {
     let begin = Instant::now();
     let world = local.world();
-    let mut account = Account::new(&world, peer, &head);
+    let mut exchange = Exchange::new(local, &world, peer, &mut head, client);
     // The rules of sites are not those of a listener.
-    account.rules = None;
-    account.status = 308;
-    let result = match location(&head, port) {
+    exchange.account.rules = None;
+    exchange.account.status = 308;
+    let result = match location(exchange.head, port) {
         Ok(location) => {
-            let own = Own::redirect(local, 308, &location, head.method);
-            own.deliver(client, world.timeouts().send).await
+            let own = Own::redirect(local, 308, &location, exchange.head.method);
+            own.deliver(exchange.client, world.timeouts().send).await
         }
         Err(failure) => Err(failure),
     };
     if let Err(failure) = &result {
-        fail(local, &world, peer, &head, client, &mut account, failure).await;
+        exchange.fail(failure).await;
     }
-    record(
-        local,
-        &world,
-        peer,
-        &head,
-        &account,
-        begin.elapsed(),
-        result.err().as_ref(),
-    );
+    exchange.record(begin.elapsed(), result.err().as_ref());
 }
 
 /// The same host and path. What is not a host is refused, not repeated.

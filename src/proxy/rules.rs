@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-pub use marks::{Marks, Random};
+pub use marks::{Marks, Random, UNMARKED};
 pub use target::{location, rewritten};
 pub use value::{Known, encode_path};
 

@@ -1,39 +1,22 @@
-//! Looks for the files by which sites are in maintenance, so that no request has to.
+//! The files by which sites are in maintenance: what is found is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use super::Server;
+use super::{Server, glance};
 use crate::metrics::names as metric;
 use crate::proxy::route::Site;
 use crate::proxy::rules::material::Flag;
 
-/// How soon a file is noticed. A look costs microseconds, and a watch would see neither a network
-/// file system nor a folder that is not there yet.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Looks at the files of the world that is, for as long as the runtime lives.
+/// Looks at them, for as long as the runtime lives.
 pub fn start(server: &Arc<Server>) {
     describe(server);
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let flags: Vec<_> = (server.shared.world.load().material.flags())
-                .map(Arc::clone)
-                .collect();
-            if !flags.is_empty() {
-                // One at a time, however long a disk hangs.
-                let _ = spawn_blocking(move || flags.iter().for_each(|flag| look(flag))).await;
-            }
-        }
-    });
+    glance::at(
+        server,
+        |material| material.flags().map(Arc::clone).collect(),
+        look,
+    );
 }
 
 fn look(flag: &Flag) {

@@ -1,38 +1,21 @@
-//! Looks whether files of `basic_auth` have changed, so that no request has to.
+//! The files of `basic_auth`: what is found in them is told.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::Server;
+use super::{Server, glance};
 use crate::metrics::names as metric;
 use crate::proxy::auth::users::Users;
 
-/// How soon a change is noticed. A look costs microseconds, and sees what a watch would not: files
-/// of the network, a folder that is not there yet, a link that leads elsewhere.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Looks at the files of the world that is, for as long as the runtime lives.
+/// Looks at them, for as long as the runtime lives.
 pub fn start(server: &Arc<Server>) {
     describe(server);
-    let server = Arc::clone(server);
-    tokio::spawn(async move {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let files: Vec<_> = (server.shared.world.load().material.all_users())
-                .map(Arc::clone)
-                .collect();
-            if !files.is_empty() {
-                // One at a time, however long a disk hangs.
-                let _ = spawn_blocking(move || files.iter().for_each(|users| look(users))).await;
-            }
-        }
-    });
+    glance::at(
+        server,
+        |material| material.all_users().map(Arc::clone).collect(),
+        look,
+    );
 }
 
 fn look(users: &Users) {

@@ -10,7 +10,7 @@ fn demo() -> Staunch {
     let mut command = builder.command();
     command.arg("demo");
     let demo = builder.spawn(command);
-    let ready = printed(&demo, "/readyz");
+    let ready = printed(&demo, "/metrics");
     until("the demo is ready", || {
         assert!(demo.is_running());
         paste(&demo, &format!("{ready} --silent --fail"))
@@ -49,12 +49,14 @@ fn every_line_that_the_demo_prints_works_when_pasted() {
     assert!(!pasted.ok().is_empty());
     assert!(demo.config().path("certs").is_dir());
 
-    let inventory = format!("{} --silent", printed(&demo, "/api/certificates"));
+    let inventory = format!("{} --json", printed(&demo, " certs "));
     let served = || {
         let inventory = crate::support::json(paste(&demo, &inventory).ok().as_bytes());
         inventory["certificates"][0]["fingerprint_sha256"].clone()
     };
     let first = served();
+    let upstreams = paste(&demo, &printed(&demo, " upstreams "));
+    assert!(upstreams.ok().contains(" up "));
     paste(&demo, &printed(&demo, "--renew")).ok();
     until("the renewed certificate is served", || served() != first);
     let second = served();

@@ -566,8 +566,7 @@ fn verify_asks_both_and_tells_where_they_differ() {
     };
     let ran = verify();
     assert!(
-        ran.stderr
-            .contains("questions asked of both, 0 differences"),
+        ran.stderr.contains("requests sent to both, 0 differences"),
         "{}",
         ran.stderr
     );

@@ -189,7 +189,8 @@ fn each_command_has_a_manual_page_and_each_shell_its_completions() {
     let folder = tempfile::tempdir().unwrap();
     let builder = Staunch::build();
     let staunch = || builder.command();
-    run(staunch().arg("man").arg("--folder").arg(folder.path())).ok();
+    let pages = folder.path().join("made/for/them");
+    run(staunch().arg("man").arg("--folder").arg(&pages)).ok();
     let help = run(staunch().arg("--help")).ok();
     let commands = help.split("Commands:\n").nth(1).unwrap();
     let commands: Vec<_> = (commands.lines())
@@ -200,10 +201,11 @@ fn each_command_has_a_manual_page_and_each_shell_its_completions() {
     assert!(commands.len() > 8, "{commands:?}");
     let first = run(staunch().arg("man")).ok();
     assert!(first.contains(".TH staunch 1"), "{first}");
+    assert!(first.contains("Exit status"), "{first}");
     for shell in ["bash", "zsh", "fish"] {
         let script = run(staunch().args(["completions", shell])).ok();
         for command in &commands {
-            let page = folder.path().join(format!("staunch-{command}.1"));
+            let page = pages.join(format!("staunch-{command}.1"));
             assert!(page.is_file(), "{} is missing", page.display());
             assert!(script.contains(*command), "{shell} does not know {command}");
         }

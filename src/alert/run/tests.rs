@@ -269,3 +269,14 @@ fn a_pulse_is_well_while_the_loop_turns_and_can_tell_somebody() {
     pulse.beat(true);
     assert!(pulse.is_well());
 }
+
+#[test]
+fn looks_take_a_small_part_of_a_core_and_come_all_the_same() {
+    assert_eq!(pause_after(Duration::ZERO), EVERY);
+    assert_eq!(pause_after(EVERY / SHARE), EVERY);
+    let took = Duration::from_millis(20);
+    assert_eq!(pause_after(took), took * SHARE);
+    assert_eq!(pause_after(Duration::MAX), AT_LATEST);
+    // Whoever watches over the loop is more patient.
+    assert!(AT_LATEST * 2 <= STALLED);
+}

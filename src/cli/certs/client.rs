@@ -103,9 +103,13 @@ async fn exchange(
     let stream = TcpStream::connect(authority)
         .await
         .map_err(|error| error.to_string())?;
+    let no_answer = |error: hyper::Error| match error.is_parse() {
+        true => "what answers there speaks no plain HTTP: it is not the admin address".to_owned(),
+        false => error.to_string(),
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(no_answer)?;
     // It ends with the runtime; what fails on it fails the request as well.
     tokio::spawn(connection);
     let (method, bytes) = match body {
@@ -120,10 +124,7 @@ async fn exchange(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(bytes)))
         .map_err(|error| error.to_string())?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(no_answer)?;
     let status = response.status();
     let body = Limited::new(response.into_body(), LONGEST)
         .collect()
@@ -204,6 +205,21 @@ pub(in crate::cli) mod tests {
         let (address, _served) = answer_once("404 Not Found", r#"{"error":"x","detail":"no"}"#);
         let answer = ask(&format!("http://{address}/"), "/x", None).unwrap();
         assert_eq!(complaint(&answer), "no");
+    }
+
+    #[test]
+    fn what_speaks_something_else_is_not_taken_for_the_admin_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let tls = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.write_all(b"\x15\x03\x03\x00\x02\x02\x16").unwrap();
+        });
+        let why = ask(&address, "/x", None).unwrap_err();
+        assert!(why.contains("it is not the admin address"), "{why}");
+        tls.join().unwrap();
     }
 
     #[test]

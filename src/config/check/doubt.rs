@@ -149,6 +149,14 @@ fn keeps_out(rules: &Rules) -> bool {
         || matches!(rules.forward_auth, Some(Setting::On(_)))
 }
 
+/// Whether staunch answers by itself, so that nothing behind is open.
+const fn is_answered_here(route: &RawRoute) -> bool {
+    matches!(
+        route.action,
+        Some(RawAction::Redirect(..) | RawAction::Respond { .. })
+    )
+}
+
 /// `/admin/` is not `/admin`.
 fn uncovered(site: &RawSite, cx: &Context<'_>) {
     for RawRoute { matcher, rules, .. } in &site.routes {
@@ -157,10 +165,13 @@ fn uncovered(site: &RawSite, cx: &Context<'_>) {
             && keeps_out(rules)
             && site
                 .find(bare, None)
-                .is_some_and(|other| !keeps_out(&other.rules))
+                .is_some_and(|other| !keeps_out(&other.rules) && !is_answered_here(other))
         {
-            let message = format!("all are let in to {}, which is not below it", quoted(bare));
-            let help = format!("write `path = \"{bare}\"`: that is both");
+            let message = format!(
+                "{} itself is open to all: this does not cover it",
+                quoted(bare)
+            );
+            let help = format!("write `path = \"{bare}\"`, which covers both");
             warn(cx, matcher, message, &help);
         }
     }

@@ -254,7 +254,7 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
     let status: Option<u32> = t.optional_within(
         "respond",
         200..=599,
-        "Status that requests are answered with, here and at once.",
+        "Status with which staunch answers requests itself.",
     );
     let body: Option<Arc<str>> = t.optional(
         "body",

@@ -21,7 +21,7 @@ use crate::config::value::Target;
 pub struct BasicAuth {
     /// The users, as htpasswd writes them.
     pub file: PathBuf,
-    /// What clients are told it is for.
+    /// The realm, which browsers may show.
     pub realm: Arc<str>,
     /// Clients that are not asked.
     pub except: Vec<IpNet>,
@@ -81,12 +81,12 @@ pub(super) fn basic(t: &mut Table<'_>, section: &'static str) -> Option<Setting<
             let file = t.required(
                 "file",
                 "The users, as `htpasswd` writes them: with bcrypt (`-B`), SHA-512 or SHA-256 \
-                 (`-5`, `-2`), or MD5. What changes in it holds within a second or two.",
+                 (`-5`, `-2`), or MD5. Changes take effect within a second or two.",
             );
             let realm: At<Arc<str>> = t.or(
                 "realm",
                 At::nowhere(default::REALM.into()),
-                "What clients are told it is for.",
+                "The realm, which browsers may show.",
             );
             if !realm.value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
                 let complaint = Complaint::new(
@@ -99,7 +99,7 @@ pub(super) fn basic(t: &mut Table<'_>, section: &'static str) -> Option<Setting<
             let pass = t.or(
                 "pass",
                 true,
-                "Whether the upstream is told: `Authorization` is passed on, the password in it.",
+                "Whether `Authorization`, with the password in it, is passed on to the upstream.",
             );
             Some(Setting::On(BasicAuth {
                 file: file?,
@@ -125,11 +125,11 @@ pub(super) fn forward(
         |t| {
             let upstream: Option<At<Target>> = t.required(
                 "upstream",
-                "Who is asked: a URL, or the NAME of an `[upstream.NAME]`.",
+                "The server that is asked: a URL, or the NAME of an `[upstream.NAME]`.",
             );
             let path: Option<At<Arc<str>>> = t.required(
                 "path",
-                "What it is asked for, with `GET`. A 2xx lets the request in; 401, 403, 429 and \
+                "The path to ask it for, with `GET`. A 2xx admits the request; 401, 403, 429 and \
                  redirects go to the client; all else is a 502.",
             );
             let copy: Option<Vec<At<Arc<str>>>> = t.optional(
@@ -142,14 +142,14 @@ pub(super) fn forward(
             );
             let sign_in: Option<At<Arc<str>>> = t.optional(
                 "sign_in",
-                "Where clients are sent instead of getting its 401, with variables: \
+                "Where clients go instead of getting its 401, with variables: \
                  `\"/oauth2/start?rd={escaped_url}\"`; or `\"location\"`: where its 401 says.",
             );
             let timeout = t.or_within(
                 "timeout",
                 default::FORWARD_AUTH,
                 SHORTEST..=LONGEST,
-                "For its answer, all tries together.",
+                "The time for its answer, all tries together.",
             );
             let except = t.or("except", Vec::new(), "Clients that it is not asked about.");
             let sign_in = sign_in.and_then(|text| sign_in_at(t, &text, scope));

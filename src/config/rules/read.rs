@@ -59,21 +59,21 @@ pub(in crate::config) fn defaults(t: &mut Table<'_>) -> Rules {
 pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
     let allow: Option<Vec<IpNet>> = t.optional(
         "allow",
-        "Clients that are let in, by address; all others get 403.",
+        "Clients that are admitted, by address; all others get 403.",
     );
     let deny: Option<Vec<IpNet>> = t.optional(
         "deny",
-        "Clients that get 403, by address; also those that `allow` has.",
+        "Clients that get 403, by address, even if `allow` names them.",
     );
     let methods: Option<Vec<At<Arc<str>>>> = t.optional(
         "methods",
-        "Methods that are let through, as in `[\"GET\", \"POST\"]`; others get 405. `GET` is for \
-         `HEAD` too; `[]`: all are.",
+        "Methods that are allowed, as in `[\"GET\", \"POST\"]`; others get 405. `GET` includes \
+         `HEAD`; `[]` allows all.",
     );
     let quotas: Option<Vec<At<Arc<str>>>> = t.optional(
         "quotas",
-        "What requests are taken from: the NAMEs of `[quota.NAME]`. Those of a route stand in place \
-         of the site's; `[]`: none.",
+        "The NAMEs of each `[quota.NAME]` that requests count against. Those of a route replace \
+         the site's; `[]`: none.",
     );
     let request_id: Option<IdField> = t.optional(
         "request_id",
@@ -87,17 +87,17 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
     );
     let share: Option<Share> = t.optional(
         "trace_sample",
-        "Share of the traces begun here that are marked as sampled; 1 where nothing is said.",
+        "Share of the traces begun here that are marked as sampled; 1 by default.",
     );
     let pages: Option<Pages> = t.optional(
         "error_pages",
-        "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`. A head \
-         of HTTP/1.x in front, as HAProxy's files have it, is not sent, and names the type.",
+        "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`. If a \
+         file begins with a head of HTTP/1.x, as HAProxy's do, only the type is taken from it.",
     );
     let plain_text: Option<bool> = t.optional(
         "plain_text",
-        "Whether requests that come in plain text, at an address of `listen.http`, are answered as \
-         others are, and not redirected to https.",
+        "Whether requests that arrive in plain text, at an address in `listen.http`, are answered \
+         instead of being redirected to https.",
     );
     let (request_body, timeouts) = match place {
         Place::Defaults => (None, RouteTimeouts::default()),
@@ -386,7 +386,7 @@ fn maintenance(t: &mut Table<'_>, place: Place) -> Option<Setting<Maintenance>> 
                     "retry_after",
                     default::MAINTENANCE_RETRY,
                     Duration::from_secs(1)..=LONGEST,
-                    "What clients are told to wait, as `Retry-After`.",
+                    "How long clients are told to wait, as `Retry-After`.",
                 ),
                 allow: t.or(
                     "allow",

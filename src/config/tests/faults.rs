@@ -62,7 +62,17 @@ fn every_fault_has_its_words() {
             "[limits]\nrequest_head = '1KiB'",
             "from \"8KiB\" to \"1MiB\"",
         ),
-        ("[limits]\nconnections = -1", "write a number from 0"),
+        (
+            "[limits]\nconnections = -1",
+            "write a whole number, 0 to 100000000",
+        ),
+        ("[limits]\nconnections = '7'", "without quotes: `7`"),
+        ("keep_last_good = 'false'", "without quotes: `false`"),
+        ("[alerts]\noverdue = '0.2'", "without quotes: `0.2`"),
+        (
+            "[dns]\nservers = ['192.0.2.1']",
+            "add the port: `\"192.0.2.1:53\"`",
+        ),
         (
             "[limits]\nconnections = 1.5",
             "expected a whole number, found the number 1.5",
@@ -416,4 +426,48 @@ fn servers_that_are_not_verified_are_warned_of() {
         said.contains("`ca` has no use beside `verify = false`"),
         "{said}"
     );
+}
+
+#[test]
+fn a_fault_of_the_text_is_told_once_and_not_all_that_follows_from_it() {
+    let said =
+        refused("[listen]\nhttps = [\"[::]:443\"\nhttp = [\"[::]:80\"]\n[[site]]\nnames = a\n");
+    assert_eq!(said.matches("error:").count(), 1, "{said}");
+    assert!(said.contains(":3:1: error: missing comma"), "{said}");
+    assert!(said.contains("closed? Write `]`"), "{said}");
+    let said = refused("a = example.com\n[listen]\nhttps = []\n[listen]\n");
+    assert_eq!(said.matches("error:").count(), 2, "{said}");
+    assert!(said.contains("write it in quotes: `\"…\"`"), "{said}");
+    assert!(said.contains("put both together"), "{said}");
+    for (text, program) in [
+        ("worker_processes 2;\nhttp {\n  server {\n", "nginx"),
+        ("global\n  daemon\nfrontend web\n  bind :80\n", "haproxy"),
+    ] {
+        let said = refused(text);
+        assert_eq!(said.matches("error:").count(), 1, "{said}");
+        let help = format!("`staunch import {program} FILE` converts it");
+        assert!(said.contains(&help), "{said}");
+    }
+    let said = refused("[[stream]]\nlisten = [\"[::]:1\nupstream =\n");
+    assert!(!said.contains("import"), "{said}");
+}
+
+#[test]
+fn an_address_that_something_else_takes_everywhere_is_warned_of() {
+    let warnings = |listen: &str| {
+        let text = with(&format!("[listen]\n{listen}\n"));
+        parse(&text).unwrap().warnings.to_string()
+    };
+    let words = "`[::]:443` in `listen.https` is for this address too";
+    let said = warnings("https = ['[::]:443']\nadmin = '127.0.0.1:443'");
+    assert!(said.contains(words), "{said}");
+    assert!(said.contains("come to `listen.admin`"), "{said}");
+    for apart in [
+        "https = ['[::]:443']\nadmin = '127.0.0.1:444'",
+        "https = ['0.0.0.0:443']\nadmin = '[::1]:443'",
+        "https = ['[::]:443', '127.0.0.1:443']",
+        "https = ['0.0.0.0:443']\nhttp = ['[::]:443']",
+    ] {
+        assert_eq!(warnings(apart), "", "{apart}");
+    }
 }

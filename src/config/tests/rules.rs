@@ -399,11 +399,11 @@ fn what_is_hardly_meant_is_said() {
         ("regex = 'a%20b'\nrespond = 200", "percent-decoded"),
         (
             "path = '/admin/'\nallow = ['10.0.0.0/8']",
-            "write `path = \"/admin\"`: that is both",
+            "write `path = \"/admin\"`, which covers both",
         ),
         (
             "path = '/admin/'\nmaintenance = true",
-            "all are let in to `/admin`",
+            "`/admin` itself is open to all",
         ),
         (
             "path = '/a'\n[[site.route]]\npath = '/a'\nwhen = { '{header:X}' = '.' }",
@@ -473,6 +473,7 @@ fn what_is_well_meant_is_not_warned_of() {
         "regex = '^/a'\n[[site.route]]\nregex = '^/'",
         "path = '/admin'\nallow = ['10.0.0.0/8']",
         "path = '/admin/'\nallow = ['10.0.0.0/8']\n[[site.route]]\nexact = '/admin'\nallow = ['10.0.0.0/8']",
+        "path = '/admin/'\nallow = ['10.0.0.0/8']\n[[site.route]]\nexact = '/admin'\nredirect = '/admin/'",
         "path = '/admin/'\nallow = []",
         "path = '/a'\nrequest_headers.set = { 'X' = '{request_id}' }",
         "path = '/a'\nrequest_id = 'X-Id'\nredirect = '/b?{request_id}'",

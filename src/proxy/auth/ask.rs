@@ -13,18 +13,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-use super::Guest;
 use super::basic::AUTHORIZATION;
 use crate::config::{self, ForwardAuth, SignIn};
 use crate::http::field::{Fields, Id, is_same_name};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::metrics::ForwardOutcome;
+use crate::proxy::account::Account;
 use crate::proxy::error::{Failure, Undecided};
 use crate::proxy::exchange::{self, Upload};
 use crate::proxy::forward::{Answer, Forward};
 use crate::proxy::own::{self, Own};
 use crate::proxy::rules::{Random, location};
-use crate::proxy::{Account, Client, headers, hop, identity, with_known};
+use crate::proxy::{Client, Exchange, headers, hop, identity};
 use crate::upstream::connection::Connection;
 use crate::upstream::health::Moment;
 use crate::upstream::{Upstream, Upstreams};
@@ -84,7 +84,7 @@ impl Ask {
     /// Asks. `Break`: the client has its answer.
     pub async fn admit<C: Client>(
         &self,
-        guest: &mut Guest<'_, '_, C>,
+        guest: &mut Exchange<'_, '_, C>,
         vouched: &[Arc<str>],
     ) -> Result<ControlFlow<()>, Failure> {
         let is_asked = !config::contains(&self.except, guest.account.client);
@@ -104,28 +104,21 @@ impl Ask {
 
     async fn ask<C: Client>(
         &self,
-        guest: &mut Guest<'_, '_, C>,
+        guest: &mut Exchange<'_, '_, C>,
         question: &RequestHead,
     ) -> (ForwardOutcome, Result<ControlFlow<()>, Failure>) {
         let failed = |failure| (ForwardOutcome::Failed, Err(failure));
         if values(&guest.head.fields, ASKER).any(|who| who == self.asker.as_bytes()) {
             return failed(Undecided::Circle.into());
         }
-        let Guest {
-            local,
-            world,
-            peer,
-            head,
-            client,
-            account,
-        } = guest;
+        let (local, world, peer) = (guest.local, guest.world, guest.peer);
         let mut deadline = local.deadline();
         let mut upload = Upload::new(Framing::None, None);
         let mut aside = Account::new(world, peer, question);
-        aside.client = account.client;
+        aside.client = guest.account.client;
         let mut listener = Listener {
-            client: &mut **client,
-            watches: head.framing == Framing::None,
+            watches: guest.head.framing == Framing::None,
+            client: &mut *guest.client,
         };
         let forward = Forward {
             local,
@@ -153,13 +146,13 @@ impl Ask {
         } = match answer {
             Ok(answer) => answer,
             Err(failure) => {
-                account.server = aside.server;
+                guest.account.server = aside.server;
                 return failed(failure);
             }
         };
         match answer.status {
             200..=299 => {
-                self.take(&answer, head, account);
+                self.take(&answer, guest.head, &mut guest.account);
                 if rest(&mut connection, &mut deadline).await {
                     local.pool().put(connection, Instant::now());
                 }
@@ -169,14 +162,14 @@ impl Ask {
             401 | 403 | 429 => {}
             301 | 302 | 303 | 307 | 308 if value(&answer.fields, b"Location").is_some() => {}
             status => {
-                account.server = aside.server;
+                guest.account.server = aside.server;
                 return failed(Undecided::Answer(status).into());
             }
         }
-        own::hear(&mut **client, head).await;
+        own::hear(guest.client, guest.head).await;
         let found = match (answer.status, &self.sign_in) {
             (401, Some(SignIn::To(template))) => {
-                let to = with_known(peer, head, account, |known| location(template, known));
+                let to = guest.knowing(|known| location(template, known));
                 Some(to.map_err(Failure::from))
             }
             (401, Some(SignIn::Answered)) => {
@@ -193,31 +186,29 @@ impl Ask {
             _ => ForwardOutcome::Redirected,
         };
         headers::to_client(&mut answer, |out| out.extend_from_slice(&local.date()[..]));
-        if let Some(rules) = account.rules {
-            with_known(peer, head, account, |known| {
-                rules.to_client(&mut answer, known)
-            });
+        if let Some(rules) = guest.account.rules {
+            guest.knowing(|known| rules.to_client(&mut answer, known));
         }
-        account.status = answer.status;
-        let bodiless = head.method == Method::Head;
+        guest.account.status = answer.status;
+        let bodiless = guest.head.method == Method::Head;
         if bodiless {
             // It was asked with GET.
             answer.framing = Framing::None;
         }
         let mut listener = Listener {
-            client: &mut **client,
-            watches: head.framing == Framing::None,
+            watches: guest.head.framing == Framing::None,
+            client: &mut *guest.client,
         };
         let result = match listener.start(answer, false) {
             Err(failure) => Err(failure),
             Ok(()) if bodiless => {
-                account.started = true;
+                guest.account.started = true;
                 listener.finish(None);
-                let send = guest.world.timeouts().send;
+                let send = world.timeouts().send;
                 flush(&mut listener, send).await.map(|()| 0)
             }
             Ok(()) => {
-                account.started = true;
+                guest.account.started = true;
                 let timeouts = &self.upstream.timeouts;
                 exchange::response(
                     &mut listener,
@@ -236,7 +227,7 @@ impl Ask {
         }
         drop(in_flight);
         let result = result.map(|sent| {
-            account.sent = sent;
+            guest.account.sent = sent;
             if !bodiless {
                 local.pool().put(connection, Instant::now());
             }
@@ -246,7 +237,11 @@ impl Ask {
     }
 
     /// What the server is asked: the request without its body, and what it was.
-    fn question<C: Client>(&self, guest: &Guest<'_, '_, C>, vouched: &[Arc<str>]) -> RequestHead {
+    fn question<C: Client>(
+        &self,
+        guest: &Exchange<'_, '_, C>,
+        vouched: &[Arc<str>],
+    ) -> RequestHead {
         let (head, peer) = (&*guest.head, guest.peer);
         let mut question = RequestHead::unread();
         (question.method, question.version) = (Method::Get, head.version);
@@ -305,24 +300,16 @@ impl Ask {
 
 /// Sends the client to where it can sign in, with the cookies that the answer has for it.
 async fn sign_in<C: Client>(
-    guest: &mut Guest<'_, '_, C>,
+    guest: &mut Exchange<'_, '_, C>,
     to: Result<Vec<u8>, Failure>,
     answer: &ResponseHead,
 ) -> Result<ControlFlow<()>, Failure> {
-    let Guest {
-        local,
-        world,
-        peer,
-        head,
-        client,
-        account,
-    } = guest;
-    let mut own = Own::redirect(local, 302, &to?, head.method);
+    let mut own = Own::redirect(guest.local, 302, &to?, guest.head.method);
     for cookie in values(&answer.fields, b"Set-Cookie") {
         own.head().fields.push(b"Set-Cookie", cookie);
     }
     own.head().fields.push(b"Cache-Control", b"no-store");
-    crate::proxy::answer(world, peer, head, &mut **client, account, own).await?;
+    guest.answer(own).await?;
     Ok(ControlFlow::Break(()))
 }
 

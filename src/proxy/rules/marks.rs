@@ -37,6 +37,16 @@ struct Place {
     told: Option<[u8; 55]>,
 }
 
+/// Of a request that is known by nothing.
+pub static UNMARKED: Marks = Marks {
+    rest: Vec::new(),
+    groups: Vec::new(),
+    user: None,
+    cookies: Vec::new(),
+    request_id: None,
+    trace: None,
+};
+
 impl Marks {
     /// With what follows the route's path, and the query.
     pub fn of_rest(rest: Vec<u8>) -> Self {
