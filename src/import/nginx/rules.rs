@@ -251,6 +251,12 @@ impl Import {
                 true => rules.change(Side::Request, Change::Remove, name, String::new()),
                 false => {
                     let Some(value) = self.template(set, value, variables) else {
+                        if is("X-Forwarded-Host") {
+                            let advice = "is the host that the client asked for here, whatever it \
+                                          says in this field";
+                            self.differs(set, advice);
+                            continue;
+                        }
                         // nginx wrote over what a client says there: a server behind may believe it.
                         rules.change(Side::Request, Change::Remove, name, String::new());
                         let advice = "what a client says in this field is taken out, as nginx wrote \
