@@ -204,7 +204,10 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
     }
 
     async fn serve(&mut self, begin: Instant) -> Result<(), Failure> {
-        admissible(self.head)?;
+        if let Err(refusal) = admissible(self.head) {
+            self.account.rules = self.world.table().rules_of(self.head.authority());
+            return Err(refusal.into());
+        }
         let found = self.route()?;
         if let Some(auth) = self.account.rules.and_then(Rules::auth) {
             // Boxed: most sites are open, and its state would make every request's larger.
@@ -216,14 +219,14 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         if self.head.method == Method::Options && headers::max_forwards(self.head) == Some(0) {
             return self.answer(Own::last_hop(self.local)).await;
         }
-        let limit = route.request_body;
-        if let (Framing::Length(length), Some(limit)) = (self.head.framing, limit)
-            && length > limit
-        {
-            return Err(Refusal::TooLarge.into());
-        }
         match &route.action {
             Action::Forward(to) => {
+                let limit = route.request_body;
+                if let (Framing::Length(length), Some(limit)) = (self.head.framing, limit)
+                    && length > limit
+                {
+                    return Err(Refusal::TooLarge.into());
+                }
                 let upload = Upload::new(self.head.framing, limit);
                 self.forward(to, upload, begin).await
             }

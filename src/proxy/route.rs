@@ -17,6 +17,7 @@ use crate::config::{
     RouteTimeouts, SiteName, SiteTls, Template, Timeouts, Variable,
 };
 use crate::http::RequestHead;
+use crate::http::host::Host;
 use crate::upstream::{Upstream, Upstreams};
 
 /// Identifies a site within one table, for tables beside it.
@@ -228,6 +229,13 @@ impl Table {
     /// The rules for requests that reach no site.
     pub fn rules(&self) -> Option<&Rules> {
         self.rules.as_deref()
+    }
+
+    /// Those of the site that a request names, or what holds for all: for what is refused before
+    /// its route is looked for.
+    pub fn rules_of(&self, authority: &[u8]) -> Option<&Rules> {
+        let index = Host::parse(authority).and_then(|host| self.find(host.as_str()));
+        index.map_or(self.rules(), |index| self.site(index).rules.as_deref())
     }
 
     /// All sites, in the order of the configuration.

@@ -657,14 +657,19 @@ fn what_is_done_a_little_otherwise_is_told() {
             "is what staunch itself tells",
         ),
         (
-            "location /a/ { proxy_pass http://127.0.0.1:1; \
-             proxy_set_header X-Forwarded-Host $host/a; }",
-            "not imported: proxy_set_header X-Forwarded-Host $host/a",
+            "} server { listen 80; server_name a.test www.a.test; return 301 https://a.test/; } \
+             server { listen 443 ssl; server_name b.test; ssl_certificate /c; \
+             ssl_certificate_key /k;",
+            "differs: return 301 https://a.test/: plain-text addresses redirect",
+        ),
+        (
+            "error_page 500 /500.html; location = /500.html { root /srv; }",
+            "differs: location = /500.html: is sent with errors",
         ),
         (
             "location /a/ { proxy_pass http://127.0.0.1:1; \
-             proxy_set_header X-Forwarded-Host $host:8443; }",
-            "differs: proxy_set_header X-Forwarded-Host $host:8443",
+             proxy_set_header X-Forwarded-Host $geo; }",
+            "not imported: proxy_set_header X-Forwarded-Host $geo",
         ),
     ] {
         let lines = match lines.contains("proxy_pass") {
@@ -675,6 +680,79 @@ fn what_is_done_a_little_otherwise_is_told() {
         assert!(ran.stderr.contains(told), "{lines}\n{}", ran.stderr);
         assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn a_server_that_is_asked_may_be_told_elsewhere() {
+    for (check, path) in [
+        ("try_files /dev/null @api;", "/check"),
+        ("proxy_pass $asked;", "/api/verify"),
+        ("set $port 1; proxy_pass http://127.0.0.1:$port;", "/check"),
+    ] {
+        let ran = in_server(&format!(
+            "set $asked http://127.0.0.1:1/api/verify;\n\
+             location @api {{ proxy_set_header Host $host; proxy_pass http://127.0.0.1:1; }}\n\
+             location /check {{ internal; proxy_pass_request_body off; {check} }}\n\
+             location / {{ auth_request /check; try_files /dev/null @api; }}"
+        ));
+        let written = format!("forward_auth = {{ upstream = \"127-0-0-1-1\", path = \"{path}\" }}");
+        assert!(ran.stdout.contains(&written), "{check}\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn what_is_rewritten_is_for_the_requests_that_its_fields_are_for() {
+    let ran = in_server(
+        "if ($args ~ ver=) { set $cache max-age=60; }\n\
+         location ~ ^/(pad|code)$ { rewrite ^(.*)$ $1/ redirect; add_header Cache-Control $cache; }\n\
+         location / { proxy_pass http://127.0.0.1:1; }",
+    );
+    let routes = ran.stdout.split("[[site.route]]");
+    let cached: Vec<_> = routes.filter(|it| it.contains("max-age=60")).collect();
+    let asks = |it: &&str| it.contains(r#""{query}" = "ver=""#);
+    assert!(
+        !cached.is_empty() && cached.iter().all(asks),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(
+        ran.stdout.matches("redirect = ").count(),
+        2,
+        "{}",
+        ran.stdout
+    );
+}
+
+/// As thin and unicorn have it in their examples.
+#[test]
+fn what_is_no_file_goes_to_the_server_behind() {
+    let ran = in_server(
+        "root /srv; error_page 500 /500.html; location = /500.html { root /srv; }\n\
+         location / { proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Host $host;\n\
+         if (-f $request_filename.html) { rewrite (.*) $1.html break; }\n\
+         if (!-f $request_filename) { proxy_pass http://127.0.0.1:1; break; } }",
+    );
+    for written in [
+        "upstream = \"127-0-0-1-1\"",
+        "\"X-Forwarded-Host\" = \"{host}\"",
+        "500 = \"/srv/500.html\"",
+        "exact = \"/500.html\"\nrespond = 404",
+    ] {
+        assert!(ran.stdout.contains(written), "{written}\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("respond = 503"), "{}", ran.stdout);
+    let told = "now all goes to the server behind";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
+#[test]
+fn hsts_is_said_in_plain_text_where_nginx_says_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = "server { listen 8080; add_header Strict-Transport-Security \"max-age=86400\";\n\
+                location / { proxy_pass http://127.0.0.1:1; } }\n";
+    let ran = import(folder.path(), &[("site.conf", conf)]);
+    let written = "add_if_ok = { \"Strict-Transport-Security\" = \"max-age=86400\" }";
+    assert!(ran.stdout.contains(written), "{}", ran.stdout);
 }
 
 #[test]

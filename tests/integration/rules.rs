@@ -134,6 +134,24 @@ fn some_fields_are_not_for_errors() {
         assert!(response.all("link").is_empty(), "{target}");
         assert_eq!(response.all("x-all"), ["yes"], "{target}");
     }
+    // What is refused before a route is looked for.
+    client.ask("TRACE", HOST, "/", "").unwrap();
+    let response = client.read("TRACE").expect(405);
+    assert_eq!(response.all("x-all"), ["yes"]);
+}
+
+#[test]
+fn the_host_that_a_server_is_told_of_can_be_said_anew() {
+    let origin = Origin::echo();
+    let site = "[site.request_headers]\nset = { X-Forwarded-Host = '{host}' }\n\
+        [[site.route]]\npath = '/none/'\nrequest_headers.remove = ['X-Forwarded-Host']\n";
+    let proxy = with(&origin, site).start();
+    let mut client = proxy.connect();
+    let host = format!("{}:8443", HOST.to_ascii_uppercase());
+    client.get(&host, "/").expect(200);
+    assert_eq!(origin.last().all("x-forwarded-host"), [HOST]);
+    client.get(&host, "/none/").expect(200);
+    assert!(origin.last().all("x-forwarded-host").is_empty());
 }
 
 #[test]
@@ -468,7 +486,8 @@ fn a_body_may_be_so_large_where_it_goes() {
     let origin = Origin::echo();
     let site = "request_body = '10B'\n\
         [[site.route]]\npath = '/large/'\nrequest_body = '1KiB'\n\
-        [[site.route]]\npath = '/any/'\nrequest_body = '0'\n";
+        [[site.route]]\npath = '/any/'\nrequest_body = '0'\n\
+        [[site.route]]\npath = '/moved/'\nredirect = '/large/{rest}'\nstatus = 307\n";
     let proxy = with(&origin, site)
         .set("limits.request_body", "'100B'")
         .start();
@@ -478,6 +497,8 @@ fn a_body_may_be_so_large_where_it_goes() {
         ("/large/", 1024, 200),
         ("/large/", 1025, 413),
         ("/any/", 100_000, 200),
+        // Where it does not go anywhere, it may have any.
+        ("/moved/", 1000, 307),
     ] {
         let response = proxy.connect().post(HOST, target, &vec![b'x'; length]);
         assert_eq!(response.status, status, "{target} {length}");

@@ -62,6 +62,10 @@ pub(super) fn refuse(name: &str, side: Side, touch: Touch) -> Result<(), Complai
             "says which way a message went",
             "staunch keeps it right: leave it out",
         ),
+        // Unlike who asks, this is no matter of trust: it can be said anew.
+        (Id::XForwardedHost, Side::Request) if touch != Touch::Add && !name.contains('_') => {
+            return Ok(());
+        }
         (
             Id::Forwarded | Id::XForwardedFor | Id::XForwardedProto | Id::XForwardedHost,
             Side::Request,
@@ -123,9 +127,16 @@ mod tests {
         for name in ["Content-Length", "Connection", "Date", "Via", "a:b"] {
             assert!(refuse(name, Side::Response, Touch::Add).is_err(), "{name}");
         }
-        for name in ["X-Real-IP", "Authorization", "Cookie", "X-Forwarded-Port"] {
+        for name in [
+            "X-Real-IP",
+            "Authorization",
+            "Cookie",
+            "X-Forwarded-Port",
+            "X-Forwarded-Host",
+        ] {
             assert_eq!(refuse(name, Side::Request, Touch::Set), Ok(()), "{name}");
         }
+        assert!(refuse("X-Forwarded-Host", Side::Request, Touch::Add).is_err());
         assert_eq!(refuse("Host", Side::Request, Touch::Set), Ok(()));
         assert!(refuse("Host", Side::Request, Touch::Remove).is_err());
         assert_eq!(refuse("Server", Side::Response, Touch::Remove), Ok(()));

@@ -1,5 +1,6 @@
 //! Who answers: an upstream, a redirect, a fixed response.
 
+use super::condition::Question;
 use super::rewrite::{is_all, rooted, with_query, within};
 use super::scope::Scope;
 use super::server::{Server, closed};
@@ -322,6 +323,17 @@ impl Import {
                 outcome => outcome,
             };
         }
+        // Where files came first, all that is no file goes on.
+        let rest = own
+            .here()
+            .iter()
+            .find(|inner| passes_what_is_no_file(inner));
+        if let Some(rest) = rest.filter(|_| server.flags.live.is_always()) {
+            let advice = "served files where there were any; now all goes to the server behind: let \
+                          it serve them";
+            self.lost(rest, advice);
+            return self.handler(server, rest, matcher, &scope.inside(rest.inside()));
+        }
         let gone = scope
             .own()
             .here()
@@ -543,6 +555,17 @@ pub(super) fn redirects(rewrite: &Directive) -> bool {
     let away = ["http://", "https://", "$scheme"];
     let flag = rewrite.args.get(2).map_or("", String::as_str);
     matches!(flag, "permanent" | "redirect") || away.iter().any(|begin| to.starts_with(begin))
+}
+
+/// Whether an `if` passes on what no file is there for.
+fn passes_what_is_no_file(directive: &Directive) -> bool {
+    let mut inner = directive.inside().iter();
+    directive.name == "if"
+        && matches!(
+            Question::of(directive),
+            Some(Question::File { not: true, .. })
+        )
+        && inner.any(|one| one.name == "proxy_pass")
 }
 
 /// Whether a `rewrite` only changes what the server behind is asked for.

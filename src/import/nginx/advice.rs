@@ -211,9 +211,10 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
             real("kept responses; nothing is cached here: let the upstream, or something between")
         }
         name if name.starts_with("proxy_cache_") => none("nothing is cached here"),
-        "proxy_no_cache" | "proxy_ignore_headers" | "proxy_force_ranges" | "slice" => {
-            none("nothing is cached here")
-        }
+        "proxy_force_ranges" => slight(
+            "parts of a response are sent where the upstream sends them: let it serve ranges",
+        ),
+        "proxy_no_cache" | "proxy_ignore_headers" | "slice" => none("nothing is cached here"),
         "map" | "geo" | "split_clients" | "set" | "map_hash" | "geoip2" | "geoip_country" => {
             slight("defined a variable; where it was used in something that matters, that is told")
         }

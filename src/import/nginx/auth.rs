@@ -186,10 +186,18 @@ impl Import {
             self.shut(request, "asks a location that cannot be told beforehand");
             return None;
         };
-        let inside = server.scope.inside(location.inside());
+        let mut inside = server.scope.inside(location.inside());
+        if inside.own().nearest("proxy_pass").is_none()
+            && let Some(named) = self.named_location(server, &inside.own())
+        {
+            inside = server.scope.inside(named.inside());
+        }
+        let mut variables = server.variables.clone();
+        variables.add_sets(inside.here());
         let pass = inside.own().nearest("proxy_pass");
-        let wanted = pass.and_then(|pass| Pass::read(pass, &server.variables));
-        let (Some(pass), Some(wanted)) = (pass, wanted.filter(|wanted| !wanted.whole)) else {
+        let wanted = pass.and_then(|pass| Pass::read(pass, &variables));
+        let varies = |pass: &Directive| variables.plain(pass.first()).contains('$');
+        let (Some(pass), Some(wanted)) = (pass.filter(|pass| !varies(pass)), wanted) else {
             self.shut(
                 request,
                 "asks a location that has no proxy_pass to one server",
@@ -198,8 +206,10 @@ impl Import {
         };
         let path = match (&wanted.uri, prefix) {
             (None, _) => uri.to_owned(),
-            (Some(path), None) => path.clone(),
-            (Some(path), Some(prefix)) => format!("{path}{}", &uri[prefix.len()..]),
+            (Some(path), Some(prefix)) if !wanted.whole => {
+                format!("{path}{}", &uri[prefix.len()..])
+            }
+            (Some(path), _) => path.clone(),
         };
         self.sent(&inside);
         let (name, _) = self.upstreams.add(&wanted, pass, &inside);

@@ -238,10 +238,19 @@ impl Import {
         let looks = |one: &&Directive| {
             one.name.ends_with("_pass") || matches!(one.name.as_str(), "return" | "add_header")
         };
-        let sent =
-            (scope.all("proxy_set_header").into_iter()).filter(|set| !is_anyway(set.first()));
+        // What is answered at once is sent nowhere.
+        let answers = scope.here().iter().any(|one| one.name == "return");
+        let sent = scope.all("proxy_set_header").into_iter();
+        let sent = sent.filter(|set| !answers && !is_anyway(set.first()));
         let fields = scope.all("add_header").into_iter().chain(sent);
-        let used = scope.here().iter().filter(looks).chain(fields);
+        let chosen = scope.here().iter().filter(|one| one.name == "if");
+        let chosen = chosen.flat_map(Directive::inside).filter(looks);
+        let used = scope
+            .here()
+            .iter()
+            .filter(looks)
+            .chain(chosen)
+            .chain(fields);
         let texts: Vec<_> = used.flat_map(|one| &one.args).collect();
         let names = texts.iter().flat_map(|text| parts(text));
         let names = names.filter_map(|part| match part {

@@ -145,16 +145,18 @@ impl Import {
         }
         self.seen.mark(location);
         if self.is_error_page(&matcher, location) {
-            if location.inside().iter().any(|one| one.name == "internal") {
-                let rules = self.rules(&scope, &server.variables, None);
-                server.routes.push(Route {
-                    deed: Deed::Answer,
-                    action: vec!["respond = 404".to_owned()],
-                    rules,
-                    ..closed(location, matcher)
-                });
+            if !location.inside().iter().any(|one| one.name == "internal") {
+                let advice = "is sent with errors; whoever asks for this path itself gets 404 here, and \
+                              got the page";
+                self.differs(location, advice);
             }
-            return;
+            let rules = self.rules(&scope, &server.variables, None);
+            return server.routes.push(Route {
+                deed: Deed::Answer,
+                action: vec!["respond = 404".to_owned()],
+                rules,
+                ..closed(location, matcher)
+            });
         }
         let before = server.first.len();
         let keeps_out = self.boundary(server, location, &matcher, &scope);
@@ -280,8 +282,10 @@ impl Import {
     ) {
         let outer = (server.variables.clone(), server.flags.clone());
         server.variables.known.extend(known);
+        let before = server.first.len();
         let (deed, action, rules) = self.outcome(server, location, matcher, scope);
         (server.variables, server.flags) = outer;
+        let rewritten = server.first.split_off(before);
         let mut found = std::mem::take(&mut server.chosen);
         found.push(Route {
             last: server.is_final,
@@ -294,10 +298,12 @@ impl Import {
             found.truncate(at + 1);
         }
         for all in formula.alternatives().unwrap_or_default() {
-            routes.extend(found.iter().map(|route| Route {
+            let with = |route: &Route| Route {
                 conditions: all.iter().chain(&route.conditions).cloned().collect(),
                 ..route.clone()
-            }));
+            };
+            server.first.extend(rewritten.iter().map(with));
+            routes.extend(found.iter().map(with));
         }
     }
 

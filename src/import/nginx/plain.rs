@@ -130,6 +130,12 @@ impl Import {
                     "plain-text addresses redirect to the port that listen.https has, which is not \
                      443: where something in front serves it as 443, listen at 443",
                 ),
+                _ if only_redirects(directive, names) && !keeps(directive, names) => self.whole(
+                    directive,
+                    Loss::Slight,
+                    "plain-text addresses redirect to the same host and path on https, whichever \
+                     they are; a [[site]] for it can send clients on",
+                ),
                 _ if only_redirects(directive, names) => self.whole(
                     directive,
                     Loss::None,
@@ -161,6 +167,21 @@ impl Import {
             }
         }
     }
+}
+
+/// Whether a redirect to https is to the host and the path that a client asked for.
+fn keeps(directive: &Directive, names: &BTreeSet<&str>) -> bool {
+    let same = |arg: &String| {
+        let Some(rest) = arg.strip_prefix("https://") else {
+            return true;
+        };
+        let path = ["$request_uri", "$uri", "$1"];
+        let host = ["$host", "${host}", "$http_host"];
+        path.iter().any(|path| rest.contains(path))
+            && (names.len() < 2 || host.iter().any(|host| rest.starts_with(host)))
+    };
+    let mut inner = directive.inside().iter();
+    directive.args.iter().all(same) && inner.all(|inner| keeps(inner, names))
 }
 
 /// Sends clients elsewhere.

@@ -21,10 +21,9 @@ pub(super) enum Access<'d> {
 }
 
 /// Fields that staunch sends to upstreams by itself, whatever their value is here.
-const ANYWAY: [&str; 6] = [
+const ANYWAY: [&str; 5] = [
     "X-Forwarded-For",
     "X-Forwarded-Proto",
-    "X-Forwarded-Host",
     "Upgrade",
     "Connection",
     "Forwarded",
@@ -107,7 +106,9 @@ impl Import {
             let [name, value, ..] = directive.args.as_slice() else {
                 continue;
             };
+            // In plain text, `hsts` is left out; it is meant for what ends TLS in front.
             if name.eq_ignore_ascii_case("Strict-Transport-Security")
+                && variables.by != By::Plain
                 && let Some((hsts, whole)) = hsts(&variables.plain(value))
                 // In plain text, `hsts` alone is left out.
                 && (whole || variables.by == By::Both)
@@ -237,7 +238,11 @@ impl Import {
                 self.anyway(set, name, value, variables.by == By::Plain);
                 continue;
             }
-            if value.contains("$http_x_forwarded_") {
+            if is("X-Forwarded-Host") && variables.plain(value) == "${http_host}" {
+                // It says so by itself.
+                continue;
+            }
+            if variables.plain(value).contains("${http_x_forwarded_") {
                 let advice = "is what staunch itself tells the server behind in that field; what a \
                               client says there is believed where listen.forwarded_from names it";
                 self.differs(set, advice);
@@ -246,6 +251,12 @@ impl Import {
                 true => rules.change(Side::Request, Change::Remove, name, String::new()),
                 false => {
                     let Some(value) = self.template(set, value, variables) else {
+                        if is("X-Forwarded-Host") {
+                            let advice = "is the host that the client asked for here, whatever it \
+                                          says in this field";
+                            self.differs(set, advice);
+                            continue;
+                        }
                         // nginx wrote over what a client says there: a server behind may believe it.
                         rules.change(Side::Request, Change::Remove, name, String::new());
                         let advice = "what a client says in this field is taken out, as nginx wrote \
@@ -348,11 +359,6 @@ impl Import {
                 return self.lost(set, advice);
             }
             "x-forwarded-proto" => matches!(value, "$scheme" | "https" | "${scheme}"),
-            "x-forwarded-host" if value.contains('/') => {
-                let advice = "is the host alone here: tell the server behind of a path in a field of \
-                              its own, such as X-Forwarded-Prefix";
-                return self.lost(set, advice);
-            }
             _ => matches!(parts(value).as_slice(), [Part::Variable(_)]),
         };
         if !usual && value.starts_with('$') {
