@@ -235,7 +235,10 @@ impl Table {
     /// its route is looked for.
     pub fn rules_of(&self, authority: &[u8]) -> Option<&Rules> {
         let index = Host::parse(authority).and_then(|host| self.find(host.as_str()));
-        index.map_or(self.rules(), |index| self.site(index).rules.as_deref())
+        match index {
+            Some(index) => self.site(index).rules.as_deref(),
+            None => self.rules(),
+        }
     }
 
     /// All sites, in the order of the configuration.
