@@ -13,6 +13,8 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// How nice they are (`setpriority(2)`).
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
@@ -30,6 +32,12 @@ pub fn make_way() {
     // It may always be nicer; were it not so, it would work as usual.
     #[cfg(target_os = "linux")]
     let _as_before = rustix::process::nice(NICE);
+}
+
+/// How long the calling thread has had a core so far. What others had of it meanwhile is not in it.
+pub fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Offers the core to whoever waits for it, if the calling thread had it for a while. For the end of

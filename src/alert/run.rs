@@ -27,11 +27,12 @@ use crate::cert;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Severity};
 use crate::metrics::{Gauge, Registry, names};
+use crate::priority;
 use crate::state::StateDir;
 
 /// How often the world is looked at when nothing happens.
 const EVERY: Duration = Duration::from_secs(5);
-/// Less often where a look takes long, as with thousands of certificates in trouble: all of them
+/// Less often where a look is much work, as with thousands of certificates in trouble: all of them
 /// together take no more than this part of a core.
 const SHARE: u32 = 1000;
 /// However long one takes, the next comes after this time.
@@ -118,7 +119,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = ()>) {
     watch.write().await;
 }
 
-/// How long to wait for the next look, after one that took so long.
+/// How long to wait for the next look, after one that was so much work.
 fn pause_after(took: Duration) -> Duration {
     took.saturating_mul(SHARE).clamp(EVERY, AT_LATEST)
 }
@@ -278,7 +279,7 @@ impl Watch {
         }
     }
 
-    /// One look at the world, and what follows from it. How long the look took.
+    /// One look at the world, and what follows from it. How much work the look was.
     async fn look(&mut self) -> Duration {
         let config = self.inputs.config.borrow_and_update().clone();
         if !Arc::ptr_eq(&config, &self.config) {
@@ -294,13 +295,13 @@ impl Watch {
         let observe = Arc::clone(&self.inputs.observe);
         let judge = Arc::clone(&self.judge);
         let turn = tokio::task::spawn_blocking(move || {
-            let begin = Instant::now();
+            let begin = priority::worked();
             let observed = observe(at.wall);
             let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
             happened.iter().for_each(|event| judge.learn(event, at));
             judge.engine.set_repeat(config.repeat);
             let told = judge.tick(at, &observed, pinned, &config);
-            (Turn::of(&judge, told), begin.elapsed())
+            (Turn::of(&judge, told), priority::worked() - begin)
         });
         let Ok((turn, took)) = turn.await else {
             // It panicked, which is told elsewhere; what was known still stands.

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "URL", requires = "chain")]
     upstream: Option<String>,
 
-    /// An address that terminates TLS, such as 127.0.0.1:8443; may be repeated [default: [::]:443]
+    /// An address that terminates TLS, such as 127.0.0.1:8443; may be repeated; port 443 of every address by default
     #[arg(long, value_name = "ADDR", requires = "chain")]
     https: Vec<String>,
 

@@ -172,6 +172,7 @@ fn pods_are_restricted_and_probed_where_something_answers() {
 
     let proxy = Staunch::build()
         .leaf(&TestCa::new().issue("localhost"))
+        .site("localhost", &Origin::echo())
         .start();
     let all = text + &read("packaging/kubernetes/servicemonitor.yaml");
     let paths = all.split("path: /").skip(1);

@@ -116,7 +116,8 @@ fn nice(process: u64) -> String {
 
 #[test]
 fn a_new_process_is_no_nicer_than_the_old_one() {
-    let line = Line::start(Staunch::build());
+    let site = Site::new(&[HOST], "http://127.0.0.1:1");
+    let line = Line::start(Staunch::build().sites(site));
     let first = line.upgraded();
     let second = line.upgraded();
     let own = nice(u64::from(std::process::id()));
