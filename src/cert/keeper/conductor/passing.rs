@@ -1,6 +1,7 @@
 //! What the passing of time brings: troubles that last, entries that stay away, and certificates
 //! that begin and end.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -90,8 +91,6 @@ impl Conductor {
     }
 
     pub(super) fn may_let_go(&mut self, slot: u32) -> bool {
-        // What was let go just now does not stand in for it.
-        self.publish();
         let Some(tracked) = self.tracked.get(slot as usize).and_then(Option::as_ref) else {
             return true;
         };
@@ -102,17 +101,26 @@ impl Conductor {
         if folder.is_some_and(|folder| self.folders.is_lost(folder)) {
             return false;
         }
+        let needing = |site: &SiteName| {
+            let host = match site {
+                SiteName::Exact(host) => Cow::Borrowed(&**host),
+                SiteName::Wildcard(parent) => Cow::Owned(format!("*.{parent}")),
+                // It names nothing in particular that would be missed.
+                SiteName::Any => return None,
+            };
+            current.covers(&host).then(|| host.into_owned())
+        };
+        let needing: Vec<_> = self.wanted.sites.iter().filter_map(needing).collect();
+        if needing.is_empty() {
+            return true;
+        }
+        // What was let go just now does not stand in for it.
+        self.publish();
         let inventory = self.shared.inventory.load();
         let now = self.clock.now();
-        self.wanted.sites.iter().all(|site| {
-            let host = match site {
-                SiteName::Exact(host) => host.to_string(),
-                SiteName::Wildcard(parent) => format!("*.{parent}"),
-                // It names nothing in particular that would be missed.
-                SiteName::Any => return true,
-            };
-            !current.covers(&host) || inventory.is_covered_without(slot, &host, now)
-        })
+        needing
+            .iter()
+            .all(|host| inventory.is_covered_without(slot, host, now))
     }
 
     /// Removes the copies of what is no longer configured. What the configuration before this start
