@@ -54,20 +54,25 @@ fn is_up(upstream: &Upstream, at: usize, now: Instant) -> bool {
 /// Why a server is away, if it is.
 fn fault(upstream: &Upstream, at: usize, now: Instant) -> Option<String> {
     let health = &upstream.servers()[at].health;
-    let trouble = upstream.trouble(at, Moment::of(now));
-    let trouble = trouble.map_or_else(String::new, |why| format!(" ({})", words::clean(&why)));
-    match health.proven(Moment::of(now)) {
+    let now = Moment::of(now);
+    let trouble = || {
+        let why = upstream.trouble(at, now);
+        why.map_or_else(String::new, |why| format!(" ({})", words::clean(&why)))
+    };
+    match health.proven(now) {
         Standing::Drained => None,
         Standing::Down => Some(match health.complaint() {
             Some(complaint) => format!("its health check fails: {}", words::clean(&complaint)),
             None => "its health check fails".to_owned(),
         }),
         Standing::Ejected => Some(format!(
-            "its requests fail{trouble}, and it is left alone for a while"
+            "its requests fail{}, and it is left alone for a while",
+            trouble()
         )),
         Standing::Up if upstream.is_failing(at) => Some(format!(
-            "the last {} failed{trouble}, and there is no other server to spare it",
-            words::plural(health.failures().into(), "request")
+            "the last {} failed{}, and there is no other server to spare it",
+            words::plural(health.failures().into(), "request"),
+            trouble()
         )),
         Standing::Up => None,
     }
