@@ -28,7 +28,7 @@ fn is_answered(world: &Snapshot, peer: &Peer, head: &RequestHead) -> bool {
     let table = world.table();
     let site = match head.authority() {
         [] => table.nameless(),
-        authority => Host::parse(authority).and_then(|host| table.find(host.as_str())),
+        authority => table.named(authority),
     };
     let Some(site) = site.map(|index| table.site(index)) else {
         return false;

@@ -234,8 +234,7 @@ impl Table {
     /// Those of the site that a request names, or what holds for all: for what is refused before
     /// its route is looked for.
     pub fn rules_of(&self, authority: &[u8]) -> Option<&Rules> {
-        let index = Host::parse(authority).and_then(|host| self.find(host.as_str()));
-        match index {
+        match self.named(authority) {
             Some(index) => self.site(index).rules.as_deref(),
             None => self.rules(),
         }
@@ -262,6 +261,11 @@ impl Table {
             })
             .copied()
             .or(self.any)
+    }
+
+    /// The site for a host, as a request gives it.
+    pub fn named(&self, authority: &[u8]) -> Option<SiteIndex> {
+        Host::parse(authority).and_then(|host| self.find(host.as_str()))
     }
 
     /// The site for a request that names no host.
