@@ -43,6 +43,7 @@ use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::metrics::{Limit, Timeout};
+use crate::telemetry::access::Record;
 use crate::telemetry::spans::Outbox;
 use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
@@ -115,6 +116,24 @@ pub struct Peer {
     pub policy: Option<Arc<Current>>,
     /// Who the client has shown to be, where that was asked for.
     pub identity: Option<Arc<Identity>>,
+}
+
+impl Peer {
+    /// What the access log says of the connection.
+    fn record(&self) -> Record<'_> {
+        Record {
+            tls: self.tls_version,
+            sni: self.sni.as_deref(),
+            cipher: self.session.and_then(|session| session.cipher),
+            group: self.session.and_then(|session| session.group),
+            resumed: self.session.is_some_and(|session| session.resumed),
+            ja4: self.ja4.as_ref().map(Ja4::as_str),
+            client_certificate: (self.identity.as_ref())
+                .filter(|identity| identity.verified)
+                .map(|identity| identity.fingerprint.as_str()),
+            ..Record::EMPTY
+        }
+    }
 }
 
 /// The client's side of one exchange. All is polled by the one task that owns it.

@@ -17,7 +17,6 @@ use crate::http::{Method, RequestHead};
 use crate::metrics::ErrorKind;
 use crate::telemetry::access::{self, Record};
 use crate::telemetry::spans::Span;
-use crate::tls::Ja4;
 use crate::tls::identity::Identity;
 
 /// What a request was, for metrics and the access log.
@@ -151,20 +150,12 @@ impl<C> Exchange<'_, '_, C> {
                 duration: took,
                 upstream: account.server.as_deref(),
                 upstream_duration: account.upstream_time,
-                tls: peer.tls_version,
-                sni: peer.sni.as_deref(),
-                cipher: peer.session.and_then(|session| session.cipher),
-                group: peer.session.and_then(|session| session.group),
-                resumed: peer.session.is_some_and(|session| session.resumed),
-                ja4: peer.ja4.as_ref().map(Ja4::as_str),
-                client_certificate: (peer.identity.as_ref())
-                    .filter(|identity| identity.verified)
-                    .map(|identity| identity.fingerprint.as_str()),
                 referer: head.fields.get(Id::Referer),
                 user_agent: head.fields.get(Id::UserAgent),
                 request_id: account.marks.as_ref().and_then(|marks| marks.request_id()),
                 trace_id: account.marks.as_ref().and_then(|marks| marks.trace_id()),
                 error: error.as_deref(),
+                ..peer.record()
             });
         });
     }

@@ -16,7 +16,6 @@ use super::{Local, Peer, Snapshot, greeting, preamble};
 use crate::config::StartTls;
 use crate::metrics::{StreamOutcome, StreamSeries, Timeout, UpstreamOutcome};
 use crate::telemetry::access::{self, Record};
-use crate::tls::Ja4;
 use crate::upstream::balance::Tried;
 use crate::upstream::connection::io::Io;
 use crate::upstream::health::Moment;
@@ -356,17 +355,8 @@ fn record(
             duration: took,
             upstream: account.server.as_deref(),
             upstream_duration: account.connected,
-            tls: peer.tls_version,
-            sni: peer.sni.as_deref(),
-            cipher: peer.session.and_then(|session| session.cipher),
-            group: peer.session.and_then(|session| session.group),
-            resumed: peer.session.is_some_and(|session| session.resumed),
-            ja4: peer.ja4.as_ref().map(Ja4::as_str),
-            client_certificate: (peer.identity.as_ref())
-                .filter(|identity| identity.verified)
-                .map(|identity| identity.fingerprint.as_str()),
             error: error.as_deref(),
-            ..Record::EMPTY
+            ..peer.record()
         });
     });
 }
