@@ -611,8 +611,10 @@ fn an_expired_certificate_is_served_and_one_that_is_broken_harms_itself_only() {
 fn certificates_appear_in_a_folder_and_are_let_go() {
     let mut bench = Bench::new();
     bench.sites = vec![SiteName::Exact("needed.test".into()), SiteName::Any];
-    fs::create_dir(bench.path("live")).unwrap();
-    let mut running = bench.start(vec![bench.folder("live")]);
+    for folder in ["live", "beside"] {
+        fs::create_dir(bench.path(folder)).unwrap();
+    }
+    let mut running = bench.start(vec![bench.folder("live"), bench.folder("beside")]);
     for name in ["a", "b", "needed"] {
         let issued = bench.issue(&[&format!("{name}.test")], -30, 60);
         bench.write(&format!("live/{name}/tls"), &issued);
@@ -635,7 +637,7 @@ fn certificates_appear_in_a_folder_and_are_let_go() {
             .iter()
             .all(|entry| entry.disk.state == DiskState::Missing)
     });
-    thread::sleep(bench.timing.grace * 3);
+    bench.outlast(&running, "beside");
     assert!(running.served("b.test", NOW).is_some());
     let issued = bench.issue(&["b.test"], -20, 70);
     bench.write("live/b/tls", &issued);

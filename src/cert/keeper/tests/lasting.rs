@@ -2,10 +2,26 @@
 //! again.
 
 use std::fs;
-use std::thread;
 
-use super::{Bench, NOW, print, until};
+use super::{Bench, NOW, Running, print, until};
 use crate::cert::DiskState;
+
+impl Bench {
+    /// Waits for longer than what is gone by now is kept: until something that went later is let go.
+    pub(super) fn outlast(&self, running: &Running, folder: &str) {
+        let witness = self.issue(&["witness.test"], -30, 60);
+        self.write(&format!("{folder}/witness/tls"), &witness);
+        // A folder that is left without any is not believed.
+        let other = self.issue(&["other.test"], -30, 60);
+        self.write(&format!("{folder}/other/tls"), &other);
+        running.expect_served("other.test", &other);
+        running.expect_served("witness.test", &witness);
+        fs::remove_dir_all(self.path(&format!("{folder}/witness"))).unwrap();
+        until("the witness is let go", || {
+            running.served("witness.test", NOW).is_none()
+        });
+    }
+}
 
 #[test]
 fn a_folder_that_is_made_anew_is_not_let_go() {
@@ -24,7 +40,7 @@ fn a_folder_that_is_made_anew_is_not_let_go() {
         bench.write("live/a/tls", issued);
         running.expect_served("a.test", issued);
         // For longer than something that is gone is kept.
-        thread::sleep(bench.timing.grace * 3);
+        bench.outlast(&running, "live");
         assert_eq!(running.served("a.test", NOW), Some(print(issued)));
     }
 }
