@@ -28,6 +28,7 @@ use crate::metrics::{HandshakeFailure, Limit, OpenConnection, Protocol, Timeout}
 use crate::proxy::stream::Kind;
 use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
+use crate::wire::Socket;
 use doors::{Doors, Known, Permit};
 use h1::Http1;
 use handshake::{Done, Ends, Failed, Listening};
@@ -166,7 +167,7 @@ async fn meet(
         Role::Redirect { .. } => {
             drop(greeted);
             open.becomes(Protocol::Http1);
-            let mut client = Http1::new(stream);
+            let mut client = Http1::new(Socket::new(stream));
             Box::pin(client.serve(service, &ends.plain("http"), guard)).await;
         }
         Role::Https {

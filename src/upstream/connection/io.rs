@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
+
+use crate::wire::Socket;
 
 /// The byte stream beneath.
 #[derive(Debug)]
@@ -20,11 +22,11 @@ pub struct Io {
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// A unix socket.
     Unix(UnixStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 macro_rules! each {
@@ -98,8 +100,8 @@ impl Io {
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
         let (tcp, unix) = match &self.stream {
-            Stream::Tcp(stream) => (Some(stream), None),
-            Stream::Tls(stream) => (Some(stream.get_ref().0), None),
+            Stream::Tcp(stream) => (Some(stream.get_ref()), None),
+            Stream::Tls(stream) => (Some(stream.get_ref().0.get_ref()), None),
             Stream::Unix(stream) => (None, Some(stream)),
         };
         // The reactor knows of readiness before we ask the kernel; only then is it worth asking.
