@@ -261,7 +261,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
     /// Passes the request on, and the response back.
     async fn forward(
         &mut self,
-        to: &route::Forward,
+        to: &'w route::Forward,
         mut upload: Upload,
         begin: Instant,
     ) -> Result<(), Failure> {

@@ -138,28 +138,28 @@ impl Load {
 
 /// A request in flight to a server; counted while it lives.
 #[derive(Debug)]
-pub struct InFlight {
-    server: Arc<Server>,
+pub struct InFlight<'a> {
+    server: &'a Arc<Server>,
     _pass: Option<gate::Pass>,
 }
 
-impl InFlight {
+impl<'a> InFlight<'a> {
     /// Counts one more, which was let through by its gate where there is one.
-    pub fn new(server: &Arc<Server>, pass: Option<gate::Pass>) -> Self {
+    pub fn new(server: &'a Arc<Server>, pass: Option<gate::Pass>) -> Self {
         server.load.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
-            server: Arc::clone(server),
+            server,
             _pass: pass,
         }
     }
 
     /// The server.
-    pub const fn server(&self) -> &Arc<Server> {
-        &self.server
+    pub const fn server(&self) -> &'a Arc<Server> {
+        self.server
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.server.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }

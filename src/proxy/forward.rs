@@ -25,11 +25,11 @@ use crate::upstream::{InFlight, Upstream};
 use crate::wire::Deadline;
 
 /// One request on its way to one of the servers of an upstream.
-pub(super) struct Forward<'a> {
+pub(super) struct Forward<'a, 'w> {
     pub(super) local: &'a Local,
-    pub(super) world: &'a Snapshot,
+    pub(super) world: &'w Snapshot,
     pub(super) peer: &'a Peer,
-    pub(super) upstream: &'a Upstream,
+    pub(super) upstream: &'w Upstream,
     /// The deadlines that hold, for the whole request too.
     pub(super) timeouts: &'a Timeouts,
     pub(super) total: Option<Duration>,
@@ -38,10 +38,10 @@ pub(super) struct Forward<'a> {
 }
 
 /// A response that has begun.
-pub(super) struct Answer {
+pub(super) struct Answer<'w> {
     pub(super) connection: Connection,
     pub(super) head: ResponseHead,
-    pub(super) in_flight: InFlight,
+    pub(super) in_flight: InFlight<'w>,
     /// The server's place in its upstream.
     pub(super) server: usize,
 }
@@ -57,7 +57,7 @@ struct Attempt {
     given_up: bool,
 }
 
-impl Forward<'_> {
+impl<'w> Forward<'_, 'w> {
     /// Tries servers until one answers, all were tried, or trying again could do harm. `begin` is
     /// now, or as good as now.
     pub(super) async fn run<C: Client>(
@@ -66,8 +66,8 @@ impl Forward<'_> {
         upload: &mut Upload,
         deadline: &mut Deadline,
         mut begin: Instant,
-        account: &mut Account<'_>,
-    ) -> Result<Answer, Failure> {
+        account: &mut Account<'w>,
+    ) -> Result<Answer<'w>, Failure> {
         let upstream = self.upstream;
         upstream.budget.pay();
         if let Some(total) = self.total {
@@ -88,7 +88,7 @@ impl Forward<'_> {
         let mut fresh = false;
         loop {
             let url = &upstream.servers()[server].url;
-            account.server = Some(Arc::clone(url));
+            account.server = Some(url);
             let series = self.world.server(upstream, server);
             let mut attempt = Attempt::default();
             let result = self
@@ -172,7 +172,7 @@ impl Forward<'_> {
         upload: &mut Upload,
         deadline: &mut Deadline,
         attempt: &mut Attempt,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer<'w>, Failure> {
         let timeouts = self.timeouts;
         let server = &self.upstream.servers()[index];
         let pass = match self.upstream.gate(index) {

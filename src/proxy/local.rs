@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use super::World;
 use super::compress::Room;
@@ -34,8 +34,7 @@ const DATE: usize = 29;
 /// See the module.
 #[derive(Debug)]
 pub struct Local {
-    shared: Arc<ArcSwap<World>>,
-    snapshot: RefCell<Rc<Snapshot>>,
+    present: RefCell<Present>,
     registry: Registry,
     clock: Clock,
     date: RefCell<(i64, [u8; DATE])>,
@@ -59,14 +58,17 @@ impl Local {
         draining: Rc<Draining>,
         certificates: Arc<Resolver>,
     ) -> Self {
-        let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
+        let snapshot = Rc::new(Snapshot::new(shared.load_full(), &registry));
+        let present = RefCell::new(Present {
+            shared: Cache::new(shared),
+            snapshot,
+        });
         let edge = Edge::new(&registry);
         let date = RefCell::new((i64::MIN, [0; DATE]));
         let access = RefCell::new(access.writer());
         let pool = Pool::default();
         Self {
-            shared,
-            snapshot,
+            present,
             registry,
             clock,
             date,
@@ -104,12 +106,12 @@ impl Local {
 
     /// The world as it is now; a request takes it once and keeps it.
     pub fn world(&self) -> Rc<Snapshot> {
-        let shared = self.shared.load();
-        let mut snapshot = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(&shared, &snapshot.world) {
-            *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
+        let Present { shared, snapshot } = &mut *self.present.borrow_mut();
+        let world = shared.load();
+        if !Arc::ptr_eq(world, &snapshot.world) {
+            *snapshot = Rc::new(Snapshot::new(Arc::clone(world), &self.registry));
         }
-        Rc::clone(&snapshot)
+        Rc::clone(snapshot)
     }
 
     /// For ids of requests and traces.
@@ -154,6 +156,13 @@ impl Local {
         }
         Ref::map(self.date.borrow(), |date| &date.1)
     }
+}
+
+/// The world as it is, as far as this worker knows; it looks each time whether there is another.
+#[derive(Debug)]
+struct Present {
+    shared: Cache<Arc<ArcSwap<World>>, Arc<World>>,
+    snapshot: Rc<Snapshot>,
 }
 
 /// A deadline that goes back when it is dropped.

@@ -82,9 +82,9 @@ impl Ask {
     }
 
     /// Asks. `Break`: the client has its answer.
-    pub async fn admit<C: Client>(
-        &self,
-        guest: &mut Exchange<'_, '_, C>,
+    pub async fn admit<'w, C: Client>(
+        &'w self,
+        guest: &mut Exchange<'_, 'w, C>,
         vouched: &[Arc<str>],
     ) -> Result<ControlFlow<()>, Failure> {
         let is_asked = !config::contains(&self.except, guest.account.client);
@@ -102,9 +102,9 @@ impl Ask {
         result
     }
 
-    async fn ask<C: Client>(
-        &self,
-        guest: &mut Exchange<'_, '_, C>,
+    async fn ask<'w, C: Client>(
+        &'w self,
+        guest: &mut Exchange<'_, 'w, C>,
         question: &RequestHead,
     ) -> (ForwardOutcome, Result<ControlFlow<()>, Failure>) {
         let failed = |failure| (ForwardOutcome::Failed, Err(failure));
