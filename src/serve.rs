@@ -68,14 +68,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves one request as the listener's role says.
-    async fn handle<C: Client>(&self, peer: &Peer, head: RequestHead, client: &mut C) {
+    /// Serves one request as the listener's role says; when that was over.
+    async fn handle<C: Client>(&self, peer: &Peer, head: RequestHead, client: &mut C) -> Instant {
         match self.role {
             Role::Https { .. } => proxy::handle(&self.local, peer, head, client).await,
-            Role::Redirect { port } => {
-                proxy::plain(&self.local, peer, head, client, port).await;
-            }
-            Role::Stream(_) => {} // no requests are read there
+            Role::Redirect { port } => proxy::plain(&self.local, peer, head, client, port).await,
+            Role::Stream(_) => Instant::now(), // no requests are read there
         }
     }
 }

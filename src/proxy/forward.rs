@@ -22,7 +22,6 @@ use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::Preamble;
 use crate::upstream::{InFlight, Upstream};
-use crate::wire::Deadline;
 
 /// One request on its way to one of the servers of an upstream.
 pub(super) struct Forward<'a, 'w> {
@@ -64,14 +63,13 @@ impl<'w> Forward<'_, 'w> {
         &self,
         client: &mut C,
         upload: &mut Upload,
-        deadline: &mut Deadline,
         mut begin: Instant,
         account: &mut Account<'w>,
     ) -> Result<Answer<'w>, Failure> {
         let upstream = self.upstream;
         upstream.budget.pay();
         if let Some(total) = self.total {
-            deadline.bound(total);
+            client.deadline().bound(total);
         }
         let idempotent = self.head.method.is_idempotent();
         // HTTP/2 can say that it has not touched a request.
@@ -92,15 +90,7 @@ impl<'w> Forward<'_, 'w> {
             let series = self.world.server(upstream, server);
             let mut attempt = Attempt::default();
             let result = self
-                .attempt(
-                    client,
-                    server,
-                    fresh,
-                    series,
-                    upload,
-                    deadline,
-                    &mut attempt,
-                )
+                .attempt(client, server, fresh, series, upload, begin, &mut attempt)
                 .await;
             let now = Instant::now();
             let took = now - begin;
@@ -136,7 +126,7 @@ impl<'w> Forward<'_, 'w> {
                 replayable: upload.is_replayable(),
             };
             if tried.len() >= upstream.retries
-                || deadline.left() == Some(Duration::ZERO)
+                || client.deadline().left() == Some(Duration::ZERO)
                 || !failure.may_retry(progress)
             {
                 return Err(failure);
@@ -170,16 +160,21 @@ impl<'w> Forward<'_, 'w> {
         fresh: bool,
         series: &UpstreamSeries,
         upload: &mut Upload,
-        deadline: &mut Deadline,
+        now: Instant,
         attempt: &mut Attempt,
     ) -> Result<Answer<'w>, Failure> {
         let timeouts = self.timeouts;
         let server = &self.upstream.servers()[index];
+        // As far as nothing is waited for.
+        let mut now = Some(now);
         let pass = match self.upstream.gate(index) {
             None => None,
             Some(gate) => Some(match gate.try_pass() {
                 Some(pass) => pass,
-                None => Box::pin(self.wait(client, gate)).await?,
+                None => {
+                    now = None;
+                    Box::pin(self.wait(client, gate)).await?
+                }
             }),
         };
         let in_flight = InFlight::new(server, pass);
@@ -202,8 +197,10 @@ impl<'w> Forward<'_, 'w> {
             }
             None => {
                 series.connects.inc();
+                now = None;
                 let limit = timeouts.upstream_connect;
-                let limit = deadline.left().map_or(limit, |left| left.min(limit));
+                let left = client.deadline().left();
+                let limit = left.map_or(limit, |left| left.min(limit));
                 let preamble = told.map(|version| Preamble {
                     client: self.peer.id,
                     header: preamble::header(self.peer, version),
@@ -223,7 +220,7 @@ impl<'w> Forward<'_, 'w> {
             self.head,
             upload,
             timeouts,
-            deadline,
+            now,
             elsewhere,
         )
         .await;

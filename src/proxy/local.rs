@@ -2,7 +2,6 @@
 
 use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,10 +22,6 @@ use crate::telemetry::access::{AccessLog, Writer};
 use crate::telemetry::spans::Outbox;
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
-use crate::wire::Deadline;
-
-/// Deadlines that are kept with their timers.
-const DEADLINES: usize = 256;
 
 /// Length of an HTTP date (RFC 9110, section 5.6.7).
 const DATE: usize = 29;
@@ -43,7 +38,6 @@ pub struct Local {
     access: RefCell<Writer>,
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
-    deadlines: RefCell<Vec<Deadline>>,
     compressing: Room,
     random: Random,
 }
@@ -78,19 +72,7 @@ impl Local {
             draining,
             certificates,
             random: Random::new(),
-            deadlines: RefCell::default(),
             compressing: Room::default(),
-        }
-    }
-
-    /// A deadline that is off, with a timer that others had before, so that a request need not
-    /// arm one.
-    pub fn deadline(&self) -> Lent<'_> {
-        let mut deadline = self.deadlines.borrow_mut().pop().unwrap_or_default();
-        deadline.reset();
-        Lent {
-            deadline,
-            of: &self.deadlines,
         }
     }
 
@@ -163,36 +145,6 @@ impl Local {
 struct Present {
     shared: Cache<Arc<ArcSwap<World>>, Arc<World>>,
     snapshot: Rc<Snapshot>,
-}
-
-/// A deadline that goes back when it is dropped.
-#[derive(Debug)]
-pub struct Lent<'a> {
-    deadline: Deadline,
-    of: &'a RefCell<Vec<Deadline>>,
-}
-
-impl Deref for Lent<'_> {
-    type Target = Deadline;
-
-    fn deref(&self) -> &Deadline {
-        &self.deadline
-    }
-}
-
-impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut Deadline {
-        &mut self.deadline
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let mut stock = self.of.borrow_mut();
-        if stock.len() < DEADLINES {
-            stock.push(std::mem::take(&mut self.deadline));
-        }
-    }
 }
 
 /// A world, with this worker's handles beside it.
