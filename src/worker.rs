@@ -273,7 +273,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
             Rc::clone(&service),
             Rc::clone(local),
             Arc::clone(&shared.doors),
-            Arc::clone(&series),
+            Rc::clone(&series),
             stopped.clone(),
         ))
     };
@@ -293,7 +293,7 @@ async fn accept(
     service: Rc<RefCell<Rc<Service>>>,
     local: Rc<Local>,
     doors: Arc<Doors>,
-    series: Arc<ListenerSeries>,
+    series: Rc<ListenerSeries>,
     mut stopped: watch::Receiver<()>,
 ) {
     let take = |stream: tokio::net::TcpStream, from: SocketAddr| {
