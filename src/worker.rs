@@ -169,6 +169,8 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
     let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
+            // A reload may end after the way down has begun.
+            Command::Listen(_) if draining.has_begun() => {}
             Command::Listen(listener) => {
                 let address = listener.address;
                 match start(listener, &local, &shared) {
