@@ -305,9 +305,9 @@ impl Upstream {
     }
 
     /// Why requests to a server fail, while they do.
-    pub fn trouble(&self, server: usize, now: Moment) -> Option<Arc<String>> {
+    pub fn trouble(&self, server: usize) -> Option<Arc<String>> {
         let fails =
-            self.is_failing(server) || self.servers[server].health.proven(now) == Standing::Ejected;
+            self.is_failing(server) || self.servers[server].health.proven() == Standing::Ejected;
         fails
             .then(|| self.servers[server].trouble.load_full())
             .flatten()
@@ -316,8 +316,7 @@ impl Upstream {
     /// Whether another server is up to take what waits for one that is down, and the budget has room
     /// for it.
     pub fn can_spare(&self) -> bool {
-        let now = Moment::now();
-        let up = |server: &Arc<Server>| server.health.proven(now) == Standing::Up;
+        let up = |server: &Arc<Server>| server.health.proven() == Standing::Up;
         self.budget.is_left() && self.servers.iter().any(up)
     }
 

@@ -311,6 +311,8 @@ pub enum Matcher {
     /// Those below it. `/api/` matches below it; `/api` matches itself and anything below `/api/`,
     /// not `/apiary`.
     Prefix(Arc<str>),
+    /// Those that begin with it: `/api` matches `/apiary` too.
+    StartsWith(Arc<str>),
 }
 
 /// Whether a prefix covers a path on the boundary of a segment. Both are normal.
@@ -324,7 +326,7 @@ impl std::fmt::Display for Matcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
-            Self::Exact(path) | Self::Prefix(path) => f.write_str(path),
+            Self::Exact(path) | Self::Prefix(path) | Self::StartsWith(path) => f.write_str(path),
             Self::Regex(pattern) => f.write_str(pattern.as_str()),
         }
     }
@@ -372,6 +374,8 @@ pub enum Body {
 pub enum Rewrite {
     /// What stands before the rest of the path, in place of the route's prefix.
     Prefix(Arc<str>),
+    /// The same for what the path starts with, which may end inside a segment.
+    Start(Arc<str>),
     /// The whole of it.
     Path(Template),
 }

@@ -251,6 +251,7 @@ pub(in crate::import) enum Matcher {
     Any,
     Exact(String),
     Regex(String),
+    /// Those that begin with it.
     Prefix(String),
 }
 
@@ -273,7 +274,8 @@ impl Matcher {
             Self::Any => String::new(),
             Self::Exact(path) => format!("exact = {}\n", quoted(path)),
             Self::Regex(pattern) => format!("regex = {}\n", quoted(pattern)),
-            Self::Prefix(path) => format!("path = {}\n", quoted(path)),
+            Self::Prefix(path) if path.ends_with('/') => format!("path = {}\n", quoted(path)),
+            Self::Prefix(text) => format!("starts_with = {}\n", quoted(text)),
         }
     }
 }

@@ -220,6 +220,14 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
                         let serving = stream(client, head, self.service, self.peer);
                         self.streams.push(Box::pin(serving));
                     }
+                    if connection.is_littered() {
+                        drop(connection);
+                        self.poll_streams(cx);
+                        connection = self.connection.borrow_mut();
+                        if connection.is_littered() {
+                            return Poll::Ready(Err(Fault::Resets));
+                        }
+                    }
                 }
             }
         }

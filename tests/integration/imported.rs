@@ -457,7 +457,7 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    artifactory, asked, begun, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
     mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 

@@ -255,7 +255,7 @@ fn every_fault_has_its_words() {
     for (lines, words) in [
         (
             "upstream = 'http://y'",
-            "without `path`, `exact` and `regex`",
+            "without `path`, `starts_with`, `exact` and `regex`",
         ),
         (
             "path = '/a'\nexact = '/a'",
@@ -343,10 +343,15 @@ fn the_same_path_may_be_exact_and_a_prefix_but_not_twice_the_same() {
             route(other)
         ))
     };
-    for keys in [("exact", "path"), ("path", "regex"), ("regex", "exact")] {
+    for keys in [
+        ("exact", "path"),
+        ("path", "regex"),
+        ("regex", "exact"),
+        ("path", "starts_with"),
+    ] {
         parse(&two(keys.0, keys.1)).unwrap();
     }
-    for key in ["exact", "path", "regex"] {
+    for key in ["exact", "path", "starts_with", "regex"] {
         assert!(refused(&two(key, key)).contains("is there twice"), "{key}");
     }
 }

@@ -7,7 +7,7 @@ use super::inner::{ANSWERS, terms};
 use super::left::{Left, Places, all_but, left};
 use super::page;
 use super::parse::{Line, Section};
-use super::rewrite::{REWRITES, Rewrite, beyond, rewritten};
+use super::rewrite::{REWRITES, Rewrite, rewritten};
 use super::rule::{Act, LAST, TO_HTTPS, counted, no_cache};
 use super::{Import, array, quoted};
 use crate::import::Loss;
@@ -365,16 +365,7 @@ impl Import {
                 path: path.clone(),
             });
         }
-        self.add(routes, rule, act, matcher.clone(), conditions.clone());
-        // A path begins with a text there, whatever follows it.
-        if let Matcher::Prefix(path) = &matcher
-            && !path.ends_with('/')
-        {
-            let matcher = beyond(path);
-            let mut conditions = conditions;
-            conditions.extend(giving_way(routes, &matcher));
-            self.add(routes, rule, act, matcher, conditions);
-        }
+        self.add(routes, rule, act, matcher, conditions);
     }
 
     fn add(
@@ -684,9 +675,9 @@ fn with_last(
 /// What an expression is not for, as it is taken by prefixes before it. Where nothing comes before
 /// those, they say so themselves.
 fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
-    let Matcher::Regex(pattern) = matcher else {
+    if !matches!(matcher, Matcher::Regex(_)) {
         return formula::All::new();
-    };
+    }
     let (mut taken, mut copies, mut behind) = (Vec::new(), Vec::new(), false);
     for route in routes.iter_mut() {
         let path = match &route.matcher {
@@ -694,11 +685,10 @@ fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
                 behind = true;
                 continue;
             }
-            Matcher::Prefix(path) if overlaps(path, pattern) && !route.last => path,
+            Matcher::Prefix(path) if !route.last => path,
             _ => continue,
         };
-        let end = if path.ends_with('/') { "" } else { "(?:/|$)" };
-        let begins = format!("^{}{end}", pattern::literal(path));
+        let begins = format!("^{}", pattern::literal(path));
         let bound = route
             .action
             .iter()
@@ -716,19 +706,6 @@ fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
     match taken.is_empty() {
         true => formula::All::new(),
         false => vec![Term::of("{path}", formula::any(&taken), true)],
-    }
-}
-
-/// Whether an expression may be for what is below a path.
-fn overlaps(path: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix("[^/]") {
-        Some(stem) => {
-            let below = format!("^{}", pattern::literal(path));
-            below
-                .strip_prefix(stem)
-                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-        }
-        None => true,
     }
 }
 

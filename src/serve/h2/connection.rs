@@ -373,6 +373,12 @@ impl Connection {
         self.end(slot, ErrorCode::PROTOCOL_ERROR);
     }
 
+    /// Whether too many streams that the client has reset still cost us something. Those at work on
+    /// them have to be heard first: a page that is left takes all its requests back at once.
+    pub const fn is_littered(&self) -> bool {
+        self.streams.dying() > MAX_RESETS
+    }
+
     /// Whether the client's mistakes are too many.
     pub const fn is_provoked(&self) -> bool {
         self.provoked > MAX_PROVOKED_RESETS
