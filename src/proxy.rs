@@ -29,6 +29,7 @@ pub mod rules;
 pub mod stream;
 pub mod tunnel;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -38,7 +39,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{Compression, Limits, Timeouts};
+use crate::config::{self, Compression, Limits, Timeouts};
 use crate::http::field::{Fields, Id};
 use crate::http::host::Host;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
@@ -390,7 +391,13 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
     /// Answers with what the configuration says, compressed where that is asked for.
     async fn respond(&mut self, respond: &Respond) -> Result<(), Failure> {
         let rules = self.account.rules;
-        let own = Own::respond(self.local, respond, rules, self.head.method);
+        let body = respond.body.as_ref().map(|body| match body {
+            config::Body::Text(text) => Cow::Borrowed(text.as_bytes()),
+            config::Body::Template(template) => {
+                Cow::Owned(self.knowing(|known| known.body(template, &respond.content_type)))
+            }
+        });
+        let own = Own::respond(self.local, respond, body, rules, self.head.method);
         let Some(terms) = respond.compression.as_deref() else {
             return self.answer(own).await;
         };

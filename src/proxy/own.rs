@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::{Failure, phrase};
 use super::grpc;
 use super::route::Respond;
-use super::rules::{Known, Rules};
+use super::rules::{Known, Rules, Said};
 use super::{Client, Local};
 use crate::http::field::{Fields, Id};
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
@@ -96,16 +96,19 @@ impl<'a> Own<'a> {
         status: u16,
         retry_after: Option<u32>,
         rules: Option<&'a Rules>,
-        to: Method,
+        method: Method,
     ) -> Self {
         let body = match rules.and_then(|rules| rules.page(status)) {
-            Some(page) => (Cow::Borrowed(&page.body[..]), &*page.content_type),
+            Some(Said::Redirect(status, to)) => {
+                return Self::redirect(local, *status, to.as_bytes(), method);
+            }
+            Some(Said::Page(page)) => (Cow::Borrowed(&page.body[..]), &*page.content_type),
             None => {
                 let text = format!("{status} {}\n", phrase(status));
                 (Cow::Owned(text.into_bytes()), PLAIN)
             }
         };
-        let mut own = Self::new(local, status, Some(body), to);
+        let mut own = Self::new(local, status, Some(body), method);
         let fields = &mut own.head.fields;
         if status == 405 {
             let own = rules.and_then(Rules::methods).map(str::as_bytes);
@@ -137,12 +140,12 @@ impl<'a> Own<'a> {
     pub(super) fn respond(
         local: &Local,
         respond: &'a Respond,
+        body: Option<Cow<'a, [u8]>>,
         rules: Option<&'a Rules>,
         to: Method,
     ) -> Self {
-        match &respond.body {
+        match body {
             Some(body) => {
-                let body = Cow::Borrowed(body.as_bytes());
                 let body = Some((body, &*respond.content_type));
                 Self::new(local, respond.status, body, to)
             }

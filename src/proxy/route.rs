@@ -114,7 +114,7 @@ pub struct Respond {
     /// The status.
     pub status: u16,
     /// The body; `None`: one for the status.
-    pub body: Option<Arc<str>>,
+    pub body: Option<config::Body>,
     /// Its type.
     pub content_type: Arc<str>,
     /// How it is compressed, where it is.
@@ -497,12 +497,17 @@ impl Route {
                 status,
                 body,
                 content_type,
-            } => Action::Respond(Respond {
-                status: *status,
-                body: body.clone(),
-                content_type: Arc::clone(content_type),
-                compression: shared.compression(&route.rules.compression),
-            }),
+            } => {
+                if let Some(config::Body::Template(template)) = body {
+                    value = Some(template);
+                }
+                Action::Respond(Respond {
+                    status: *status,
+                    body: body.clone(),
+                    content_type: Arc::clone(content_type),
+                    compression: shared.compression(&route.rules.compression),
+                })
+            }
         };
         let request_body = match &route.rules.request_body {
             None => shared.limits.request_body,
@@ -634,7 +639,11 @@ mod tests {
             client,
         })?;
         match &route.action {
-            Action::Respond(respond) => Ok(respond.body.as_deref().unwrap_or_default().to_owned()),
+            Action::Respond(Respond {
+                body: Some(config::Body::Text(body)),
+                ..
+            }) => Ok(body.to_string()),
+            Action::Respond(_) => Ok(String::new()),
             other => panic!("{other:?}"),
         }
     }

@@ -545,6 +545,18 @@ fn rates_of_haproxy_are_quotas_here() {
 }
 
 #[test]
+fn what_haproxy_answers_in_its_own_words_is_answered_so_here() {
+    let output = haproxy_and_staunch_agree_with("answered", &[("gone.map", "/listed/ 1\n")]);
+    nothing_is_lost(&output);
+    for line in [
+        "body = \"{\\\"error\\\":\\\"slow\\\"}\"",
+        "error_pages = { 503 = { redirect = \"https://sorry.test/now\" } }",
+    ] {
+        assert!(output.contains(line), "{line}\n{output}");
+    }
+}
+
+#[test]
 fn names_that_haproxy_tells_apart_without_terminating_are_told_apart_here() {
     nothing_is_lost(&haproxy_and_staunch_agree("layers"));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::condition::{self, Conditions, conditions};
 use super::read::{Place, rules};
 use super::template::Scope;
-use super::{Matcher, Pattern, Piece, Rewrite, Rules, Template, Variable};
+use super::{Body, Matcher, Pattern, Piece, Rewrite, Rules, Template, Variable};
 use crate::config::default;
 use crate::config::diagnostic::{Complaint, Diagnostic, Span};
 use crate::config::read::{At, Table};
@@ -36,7 +36,7 @@ pub(in crate::config) enum RawAction {
     Redirect(Template, u16),
     Respond {
         status: u16,
-        body: Option<Arc<str>>,
+        body: Option<Body>,
         content_type: Arc<str>,
     },
 }
@@ -185,7 +185,7 @@ fn action(
         },
     );
     let redirect = redirect(t, scope);
-    let respond = respond(t);
+    let respond = respond(t, scope);
     let given: Vec<_> = ACTIONS.into_iter().filter(|key| t.has(key)).collect();
     if let [first, second, ..] = &given[..] {
         let message = format!("{} has both `{first}` and `{second}`", t.label);
@@ -264,7 +264,7 @@ fn redirect(t: &mut Table<'_>, scope: &Scope) -> Option<RawAction> {
     Some(RawAction::Redirect(template, status as u16))
 }
 
-fn respond(t: &mut Table<'_>) -> Option<RawAction> {
+fn respond(t: &mut Table<'_>, scope: &Scope) -> Option<RawAction> {
     let status: Option<u32> = t.optional_within(
         "respond",
         200..=599,
@@ -274,6 +274,11 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
         "body",
         "Body of that response, as it is; without: none, or for an error the one of `error_pages`.",
     );
+    let written: Option<At<Arc<str>>> = t.optional(
+        "body_template",
+        "The same with variables, as in `\"no page {path}\\n\"`. In HTML, XML and JSON, by \
+         `content_type`, they are escaped.",
+    );
     let content_type: At<Arc<str>> = t.or(
         "content_type",
         At::nowhere(default::CONTENT_TYPE.into()),
@@ -281,18 +286,24 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
     );
     if !t.has("respond") {
         misfit(t, "body", "`respond`");
+        misfit(t, "body_template", "`respond`");
         misfit(t, "content_type", "`respond`");
     }
     if let Err(complaint) = super::owned::value(&content_type.value) {
         t.complain(&content_type.span, complaint);
     }
+    if t.has("body") {
+        misfit(t, "body_template", "no `body`");
+    }
+    let written = written.and_then(|text| template(t, "body_template", &text, scope, |_| Ok(())));
     let status = status?;
-    if body.is_some() && matches!(status, 204 | 205 | 304) {
-        let span = t.place("body").unwrap_or(0..0);
+    let key = ["body", "body_template"].into_iter().find(|key| t.has(key));
+    if let Some(key) = key.filter(|_| matches!(status, 204 | 205 | 304)) {
+        let span = t.place(key).unwrap_or(0..0);
         t.complain(
             &span,
             Complaint::new(
-                format!("`body`: a response with {status} has none"),
+                format!("`{key}`: a response with {status} has none"),
                 "take it out, or respond with 200",
             ),
         );
@@ -300,7 +311,7 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
     #[allow(clippy::cast_possible_truncation)] // it is within bounds
     Some(RawAction::Respond {
         status: status as u16,
-        body,
+        body: body.map(Body::Text).or(written.map(Body::Template)),
         content_type: content_type.value,
     })
 }

@@ -321,18 +321,13 @@ impl Import {
         if names.is_empty() {
             return;
         }
-        let mut site = Site {
+        let site = Site {
             place: directive.place.clone(),
             names,
             default,
             tls,
             routes,
         };
-        if !site.settle() {
-            let advice = "compression differs between its locations, and is of a whole site here: \
-                          none is compressed; see compression";
-            self.lost(directive, advice);
-        }
         self.sites.push_str(&site.text());
     }
 
