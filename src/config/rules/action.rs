@@ -311,7 +311,7 @@ fn respond(t: &mut Table<'_>, scope: &Scope) -> Option<RawAction> {
     #[allow(clippy::cast_possible_truncation)] // it is within bounds
     Some(RawAction::Respond {
         status: status as u16,
-        body: body.map(Body::Text).or(written.map(Body::Template)),
+        body: body.map(Body::Text).or_else(|| written.map(Body::Template)),
         content_type: content_type.value,
     })
 }
