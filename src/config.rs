@@ -45,9 +45,9 @@ pub use load::{LARGEST, load, parse};
 pub use quota::Quota;
 pub use reference::{KeyDoc, reference};
 pub use rules::{
-    Action, BasicAuth, Change, Condition, Conditions, Cookies, ErrorPage, FieldRule, ForwardAuth,
-    Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts, Rules, Setting, SignIn,
-    Template, Trace, Variable, is_below,
+    Action, BasicAuth, Body, Change, Condition, Conditions, Cookies, ErrorPage, FieldRule,
+    ForwardAuth, Instead, Maintenance, Matcher, Pattern, Piece, Rewrite, Route, RouteTimeouts,
+    Rules, Setting, SignIn, Template, Trace, Variable, is_below,
 };
 pub use stream::{StartTls, Stream, StreamTls};
 pub use tls::{

@@ -390,6 +390,11 @@ pub(super) fn route_path(text: &str) -> Result<Arc<str>, Complaint> {
     Err(Complaint::new(message, help))
 }
 
+/// What the paths of a route begin with: its last segment may go on.
+pub(super) fn path_start(text: &str) -> Result<Arc<str>, Complaint> {
+    route_path(&format!("{text}x")).map(|_| text.into())
+}
+
 /// What a check asks for: a path, and a query where it takes one.
 pub(super) fn check_path(text: &str) -> Result<Arc<str>, Complaint> {
     let (path, query) = text.split_once('?').unwrap_or((text, ""));

@@ -207,12 +207,13 @@ fn finish_site(
 }
 
 /// What goes before others is larger. Expressions stay in the order of the file.
-fn order(matcher: &Matcher) -> (u8, usize) {
+fn order(matcher: &Matcher) -> (u8, usize, bool) {
     match matcher {
-        Matcher::Any => (3, 0),
-        Matcher::Exact(_) => (2, 0),
-        Matcher::Regex(_) => (1, 0),
-        Matcher::Prefix(path) => (0, path.len()),
+        Matcher::Any => (3, 0, false),
+        Matcher::Exact(_) => (2, 0, false),
+        Matcher::Regex(_) => (1, 0, false),
+        Matcher::Prefix(path) => (0, path.len(), true),
+        Matcher::StartsWith(path) => (0, path.len(), false),
     }
 }
 
@@ -467,6 +468,7 @@ fn routes(sites: &[RawSite], cx: &Context<'_>) {
                 Matcher::Any | Matcher::Exact(_) => (0, "path"),
                 Matcher::Regex(_) => (1, "expression"),
                 Matcher::Prefix(_) => (2, "path"),
+                Matcher::StartsWith(_) => (3, "beginning"),
             };
             let value = matcher.value.to_string();
             if let Some(first) = firsts.before((kind, value), &matcher.span) {

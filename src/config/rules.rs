@@ -10,6 +10,7 @@ mod auth;
 mod condition;
 mod cookies;
 mod owned;
+mod pages;
 mod pattern;
 mod read;
 mod template;
@@ -137,8 +138,29 @@ pub struct ErrorPage {
     pub from: u16,
     /// The last.
     pub to: u16,
-    /// The file with the body.
-    pub file: PathBuf,
+    /// What is said.
+    pub instead: Instead,
+}
+
+/// What is said in place of the built-in body of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// What is in this file.
+    File(PathBuf),
+    /// This text.
+    Text {
+        /// The body.
+        body: Arc<str>,
+        /// Its type.
+        content_type: Arc<str>,
+    },
+    /// Nothing: the client is sent elsewhere.
+    Redirect {
+        /// A URL, or a path.
+        to: Arc<str>,
+        /// With which status.
+        status: u16,
+    },
 }
 
 /// `trace_context`: what is done with a client's `traceparent` (W3C Trace Context).
@@ -243,7 +265,10 @@ impl Rules {
 
     /// The files with error pages.
     pub fn page_files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.error_pages.iter().map(|page| &page.file)
+        (self.error_pages.iter()).filter_map(|page| match &page.instead {
+            Instead::File(file) => Some(file),
+            Instead::Text { .. } | Instead::Redirect { .. } => None,
+        })
     }
 
     /// The file with the users.
@@ -286,6 +311,8 @@ pub enum Matcher {
     /// Those below it. `/api/` matches below it; `/api` matches itself and anything below `/api/`,
     /// not `/apiary`.
     Prefix(Arc<str>),
+    /// Those that begin with it: `/api` matches `/apiary` too.
+    StartsWith(Arc<str>),
 }
 
 /// Whether a prefix covers a path on the boundary of a segment. Both are normal.
@@ -299,7 +326,7 @@ impl std::fmt::Display for Matcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
-            Self::Exact(path) | Self::Prefix(path) => f.write_str(path),
+            Self::Exact(path) | Self::Prefix(path) | Self::StartsWith(path) => f.write_str(path),
             Self::Regex(pattern) => f.write_str(pattern.as_str()),
         }
     }
@@ -327,10 +354,19 @@ pub enum Action {
         /// The status.
         status: u16,
         /// The body; `None`: one for the status.
-        body: Option<Arc<str>>,
+        body: Option<Body>,
         /// Its type.
         content_type: Arc<str>,
     },
+}
+
+/// The body of a response that is written in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// As it is.
+    Text(Arc<str>),
+    /// With variables.
+    Template(Template),
 }
 
 /// How a path is written anew for the upstream.
@@ -338,6 +374,8 @@ pub enum Action {
 pub enum Rewrite {
     /// What stands before the rest of the path, in place of the route's prefix.
     Prefix(Arc<str>),
+    /// The same for what the path starts with, which may end inside a segment.
+    Start(Arc<str>),
     /// The whole of it.
     Path(Template),
 }

@@ -219,6 +219,8 @@ pub struct Health {
     pub host: Option<Arc<str>>,
     /// The port to ask at; `None`: the server's own.
     pub port: Option<u16>,
+    /// Servers without TLS are asked over TLS, too.
+    pub tls: bool,
     /// Statuses that a server in good health answers with.
     pub status: StatusSet,
     /// What the body has to hold.
@@ -615,6 +617,18 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
     }
     let host: Option<Arc<str>> = t.optional("host", "The host to ask for; else the server's own.");
     let port: Option<u32> = t.optional("port", "The port to ask at; else the server's own.");
+    let tls = t.or(
+        "tls",
+        At::nowhere(false),
+        "Ask over TLS also where the server's URL is without it, as where the TLS of clients is passed \
+         through. Its certificate is not verified.",
+    );
+    if tls.value && grpc.is_some() {
+        t.cx.report(
+            Diagnostic::error(tls.span.clone(), "`tls` and `grpc` do not go together")
+                .help("write an `https` URL for servers of gRPC that speak TLS"),
+        );
+    }
     let status = t.or(
         "status",
         StatusSet(vec![200..=399]),
@@ -665,6 +679,7 @@ fn health(t: &mut Table<'_>) -> Option<Health> {
         grpc: grpc.map(|grpc| grpc.value),
         host,
         port,
+        tls: tls.value,
         status,
         body,
         interval,

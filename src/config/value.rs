@@ -258,6 +258,8 @@ pub(super) struct Label(pub(super) Arc<str>);
 /// A route's path prefix.
 #[derive(Clone)]
 pub(super) struct RoutePath(pub(super) Arc<str>);
+/// What the paths of a route begin with.
+pub(super) struct PathStart(pub(super) Arc<str>);
 /// What a check asks for.
 pub(super) struct CheckPath(pub(super) Arc<str>);
 /// A URL to call.
@@ -310,6 +312,8 @@ text! {
     Label, "a name in quotes", "an array of names", |t, _| address::label(t).map(Label);
     RoutePath, "a path prefix such as \"/api/\"", "an array of paths",
         |t, _| address::route_path(t).map(RoutePath);
+    PathStart, "the beginning of a path such as \"/api\"", "an array of beginnings",
+        |t, _| address::path_start(t).map(PathStart);
     CheckPath, "a path such as \"/health\"", "an array of paths",
         |t, _| address::check_path(t).map(CheckPath);
     Pattern, "a regular expression such as '^/img/(?<name>.+)[.]png$'", "an array of expressions",

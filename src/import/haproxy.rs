@@ -47,6 +47,7 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
         notes,
         ..Import::default()
     };
+    Import::with_rules_of_defaults(&mut sections);
     Import::without_captures(&mut sections);
     early.without_variables(&mut sections);
     early.without_loops(&mut sections);
@@ -565,6 +566,10 @@ fn advice(section: &Section, line: &Line) -> (Loss, &'static str) {
         ("source", _) => (
             Loss::Real,
             "connections leave from the address that the system gives them",
+        ),
+        ("http-request" | "tcp-request", "set-src") => (
+            Loss::Real,
+            "whose word on who the client is is believed is said in listen.forwarded_from",
         ),
         ("use-server", _) => (
             Loss::Real,

@@ -222,52 +222,6 @@ pub(in crate::import) fn both(outer: &str, inner: &str) -> Option<String> {
     Some(format!("^{}.*{}", part(begin), part(end)))
 }
 
-/// One for what goes on behind a text, but not with a slash nor with any of these.
-pub(in crate::import) fn beyond(text: &str, longer: &[&str]) -> String {
-    let mut others: Vec<&str> = longer
-        .iter()
-        .filter_map(|other| other.strip_prefix(text))
-        .filter(|other| !other.is_empty() && !other.starts_with('/'))
-        .collect();
-    others.sort_unstable();
-    others.dedup();
-    format!("^{}{}", literal(text), not_begun(&others, true))
-}
-
-/// What begins with none of these, which are sorted.
-fn not_begun(others: &[&str], first: bool) -> String {
-    let mut letters: Vec<char> = others
-        .iter()
-        .filter_map(|text| text.chars().next())
-        .collect();
-    letters.dedup();
-    let class = |c: &char| match c {
-        c if c.is_ascii_alphanumeric() => c.to_string(),
-        c => format!("\\{c}"),
-    };
-    let mut excluded: String = letters.iter().map(class).collect();
-    // A path that ends here, or goes on below, is of the text itself.
-    let mut options = match first {
-        true => {
-            excluded.push('/');
-            Vec::new()
-        }
-        false => vec!["$".to_owned()],
-    };
-    options.push(format!("[^{excluded}]"));
-    for letter in &letters {
-        let others = others.iter();
-        let rest: Vec<&str> = others
-            .filter_map(|text| text.strip_prefix(*letter))
-            .collect();
-        if !rest.contains(&"") {
-            let rest = not_begun(&rest, false);
-            options.push(format!("{}{rest}", literal(&letter.to_string())));
-        }
-    }
-    format!("(?:{})", options.join("|"))
-}
-
 /// Whether two are for the same paths, as they are written.
 pub(in crate::import) fn is_same(one: &str, other: &str) -> bool {
     let bare = |text: &str| {
@@ -377,32 +331,6 @@ mod tests {
         let mut pattern = regex::bytes::RegexBuilder::new(pattern);
         let pattern = pattern.unicode(false).build().unwrap();
         pattern.is_match(path.as_bytes())
-    }
-
-    #[test]
-    fn beyond_a_text_longer_ones_are_left_out() {
-        let pattern = beyond(
-            "/admin",
-            &["/admin-api/", "/admin-apple", "/adminx", "/admin/x"],
-        );
-        for (path, expected) in [
-            ("/admin", false),
-            ("/admin/", false),
-            ("/admin/y", false),
-            ("/admins", true),
-            ("/admin-", true),
-            ("/admin-ap", true),
-            ("/admin-api", true),
-            ("/admin-api/x", false),
-            ("/admin-apple", false),
-            ("/admin-appl", true),
-            ("/adminx", false),
-            ("/adminxy", false),
-            ("/other", false),
-        ] {
-            assert_eq!(matches(&pattern, path), expected, "{path} {pattern}");
-        }
-        assert_eq!(beyond("/a", &[]), "^/a(?:[^/])");
     }
 
     #[test]

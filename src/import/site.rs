@@ -251,6 +251,7 @@ pub(in crate::import) enum Matcher {
     Any,
     Exact(String),
     Regex(String),
+    /// Those that begin with it.
     Prefix(String),
 }
 
@@ -273,7 +274,8 @@ impl Matcher {
             Self::Any => String::new(),
             Self::Exact(path) => format!("exact = {}\n", quoted(path)),
             Self::Regex(pattern) => format!("regex = {}\n", quoted(pattern)),
-            Self::Prefix(path) => format!("path = {}\n", quoted(path)),
+            Self::Prefix(path) if path.ends_with('/') => format!("path = {}\n", quoted(path)),
+            Self::Prefix(text) => format!("starts_with = {}\n", quoted(text)),
         }
     }
 }
@@ -310,7 +312,7 @@ pub(in crate::import) struct Site {
     pub(in crate::import) place: Place,
     pub(in crate::import) names: Vec<String>,
     pub(in crate::import) default: bool,
-    /// What is said of the site alone: TLS, compression.
+    /// What is said of the site alone: TLS.
     pub(in crate::import) tls: Vec<String>,
     pub(in crate::import) routes: Vec<Route>,
 }
@@ -319,7 +321,11 @@ pub(in crate::import) struct Site {
 pub(in crate::import) const CLOSED: &str = "respond = 503";
 
 /// What makes no difference to a request that is answered here.
-const OF_UPSTREAMS: [&str; 7] = [
+const OF_UPSTREAMS: [&str; 11] = [
+    "compression",
+    "compression_effort",
+    "compression_minimum",
+    "compression_types",
     "cookies",
     "rewrite_location",
     "request_headers",
@@ -327,14 +333,6 @@ const OF_UPSTREAMS: [&str; 7] = [
     "timeouts",
     "error_pages",
     "quotas",
-];
-
-/// What is said of a site as a whole.
-const OF_SITES: [&str; 4] = [
-    "compression",
-    "compression_effort",
-    "compression_minimum",
-    "compression_types",
 ];
 
 impl Route {
@@ -349,30 +347,6 @@ impl Route {
 }
 
 impl Site {
-    /// Takes what can be said of a whole site from its routes. `false`: they differ in it, and it is
-    /// left out, as one of them may have it switched off for a reason.
-    pub(in crate::import) fn settle(&mut self) -> bool {
-        let forward = |route: &&Route| route.deed == Deed::Forward;
-        let of = |route: &Route| OF_SITES.map(|key| route.rules.0.get(&Key::Plain(key)).cloned());
-        let said: Vec<_> = self.routes.iter().filter(forward).map(of).collect();
-        let alike = said.windows(2).all(|two| two[0] == two[1]);
-        for route in &mut self.routes {
-            route
-                .rules
-                .0
-                .retain(|key, _| !OF_SITES.contains(&key.name()));
-        }
-        for (key, value) in OF_SITES
-            .into_iter()
-            .zip(said.into_iter().next().into_iter().flatten())
-        {
-            if let Some(value) = value.filter(|_| alike) {
-                self.tls.push(format!("{key} = {value}"));
-            }
-        }
-        alike
-    }
-
     /// What all routes say alike.
     fn hoist(&mut self) -> Rules {
         let mut common = Rules::default();

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::error::{Failure, phrase};
 use super::grpc;
 use super::route::Respond;
-use super::rules::{Known, Rules};
+use super::rules::{Known, Rules, Said};
 use super::{Client, Local};
 use crate::http::field::{Fields, Id};
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
-use crate::wire::{Body, Deadline};
+use crate::wire::Body;
 
 /// The methods that are told to whoever asks; others pass too.
 const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
@@ -38,8 +38,7 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
     if head.version != Version::Http2 || !is_small || head.expects_continue {
         return;
     }
-    let mut deadline = Deadline::default();
-    deadline.set(HEARING);
+    client.deadline().set(HEARING);
     let mut heard = 0;
     poll_fn(|cx| {
         loop {
@@ -50,7 +49,7 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
                     client.consume(count);
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return deadline.poll(cx),
+                Poll::Pending => return client.deadline().poll(cx),
             }
         }
     })
@@ -97,16 +96,19 @@ impl<'a> Own<'a> {
         status: u16,
         retry_after: Option<u32>,
         rules: Option<&'a Rules>,
-        to: Method,
+        method: Method,
     ) -> Self {
         let body = match rules.and_then(|rules| rules.page(status)) {
-            Some(page) => (Cow::Borrowed(&page.body[..]), &*page.content_type),
+            Some(Said::Redirect(status, to)) => {
+                return Self::redirect(local, *status, to.as_bytes(), method);
+            }
+            Some(Said::Page(page)) => (Cow::Borrowed(&page.body[..]), &*page.content_type),
             None => {
                 let text = format!("{status} {}\n", phrase(status));
                 (Cow::Owned(text.into_bytes()), PLAIN)
             }
         };
-        let mut own = Self::new(local, status, Some(body), to);
+        let mut own = Self::new(local, status, Some(body), method);
         let fields = &mut own.head.fields;
         if status == 405 {
             let own = rules.and_then(Rules::methods).map(str::as_bytes);
@@ -138,12 +140,12 @@ impl<'a> Own<'a> {
     pub(super) fn respond(
         local: &Local,
         respond: &'a Respond,
+        body: Option<Cow<'a, [u8]>>,
         rules: Option<&'a Rules>,
         to: Method,
     ) -> Self {
-        match &respond.body {
+        match body {
             Some(body) => {
-                let body = Cow::Borrowed(body.as_bytes());
                 let body = Some((body, &*respond.content_type));
                 Self::new(local, respond.status, body, to)
             }
@@ -189,8 +191,7 @@ impl<'a> Own<'a> {
         send: Duration,
     ) -> Result<(), Failure> {
         client.start(self.head, false)?;
-        let mut deadline = Deadline::default();
-        deadline.set(send);
+        client.deadline().set(send);
         let mut rest = &self.body[..];
         let mut finished = false;
         poll_fn(|cx| {
@@ -198,10 +199,11 @@ impl<'a> Own<'a> {
                 match client.poll_send(cx, rest)? {
                     Poll::Ready(count) => {
                         rest = &rest[count..];
-                        deadline.set(send);
+                        client.deadline().set(send);
                     }
                     Poll::Pending => {
-                        return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading));
+                        let late = client.deadline().poll(cx);
+                        return late.map(|()| Err(Failure::ClientNotReading));
                     }
                 }
             }
@@ -211,7 +213,10 @@ impl<'a> Own<'a> {
             }
             match client.poll_flush(cx) {
                 Poll::Ready(result) => Poll::Ready(result),
-                Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+                Poll::Pending => {
+                    let late = client.deadline().poll(cx);
+                    late.map(|()| Err(Failure::ClientNotReading))
+                }
             }
         })
         .await

@@ -64,17 +64,27 @@ fn strip(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What follows a prefix that covers it in a path that is [`clean`].
-pub fn after<'p>(path: &'p [u8], prefix: &[u8]) -> &'p [u8] {
-    let segments = prefix.split(|&byte| byte == b'/');
-    let depth = segments.filter(|segment| !segment.is_empty()).count();
-    let Some((at, slash)) = slashes(path).nth(depth) else {
-        return b"";
-    };
-    match prefix.ends_with(b"/") {
-        true => &path[at + slash..],
-        false => &path[at..],
+/// A text that a path may begin with, as paths are compared: its last segment goes on, so that a dot
+/// in it is no step elsewhere.
+pub fn beginning(text: &[u8]) -> Option<Vec<u8>> {
+    let (whole, open) = text.split_at(memchr::memrchr(b'/', text)? + 1);
+    let mut path = normalise(whole)?.into_owned();
+    path.extend_from_slice(&decode(open));
+    Some(path)
+}
+
+/// What follows the first bytes of a path that is [`clean`]; of one that is percent-encoded each
+/// counts once.
+pub fn after(path: &[u8], length: usize) -> &[u8] {
+    let mut at = 0;
+    for _ in 0..length {
+        at += match path.get(at) {
+            Some(b'%') if decode(&path[at..path.len().min(at + 3)]).len() == 1 => 3,
+            Some(_) => 1,
+            None => return b"",
+        };
     }
+    &path[at..]
 }
 
 /// Whether a path has a segment that an upstream could take for a step elsewhere.
@@ -239,10 +249,29 @@ mod tests {
             ("/old", "/old/", "/"),
             ("/old", "/old/x", "/x"),
             ("/old/", "/old//evil.test", "evil.test"),
+            ("/old", "/oldest/x", "est/x"),
+            ("/old", "/%6f%6C%64%65st", "%65st"),
+            ("/100%", "/100%25%zz", "%zz"),
         ] {
             let path = clean(path.as_bytes()).unwrap();
-            let rest = String::from_utf8_lossy(after(&path, prefix.as_bytes()));
+            let rest = String::from_utf8_lossy(after(&path, prefix.len()));
             assert_eq!(rest, expected, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_read_up_to_its_open_end() {
+        for (text, expected) in [
+            ("/", Some("/")),
+            ("/api", Some("/api")),
+            ("/a/../b.", Some("/b.")),
+            ("/.", Some("/.")),
+            ("/a/..", Some("/a/..")),
+            ("/caf%C3%A9", Some("/caf\u{e9}")),
+            ("/../a", None),
+        ] {
+            let found = beginning(text.as_bytes()).map(|text| String::from_utf8(text).unwrap());
+            assert_eq!(found.as_deref(), expected, "{text}");
         }
     }
 
@@ -256,7 +285,7 @@ mod tests {
                 prop_assert!(!cleaned.starts_with(b"//"));
                 prop_assert!(!has_dots(&cleaned));
                 if is_below(b"/a/", &normal) {
-                    let rest = after(&cleaned, b"/a/");
+                    let rest = after(&cleaned, 3);
                     prop_assert_eq!(&*decode(rest), &normal[3..]);
                 }
             }

@@ -50,7 +50,8 @@ pub struct Site {
     exact: HashMap<Box<[u8]>, Vec<Route>>,
     /// Routes with an expression, in their order.
     patterns: Vec<(Expression, Route)>,
-    /// The longest first; those of one path in their order.
+    /// The longest first, and of two paths the one that a segment ends with; those of one path in
+    /// their order.
     prefixes: Vec<Prefix>,
 }
 
@@ -113,7 +114,7 @@ pub struct Respond {
     /// The status.
     pub status: u16,
     /// The body; `None`: one for the status.
-    pub body: Option<Arc<str>>,
+    pub body: Option<config::Body>,
     /// Its type.
     pub content_type: Arc<str>,
     /// How it is compressed, where it is.
@@ -139,6 +140,15 @@ impl Forward {
 struct Expression {
     pattern: Pattern,
     groups: Vec<usize>,
+}
+
+impl Prefix {
+    fn covers(&self, path: &[u8]) -> bool {
+        match self.whole {
+            true => config::is_below(&self.path, path),
+            false => path.starts_with(&self.path),
+        }
+    }
 }
 
 impl Expression {
@@ -169,6 +179,8 @@ impl Expression {
 struct Prefix {
     /// As paths are compared.
     path: Box<[u8]>,
+    /// A segment has to end with it.
+    whole: bool,
     /// No expression is tried where this is the longest.
     last: bool,
     route: Route,
@@ -256,6 +268,9 @@ impl Table {
         self.exact
             .get(host)
             .or_else(|| {
+                if self.wildcard.is_empty() {
+                    return None;
+                }
                 let (label, parent) = host.split_once('.')?;
                 self.wildcard.get(parent).filter(|_| !label.is_empty())
             })
@@ -332,11 +347,20 @@ impl Site {
             let Some(ready) = Route::build(route, rules, shared) else {
                 continue;
             };
+            let or_as_written = |normal: Option<Vec<u8>>, path: &str| {
+                let path = normal.unwrap_or_else(|| path.as_bytes().to_vec());
+                path.into_boxed_slice()
+            };
             let normal = |path: &str| {
                 let normal = normalise(path.as_bytes()).map(|path| path.into_owned());
-                normal
-                    .unwrap_or_else(|| path.as_bytes().to_vec())
-                    .into_boxed_slice()
+                or_as_written(normal, path)
+            };
+            let last = route.last;
+            let prefix = |path, whole, route| Prefix {
+                path,
+                whole,
+                last,
+                route,
             };
             match &route.matcher {
                 Matcher::Any => built.any.push(ready),
@@ -344,16 +368,18 @@ impl Site {
                 Matcher::Regex(pattern) => {
                     built.patterns.push((Expression::new(pattern), ready));
                 }
-                Matcher::Prefix(path) => built.prefixes.push(Prefix {
-                    path: normal(path),
-                    last: route.last,
-                    route: ready,
-                }),
+                Matcher::Prefix(path) => {
+                    built.prefixes.push(prefix(normal(path), true, ready));
+                }
+                Matcher::StartsWith(text) => {
+                    let path = or_as_written(path::beginning(text.as_bytes()), text);
+                    built.prefixes.push(prefix(path, false, ready));
+                }
             }
         }
         built
             .prefixes
-            .sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+            .sort_by_key(|prefix| std::cmp::Reverse((prefix.path.len(), prefix.whole)));
         built.is_single = built.any.is_empty()
             && built.exact.is_empty()
             && built.patterns.is_empty()
@@ -413,8 +439,7 @@ impl Site {
             return Some(of(route, own));
         }
         let mut prefixes = self.prefixes.iter();
-        let prefix =
-            prefixes.find(|prefix| config::is_below(&prefix.path, path) && takes(&&prefix.route));
+        let prefix = prefixes.find(|prefix| prefix.covers(path) && takes(&&prefix.route));
         if prefix.is_none_or(|prefix| !prefix.last) {
             for (expression, route) in &self.patterns {
                 if let Some(groups) = expression.find(path)
@@ -449,7 +474,7 @@ impl Route {
         let action = match &route.action {
             config::Action::Forward { upstream, rewrite } => {
                 match rewrite {
-                    Some(Rewrite::Prefix(_)) => uses_rest = true,
+                    Some(Rewrite::Prefix(_) | Rewrite::Start(_)) => uses_rest = true,
                     Some(Rewrite::Path(template)) => value = Some(template),
                     None => {}
                 }
@@ -472,12 +497,17 @@ impl Route {
                 status,
                 body,
                 content_type,
-            } => Action::Respond(Respond {
-                status: *status,
-                body: body.clone(),
-                content_type: Arc::clone(content_type),
-                compression: shared.compression(&route.rules.compression),
-            }),
+            } => {
+                if let Some(config::Body::Template(template)) = body {
+                    value = Some(template);
+                }
+                Action::Respond(Respond {
+                    status: *status,
+                    body: body.clone(),
+                    content_type: Arc::clone(content_type),
+                    compression: shared.compression(&route.rules.compression),
+                })
+            }
         };
         let request_body = match &route.rules.request_body {
             None => shared.limits.request_body,
@@ -512,7 +542,7 @@ impl Route {
             return Ok((self, None));
         }
         let path = clean(head.path()).ok_or(Refusal::Path)?;
-        let mut rest = path::after(&path, own).to_vec();
+        let mut rest = path::after(&path, own.len()).to_vec();
         if let Some(query) = head.query() {
             rest.push(b'?');
             rest.extend_from_slice(query);
@@ -609,7 +639,11 @@ mod tests {
             client,
         })?;
         match &route.action {
-            Action::Respond(respond) => Ok(respond.body.as_deref().unwrap_or_default().to_owned()),
+            Action::Respond(Respond {
+                body: Some(config::Body::Text(body)),
+                ..
+            }) => Ok(body.to_string()),
+            Action::Respond(_) => Ok(String::new()),
             other => panic!("{other:?}"),
         }
     }
@@ -630,6 +664,9 @@ mod tests {
                     route("regex", "(?i)[.]PNG$", "never"),
                     route("exact", "/img/one.png", "one"),
                     route("path", "/caf%C3%A9/", "coffee"),
+                    route("starts_with", "/ad", "ad"),
+                    route("path", "/ad", "segment"),
+                    route("starts_with", "/a/.", "hidden"),
                 ])
                 .collect::<String>(),
         ));
@@ -649,6 +686,12 @@ mod tests {
             ("/static/two.png", "static"),
             ("/caf%C3%A9/x", "coffee"),
             ("/caf%c3%a9/x", "coffee"),
+            ("/ad", "segment"),
+            ("/ad/x", "segment"),
+            ("/a%64min/x", "ad"),
+            ("/x/../admin.png", "png"),
+            ("/a/.git", "hidden"),
+            ("/a/./git", "root"),
         ] {
             assert_eq!(body(&table, target).unwrap(), expected, "{target}");
         }
@@ -687,7 +730,8 @@ mod tests {
             }
             let text = self.matcher.split('\'').nth(1).unwrap_or_default();
             match self.matcher.split(' ').next()? {
-                "path" => is_below(text, path).then_some((1, text.len())),
+                "path" => is_below(text, path).then_some((1, 2 * text.len() + 1)),
+                "starts_with" => path.starts_with(text).then_some((1, 2 * text.len())),
                 "exact" => (text == path).then_some((3, 0)),
                 "regex" => path.contains(text).then_some((2, 0)),
                 _ => Some((4, 0)),
@@ -728,6 +772,8 @@ mod tests {
             "path = '/a'",
             "path = '/a/'",
             "path = '/a/b'",
+            "starts_with = '/a'",
+            "starts_with = '/a/b'",
             "exact = '/a/b'",
             "exact = '/'",
             "regex = 'b'",
@@ -738,7 +784,7 @@ mod tests {
             when: when.or_else(|| (matcher.is_empty() && unless.is_none()).then_some("X-One")),
             matcher,
             unless,
-            last: last && matcher.starts_with("path"),
+            last: last && (matcher.starts_with("path") || matcher.starts_with("starts_with")),
         })
     }
 
@@ -751,7 +797,7 @@ mod tests {
             });
             let routes: String = lines.iter().enumerate().map(|(at, line)| line.text(at)).collect();
             let table = build(&config(&format!("[[site]]\nnames = ['a.test']\n{routes}")));
-            for path in ["/", "/a", "/a/", "/a/b", "/a/b/c", "/b", "/c"] {
+            for path in ["/", "/a", "/ab", "/a/", "/a/b", "/a/bc", "/a/b/c", "/b", "/c"] {
                 for fields in ["", "X-One: 1\r\n", "X-Two: 1\r\n", "X-One: 1\r\nX-Two: 1\r\n"] {
                     let expected = expected(&lines, path, fields);
                     let expected = expected.ok_or(Refusal::NoRoute).map(|at| at.to_string());

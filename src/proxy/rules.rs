@@ -25,7 +25,7 @@ pub use value::{Known, encode_path};
 use super::auth::Auth;
 use super::error::Refusal;
 use super::quota::{Quota, Quotas};
-use crate::config::{self, Change, Cookies, FieldRule, Setting, Template, Trace};
+use crate::config::{self, Change, Cookies, FieldRule, Instead, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
 use crate::tls::identity::Identity;
@@ -49,7 +49,7 @@ pub struct Rules {
     methods: Option<Box<str>>,
     quotas: Box<[Arc<Quota>]>,
     auth: Option<Box<Auth>>,
-    pages: Box<[(u16, u16, Arc<Page>)]>,
+    pages: Box<[(u16, u16, Said)]>,
     /// Requests get an id.
     identify: bool,
     /// The field that carries it.
@@ -58,6 +58,15 @@ pub struct Rules {
     /// Of a million.
     trace_sample: u32,
     plain_text: bool,
+}
+
+/// What is said in place of the built-in body of an error.
+#[derive(Debug)]
+pub enum Said {
+    /// This.
+    Page(Arc<Page>),
+    /// Nothing: the client is sent there, with this status.
+    Redirect(u16, Arc<str>),
 }
 
 #[derive(Debug)]
@@ -88,8 +97,15 @@ impl Rules {
             allow: maintenance.allow.as_slice().into(),
         });
         let pages = rules.error_pages.iter().filter_map(|page| {
-            let (from, to) = (page.from, page.to);
-            Some((from, to, material.page(&page.file)?))
+            let said = match &page.instead {
+                Instead::File(file) => Said::Page(material.page(file)?),
+                Instead::Text { body, content_type } => Said::Page(Arc::new(Page {
+                    content_type: content_type.to_string().into(),
+                    body: body.as_bytes().into(),
+                })),
+                Instead::Redirect { to, status } => Said::Redirect(*status, Arc::clone(to)),
+            };
+            Some((page.from, page.to, said))
         });
         let rules = Self {
             request: others.cloned().collect(),
@@ -196,11 +212,11 @@ impl Rules {
         self.maintenance.as_ref().map(Maintenance::is_on)
     }
 
-    /// The body for a status, where there is one.
-    pub fn page(&self, status: u16) -> Option<&Page> {
+    /// What is said for a status, where that is written.
+    pub fn page(&self, status: u16) -> Option<&Said> {
         let mut pages = self.pages.iter();
-        let fits = |(from, to, _): &&(u16, u16, Arc<Page>)| (*from..=*to).contains(&status);
-        pages.find(fits).map(|(_, _, page)| &**page)
+        let fits = |(from, to, _): &&(u16, u16, Said)| (*from..=*to).contains(&status);
+        pages.find(fits).map(|(_, _, said)| said)
     }
 
     /// Changes a request on its way to its upstream.

@@ -97,6 +97,7 @@ struct Answer {
 async fn ask(server: &Arc<Server>, check: &Health) -> Result<(), String> {
     let plain = server.protocol == Protocol::Http1 && check.grpc.is_none();
     let speak = match plain {
+        true if check.tls => Speak::Checked,
         true => Speak::Http1,
         false => Speak::Agreed,
     };

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
@@ -22,7 +23,8 @@ use super::connection::io::{Io, Stream};
 use super::health::Moment;
 use super::{Open, Server, ServerId};
 use crate::config::{Protocol, ServerAddress};
-use crate::listen;
+use crate::wire::Socket;
+use crate::{listen, tls};
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
 const MAX_RESTING: usize = 512;
@@ -318,6 +320,9 @@ pub enum Speak {
     Raw,
     /// The same, and it is the client's own TLS: none is spoken here.
     Passed,
+    /// HTTP/1.1 over TLS to a server that is otherwise given its clients' own: nothing is verified,
+    /// as they do that.
+    Checked,
 }
 
 /// Says that a connection is being made, until it is or cannot be.
@@ -392,10 +397,12 @@ async fn dial_at(
         }
     };
     announce(&mut stream, preamble).await?;
-    let tls = match &server.tls {
-        Some(tls) if speak != Speak::Passed => tls,
-        _ => return Ok(Io::new(Stream::Tcp(stream))),
+    let tls = match (&server.tls, speak) {
+        (Some(tls), speak) if speak != Speak::Passed => tls,
+        (None, Speak::Checked) => return unverified(server, stream).await,
+        _ => return Ok(Io::new(Stream::Tcp(Socket::new(stream)))),
     };
+    let stream = Socket::new(stream);
     let Some(current) = tls.trust.current() else {
         let fault = tls.trust.fault();
         let why = fault.map_or_else(|| "it cannot be set up".to_owned(), |it| it.to_string());
@@ -403,7 +410,7 @@ async fn dial_at(
     };
     let config = match speak {
         Speak::Agreed => &current.config,
-        Speak::Http1 => &current.http1,
+        Speak::Http1 | Speak::Checked => &current.http1,
         Speak::Raw | Speak::Passed => &current.raw,
     };
     let connector = TlsConnector::from(Arc::clone(config));
@@ -415,6 +422,24 @@ async fn dial_at(
     if tls.trust.verifies() {
         server.presents(stream.get_ref().1.peer_certificates());
     }
+    Ok(Io::new(Stream::Tls(Box::new(stream))))
+}
+
+/// Speaks TLS whatever the certificate says.
+async fn unverified(server: &Server, stream: TcpStream) -> Result<Io, ConnectError> {
+    let other =
+        |error: &dyn std::fmt::Display| ConnectError::Tls(io::Error::other(error.to_string()));
+    let name = match &server.address {
+        ServerAddress::Name(name, _) => {
+            ServerName::try_from(name.to_string()).map_err(|error| other(&error))?
+        }
+        _ => ServerName::from(stream.peer_addr().map_err(ConnectError::Connect)?.ip()),
+    };
+    let config = tls::upstream(None, None, false, &[b"http/1.1"]).map_err(|error| other(&error))?;
+    let stream = TlsConnector::from(config)
+        .connect(name, Socket::new(stream))
+        .await;
+    let stream = stream.map_err(ConnectError::Tls)?;
     Ok(Io::new(Stream::Tls(Box::new(stream))))
 }
 

@@ -118,6 +118,7 @@ fn connections_of_haproxy_are_streams_here() {
             "connections_per_client = 40",
             "names = [\"mail.example.com\", \"shop.example.net\"]\npassthrough = \"mail\"",
             "proxy_protocol = \"v2\"",
+            "health = { tls = true, path = \"/healthz\" }",
             "timeouts = { connect = \"4s\" }",
             "https = [\"0.0.0.0:443\"]",
             "upstream_connect = \"9s\"",
@@ -137,7 +138,6 @@ fn connections_of_haproxy_are_streams_here() {
         &ran.stderr,
         &[
             "not imported: tcp-check expect string role:master",
-            "not imported: backend masters: was asked over TLS (check-ssl)",
             "not imported: use_backend odd if { req.payload(0,3)",
             "frobnicate: is not known here",
             "weight 0: has no weight",
@@ -408,4 +408,73 @@ fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
         ],
     );
     assert!(!ran.stderr.contains("not imported"), "{}", ran.stderr);
+}
+
+/// What is alike but for words, and what browsers and balancers do without.
+#[test]
+fn what_haproxy_has_beside_sites_is_told_and_costs_no_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = import(
+        folder.path(),
+        &[(
+            "haproxy.cfg",
+            "defaults\n mode http\n\
+             frontend statistics\n bind :1936\n stats uri /\n \
+             http-request use-service prometheus-exporter if { path /metrics }\n \
+             default_backend own\n\
+             backend own\n server s 127.0.0.1:1936\n\
+             frontend f\n bind :443 ssl crt /c.pem\n \
+             http-response set-header Alt-Svc 'h3=\":443\"; ma=86400'\n \
+             stick-table type ip size 1k store http_req_rate(10s)\n http-request track-sc0 src\n \
+             http-request deny deny_status 429 content-type application/json string '{}' \
+             if { sc_http_req_rate(0) gt 20 }\n \
+             http-request add-header Forwarded for=%[src];host=%[req.hdr(host)];proto=https\n \
+             http-request set-header X-Version h2 if { ssl_fc_alpn -i h2 }\n default_backend b\n\
+             frontend quic\n bind quic4@:443 ssl crt /c.pem alpn h3\n default_backend b\n\
+             backend b\n balance leastconn\n stick-table type string size 1k\n \
+             stick on req.cook(session)\n server s 127.0.0.1:80\n",
+        )],
+    );
+    has(
+        &ran.stderr,
+        &[
+            "differs: frontend statistics: a page of statistics",
+            "differs: http-response set-header Alt-Svc",
+            "differs: frontend quic: is for HTTP/3 alone",
+            "not needed: http-request add-header Forwarded",
+            "differs: stick on req.cook(session): clients are brought back",
+        ],
+    );
+    has(
+        &ran.stdout,
+        &[
+            "error_pages = { 429 = { body = \"{}\", content_type = \"application/json\" } }",
+            "\"{scheme} {protocol}\" = \"^https (?:HTTP/2)\"",
+            "balance = \"hash\"\nhash = \"cookie:session\"\n",
+        ],
+    );
+    assert!(!ran.stdout.contains("1936"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("least-requests"), "{}", ran.stdout);
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.stderr);
+}
+
+/// What would lead nowhere is closed, not written so that nothing starts.
+#[test]
+fn where_haproxy_redirects_to_no_url_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = import(
+        folder.path(),
+        &[(
+            "haproxy.cfg",
+            "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
+             redirect prefix www.example.com code 301 if { hdr(host) -i example.com }\n \
+             default_backend b\nbackend b\n server s 127.0.0.1:80\n",
+        )],
+    );
+    has(
+        &ran.stderr,
+        &["not imported: redirect prefix www.example.com code 301"],
+    );
+    has(&ran.stdout, &["respond = 503  # closed"]);
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
 }

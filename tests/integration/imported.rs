@@ -457,7 +457,7 @@ macro_rules! well_known {
 }
 
 well_known! {
-    artifactory, asked, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
+    artifactory, asked, begun, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
     mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
@@ -542,6 +542,18 @@ fn hosts_of_haproxy_by_parts_of_their_names_need_no_hand() {
 #[test]
 fn rates_of_haproxy_are_quotas_here() {
     nothing_is_lost(&haproxy_and_staunch_agree("limited"));
+}
+
+#[test]
+fn what_haproxy_answers_in_its_own_words_is_answered_so_here() {
+    let output = haproxy_and_staunch_agree_with("answered", &[("gone.map", "/listed/ 1\n")]);
+    nothing_is_lost(&output);
+    for line in [
+        "body = \"{\\\"error\\\":\\\"slow\\\"}\"",
+        "error_pages = { 503 = { redirect = \"https://sorry.test/now\" } }",
+    ] {
+        assert!(output.contains(line), "{line}\n{output}");
+    }
 }
 
 #[test]

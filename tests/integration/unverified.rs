@@ -82,3 +82,37 @@ fn a_stream_goes_on_over_tls_to_a_server_that_nobody_verifies() {
     connect().get("strange.test", "/").expect(200);
     assert_eq!(origin.last().field("host"), "strange.test");
 }
+
+#[test]
+fn servers_whose_tls_is_passed_through_are_asked_over_tls() {
+    let pem = odd();
+    let server = Server::haproxy(|port| {
+        format!(
+            "bind {} ssl crt {pem}\n http-request deny deny_status 404 unless {{ path /healthz }}\n \
+             http-request return status 200 content-type text/plain string well",
+            port.address()
+        )
+    });
+    let url = format!("tcp://{}", server.address());
+    let (origin, port) = (Origin::echo(), Port::free());
+    let mut proxy = Staunch::serving(&origin)
+        .upstream("odd", &[&url])
+        .set("upstream.odd.health.path", "\"/healthz\"")
+        .set("upstream.odd.health.body", "\"well\"")
+        .set("upstream.odd.health.fall", 1)
+        .set("upstream.odd.health.rise", 1)
+        .set("upstream.odd.health.interval", "\"50ms\"")
+        .stream(&port, "upstream = \"odd\"\n")
+        .start();
+    let up = |proxy: &Staunch| {
+        let labels = [("upstream", "odd"), ("server", &*url)];
+        proxy.count("staunch_upstream_up", &labels) == 1.0
+    };
+    until("a check in plain text fails", || !up(&proxy));
+    proxy.reconfigure(|config| config.change("upstream.odd.health.tls", true));
+    proxy.reload().expect(200);
+    until("one over TLS is answered", || up(&proxy));
+    proxy.reconfigure(|config| config.change("upstream.odd.health.path", "\"/other\""));
+    proxy.reload().expect(200);
+    until("its status counts", || !up(&proxy));
+}

@@ -109,8 +109,8 @@ impl<'s> Map<'s> {
     ) -> Option<String> {
         let path = match &route.matcher.value {
             Matcher::Exact(path) => Some(path.to_string()),
-            Matcher::Prefix(path) if path.ends_with('/') => Some(format!("{path}{SOMETHING}")),
-            Matcher::Prefix(path) => Some(format!("{path}/{SOMETHING}")),
+            Matcher::Prefix(path) if !path.ends_with('/') => Some(format!("{path}/{SOMETHING}")),
+            Matcher::Prefix(path) | Matcher::StartsWith(path) => Some(format!("{path}{SOMETHING}")),
             Matcher::Any | Matcher::Regex(_) => None,
         };
         let (mut asked, mut from) = (Asked { host, path }, route);
@@ -192,7 +192,9 @@ impl Asked {
                 Piece::Variable(Variable::Path | Variable::Uri) => url.push_str(path),
                 Piece::Variable(Variable::Query) => {}
                 Piece::Variable(Variable::Rest) => match from {
-                    Matcher::Prefix(prefix) | Matcher::Exact(prefix) => {
+                    Matcher::Prefix(prefix)
+                    | Matcher::StartsWith(prefix)
+                    | Matcher::Exact(prefix) => {
                         url.push_str(path.strip_prefix(&**prefix).unwrap_or_default());
                     }
                     Matcher::Any => url.push_str(path.strip_prefix('/').unwrap_or_default()),

@@ -39,10 +39,16 @@ impl RawSite {
             Matcher::Exact(exact) => **exact == *path,
             Matcher::Regex(pattern) => pattern.regex().is_match(path.as_bytes()),
             Matcher::Prefix(prefix) => is_below(prefix.as_bytes(), path.as_bytes()),
+            Matcher::StartsWith(start) => path.starts_with(&**start),
         };
         let mut all: Vec<_> = self.routes.iter().filter(is_for).collect();
         all.sort_by_key(|route| std::cmp::Reverse(super::order(&route.matcher.value)));
-        let is_prefix = |route: &&&RawRoute| matches!(route.matcher.value, Matcher::Prefix(_));
+        let is_prefix = |route: &&&RawRoute| {
+            matches!(
+                route.matcher.value,
+                Matcher::Prefix(_) | Matcher::StartsWith(_)
+            )
+        };
         let is_regex = |route: &RawRoute| matches!(route.matcher.value, Matcher::Regex(_));
         let longest = all.iter().find(is_prefix);
         let last = longest.is_some_and(|route| route.last && is_met(route));
@@ -103,7 +109,7 @@ fn unreachable(site: &RawSite, cx: &Context<'_>) {
         match &route.matcher.value {
             Matcher::Any | Matcher::Exact(_) => {}
             Matcher::Regex(pattern) => expressions.push((pattern, route)),
-            Matcher::Prefix(path) => prefixes.push((path, route)),
+            Matcher::Prefix(path) | Matcher::StartsWith(path) => prefixes.push((path, route)),
         }
     }
     let nothing = "a route that nothing reaches";
@@ -160,7 +166,7 @@ const fn is_answered_here(route: &RawRoute) -> bool {
 /// `/admin/` is not `/admin`.
 fn uncovered(site: &RawSite, cx: &Context<'_>) {
     for RawRoute { matcher, rules, .. } in &site.routes {
-        if let Matcher::Prefix(path) = &matcher.value
+        if let Matcher::Prefix(path) | Matcher::StartsWith(path) = &matcher.value
             && let Some(bare) = path.strip_suffix('/').filter(|bare| !bare.is_empty())
             && keeps_out(rules)
             && site
@@ -192,7 +198,7 @@ fn empty_variables(sites: &[RawSite], defaults: &Rules, ja4: bool, cx: &Context<
             };
             let rewrite = match &route.rewrite {
                 Some(Rewrite::Path(path)) => Some(path),
-                Some(Rewrite::Prefix(_)) | None => None,
+                Some(Rewrite::Prefix(_) | Rewrite::Start(_)) | None => None,
             };
             let templates = route.rules.templates().chain(location).chain(rewrite);
             let templates = templates.chain(route.conditions.templates());

@@ -1,16 +1,16 @@
-//! Reading what a route is for and what it does: `path`, `exact` and `regex`; `upstream`,
-//! `redirect` and `respond`.
+//! Reading what a route is for and what it does: `path`, `starts_with`, `exact` and `regex`;
+//! `upstream`, `redirect` and `respond`.
 
 use std::sync::Arc;
 
 use super::condition::{self, Conditions, conditions};
 use super::read::{Place, rules};
 use super::template::Scope;
-use super::{Matcher, Pattern, Piece, Rewrite, Rules, Template, Variable};
+use super::{Body, Matcher, Pattern, Piece, Rewrite, Rules, Template, Variable};
 use crate::config::default;
 use crate::config::diagnostic::{Complaint, Diagnostic, Span};
 use crate::config::read::{At, Table};
-use crate::config::value::{RoutePath, Target};
+use crate::config::value::{PathStart, RoutePath, Target};
 
 /// What can be done with a request, of which a route does one.
 const ACTIONS: [&str; 3] = ["upstream", "redirect", "respond"];
@@ -36,7 +36,7 @@ pub(in crate::config) enum RawAction {
     Redirect(Template, u16),
     Respond {
         status: u16,
-        body: Option<Arc<str>>,
+        body: Option<Body>,
         content_type: Arc<str>,
     },
 }
@@ -70,17 +70,22 @@ pub(in crate::config) fn route(t: &mut Table<'_>, _index: usize) -> Option<RawRo
     let last = t.or(
         "final",
         false,
-        "Where this `path` is the longest that matches, no `regex` is tried.",
+        "Where this `path` or `starts_with` is the longest that matches, no `regex` is tried.",
     );
-    if last && matcher.is_some() && !t.has("path") {
+    let prefix = t.has("path") || t.has("starts_with");
+    if last && matcher.is_some() && !prefix {
         misfit(
             t,
             "final",
-            "`path`: a `regex` is never tried before `exact`",
+            "`path` and `starts_with`: a `regex` is never tried before `exact`",
         );
     }
-    let prefix = t.has("path");
-    let (action, rewrite) = action(t, Place::Route, &scope, prefix);
+    let (action, mut rewrite) = action(t, Place::Route, &scope, prefix);
+    if let Some(Rewrite::Prefix(text)) = &rewrite
+        && t.has("starts_with")
+    {
+        rewrite = Some(Rewrite::Start(Arc::clone(text)));
+    }
     let rules = rules(t, Place::Route, &scope);
     Some(RawRoute {
         matcher: matcher?,
@@ -100,6 +105,11 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
         "Prefix of the path; the longest that matches wins. `/api/` is what is below it; `/api` \
          is that and itself, but not `/apiary`.",
     );
+    let start: Option<At<PathStart>> = t.optional(
+        "starts_with",
+        "Text that the path begins with, whether a segment ends there or not: `/api` is `/apiary` \
+         too. The longest of these and of `path` wins.",
+    );
     let exact: Option<At<RoutePath>> =
         t.optional("exact", "This path and no other; goes before all others.");
     let regex: Option<At<Pattern>> = t.optional(
@@ -107,7 +117,7 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
         "Regular expression for the path, percent-decoded; tried in their order before the \
          prefixes. A named group, `(?<name>…)`, is a variable.",
     );
-    let keys = ["path", "exact", "regex"];
+    let keys = ["path", "starts_with", "exact", "regex"];
     let given: Vec<_> = keys.into_iter().filter(|key| t.has(key)).collect();
     let condition = condition::KEYS.into_iter().find_map(|key| t.place(key));
     match &given[..] {
@@ -115,10 +125,10 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
         [] => t.cx.report_missing(
             Diagnostic::error(
                 t.span.clone(),
-                "a route without `path`, `exact` and `regex`",
+                "a route without `path`, `starts_with`, `exact` and `regex`",
             )
             .help(
-                "write `path = \"/api/\"` for what is below it, or `exact` or `regex`; or `when`, \
+                "write `path = \"/api/\"` for what is below it, or one of the others; or `when`, \
                  `unless` or `clients`, for any path",
             ),
         ),
@@ -136,11 +146,15 @@ fn matcher(t: &mut Table<'_>) -> (Option<At<Matcher>>, Scope) {
         None => Vec::new(),
     };
     let scope = Scope::of_route(captures, regex.is_none());
-    let matcher = match (path, exact, regex) {
-        (Some(path), None, None) => Some(at(path.span, Matcher::Prefix(path.value.0))),
-        (None, Some(exact), None) => Some(at(exact.span, Matcher::Exact(exact.value.0))),
-        (None, None, Some(regex)) => Some(at(regex.span, Matcher::Regex(regex.value))),
-        (None, None, None) if given.is_empty() => condition.map(|span| at(span, Matcher::Any)),
+    let all = [
+        path.map(|path| at(path.span, Matcher::Prefix(path.value.0))),
+        start.map(|start| at(start.span, Matcher::StartsWith(start.value.0))),
+        exact.map(|exact| at(exact.span, Matcher::Exact(exact.value.0))),
+        regex.map(|regex| at(regex.span, Matcher::Regex(regex.value))),
+    ];
+    let matcher = match given[..] {
+        [] => condition.map(|span| at(span, Matcher::Any)),
+        [_] => all.into_iter().flatten().next(),
         _ => None,
     };
     (matcher, scope)
@@ -171,7 +185,7 @@ fn action(
         },
     );
     let redirect = redirect(t, scope);
-    let respond = respond(t);
+    let respond = respond(t, scope);
     let given: Vec<_> = ACTIONS.into_iter().filter(|key| t.has(key)).collect();
     if let [first, second, ..] = &given[..] {
         let message = format!("{} has both `{first}` and `{second}`", t.label);
@@ -250,7 +264,7 @@ fn redirect(t: &mut Table<'_>, scope: &Scope) -> Option<RawAction> {
     Some(RawAction::Redirect(template, status as u16))
 }
 
-fn respond(t: &mut Table<'_>) -> Option<RawAction> {
+fn respond(t: &mut Table<'_>, scope: &Scope) -> Option<RawAction> {
     let status: Option<u32> = t.optional_within(
         "respond",
         200..=599,
@@ -260,6 +274,11 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
         "body",
         "Body of that response, as it is; without: none, or for an error the one of `error_pages`.",
     );
+    let written: Option<At<Arc<str>>> = t.optional(
+        "body_template",
+        "The same with variables, as in `\"no page {path}\\n\"`. In HTML, XML and JSON, by \
+         `content_type`, they are escaped.",
+    );
     let content_type: At<Arc<str>> = t.or(
         "content_type",
         At::nowhere(default::CONTENT_TYPE.into()),
@@ -267,18 +286,24 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
     );
     if !t.has("respond") {
         misfit(t, "body", "`respond`");
+        misfit(t, "body_template", "`respond`");
         misfit(t, "content_type", "`respond`");
     }
     if let Err(complaint) = super::owned::value(&content_type.value) {
         t.complain(&content_type.span, complaint);
     }
+    if t.has("body") {
+        misfit(t, "body_template", "no `body`");
+    }
+    let written = written.and_then(|text| template(t, "body_template", &text, scope, |_| Ok(())));
     let status = status?;
-    if body.is_some() && matches!(status, 204 | 205 | 304) {
-        let span = t.place("body").unwrap_or(0..0);
+    let key = ["body", "body_template"].into_iter().find(|key| t.has(key));
+    if let Some(key) = key.filter(|_| matches!(status, 204 | 205 | 304)) {
+        let span = t.place(key).unwrap_or(0..0);
         t.complain(
             &span,
             Complaint::new(
-                format!("`body`: a response with {status} has none"),
+                format!("`{key}`: a response with {status} has none"),
                 "take it out, or respond with 200",
             ),
         );
@@ -286,7 +311,7 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
     #[allow(clippy::cast_possible_truncation)] // it is within bounds
     Some(RawAction::Respond {
         status: status as u16,
-        body,
+        body: body.map(Body::Text).or(written.map(Body::Template)),
         content_type: content_type.value,
     })
 }
@@ -294,7 +319,8 @@ fn respond(t: &mut Table<'_>) -> Option<RawAction> {
 fn rewrite(t: &mut Table<'_>, scope: &Scope, prefix: bool) -> Option<Rewrite> {
     let replace: Option<RoutePath> = t.optional(
         "replace_prefix",
-        "What stands in place of `path` in what the upstream is asked for; `\"/\"` takes it away.",
+        "What stands in place of `path` or `starts_with` in what the upstream is asked for; `\"/\"` \
+         takes it away.",
     );
     let whole: Option<At<Arc<str>>> = t.optional(
         "rewrite",
@@ -310,7 +336,7 @@ fn rewrite(t: &mut Table<'_>, scope: &Scope, prefix: bool) -> Option<Rewrite> {
         misfit(
             t,
             "replace_prefix",
-            "`path`; write `rewrite` for the whole path",
+            "`path` and `starts_with`; write `rewrite` for the whole path",
         );
     }
     if t.has("replace_prefix") {

@@ -9,13 +9,12 @@ use toml::de::DeValue;
 
 use super::auth;
 use super::owned::{self, Side, Touch};
+use super::pages::Pages;
 use super::template::Scope;
-use super::{
-    Change, ErrorPage, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace,
-};
+use super::{Change, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace};
 use crate::config::compression::compression;
 use crate::config::default;
-use crate::config::diagnostic::{Complaint, Diagnostic, quoted};
+use crate::config::diagnostic::Complaint;
 use crate::config::read::Value;
 use crate::config::read::{At, FromToml, Size, Table};
 use crate::config::section::{LONGEST, SHORTEST};
@@ -92,7 +91,8 @@ pub(super) fn rules(t: &mut Table<'_>, place: Place, scope: &Scope) -> Rules {
     let pages: Option<Pages> = t.optional(
         "error_pages",
         "Files with bodies for responses that staunch makes itself, by status: `404`, `5xx`. If a \
-         file begins with a head of HTTP/1.x, as HAProxy's do, only the type is taken from it.",
+         file begins with a head of HTTP/1.x, as HAProxy's do, only the type is taken from it. In \
+         place of a file: `{ body = \"…\", content_type = \"…\" }`, or `{ redirect = \"…\" }`.",
     );
     let plain_text: Option<bool> = t.optional(
         "plain_text",
@@ -423,46 +423,6 @@ impl FromToml for Fields {
             }));
         }
         Some(Self(fields))
-    }
-}
-
-/// Files by status.
-struct Pages(Vec<ErrorPage>);
-
-impl FromToml for Pages {
-    const FORM: &'static str =
-        "a table of files such as { 404 = \"404.html\", 5xx = \"sorry.html\" }";
-
-    fn from_toml(value: Value<'_>) -> Option<Self> {
-        let mut pages = Vec::new();
-        for (name, node) in value.entries(Self::FORM)? {
-            let file = PathBuf::from_toml(value.with(node));
-            let Some((from, to)) = statuses(&name.value) else {
-                value.cx.report(
-                    Diagnostic::error(
-                        name.span,
-                        format!("`{}`: {} is no error", value.name, quoted(&name.value)),
-                    )
-                    .help("write a status from 400 to 599, or `4xx` or `5xx`"),
-                );
-                continue;
-            };
-            pages.extend(file.map(|file| ErrorPage { from, to, file }));
-        }
-        // What is for one status goes before what is for all of its kind.
-        pages.sort_by_key(|page| page.to - page.from);
-        Some(Self(pages))
-    }
-}
-
-fn statuses(text: &str) -> Option<(u16, u16)> {
-    match text {
-        "4xx" => Some((400, 499)),
-        "5xx" => Some((500, 599)),
-        _ => {
-            let status = text.parse().ok().filter(|_| text.len() == 3)?;
-            (400..=599).contains(&status).then_some((status, status))
-        }
     }
 }
 

@@ -86,10 +86,50 @@ fn a_page_for_one_status_goes_before_one_for_all() {
     ))
     .unwrap();
     let pages: Vec<_> = (config.sites[1].rules.error_pages.iter())
-        .map(|page| (page.from, page.to, page.file.to_str().unwrap()))
+        .map(|page| (page.from, page.to, page.instead.clone()))
         .collect();
-    assert_eq!(pages[0], (503, 503, "/b.html"));
-    assert!(pages.contains(&(500, 599, "/etc/staunch/a.html")));
+    let file = |path: &str| Instead::File(path.into());
+    assert_eq!(pages[0], (503, 503, file("/b.html")));
+    assert!(pages.contains(&(500, 599, file("/etc/staunch/a.html"))));
+}
+
+#[test]
+fn an_error_page_is_a_file_a_text_or_a_redirect() {
+    let config = parse(&site(
+        "error_pages = { 429 = { body = '{}', content_type = 'application/json' }, \
+         503 = { redirect = '/sorry' }, 504 = { redirect = 'https://b.test/', status = 303 } }",
+    ))
+    .unwrap();
+    let pages: Vec<_> = (config.sites[1].rules.error_pages.iter())
+        .map(|page| page.instead.clone())
+        .collect();
+    let redirect = |to: &str, status| Instead::Redirect {
+        to: to.into(),
+        status,
+    };
+    let expected = [
+        Instead::Text {
+            body: "{}".into(),
+            content_type: "application/json".into(),
+        },
+        redirect("/sorry", 302),
+        redirect("https://b.test/", 303),
+    ];
+    assert_eq!(pages, expected);
+    for (page, message) in [
+        ("{ }", "has to have either `body` or `redirect`"),
+        ("{ body = 'x', redirect = '/' }", "has to have either"),
+        ("{ body = 'x', status = 302 }", "has to have either"),
+        (
+            "{ redirect = '//evil.test/' }",
+            "is neither a URL nor a path",
+        ),
+        ("{ redirect = '/', status = 200 }", "200 is no redirect"),
+        ("{ file = 'x' }", "unknown key `file`"),
+    ] {
+        let said = refused(&site(&format!("error_pages = {{ 503 = {page} }}")));
+        assert!(said.contains(message), "{page}: {said}");
+    }
 }
 
 #[test]
@@ -215,7 +255,7 @@ fn every_fault_has_its_words() {
     for (lines, words) in [
         (
             "upstream = 'http://y'",
-            "without `path`, `exact` and `regex`",
+            "without `path`, `starts_with`, `exact` and `regex`",
         ),
         (
             "path = '/a'\nexact = '/a'",
@@ -303,10 +343,15 @@ fn the_same_path_may_be_exact_and_a_prefix_but_not_twice_the_same() {
             route(other)
         ))
     };
-    for keys in [("exact", "path"), ("path", "regex"), ("regex", "exact")] {
+    for keys in [
+        ("exact", "path"),
+        ("path", "regex"),
+        ("regex", "exact"),
+        ("path", "starts_with"),
+    ] {
         parse(&two(keys.0, keys.1)).unwrap();
     }
-    for key in ["exact", "path", "regex"] {
+    for key in ["exact", "path", "starts_with", "regex"] {
         assert!(refused(&two(key, key)).contains("is there twice"), "{key}");
     }
 }

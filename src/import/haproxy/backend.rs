@@ -183,7 +183,13 @@ impl Import {
         for (_, version) in headers.into_iter().filter(|(word, _)| given.has(word)) {
             options.push(line("proxy_protocol", version));
         }
-        group.asks_tls |= given.has("check-ssl") && !secure;
+        if given.has("check-ssl") && !secure {
+            group.asks_tls = true;
+            if given.value("verify") == Some("required") {
+                let advice = "check-ssl: checks over TLS verify nothing where requests are without";
+                self.tell(server, Loss::Slight, advice);
+            }
+        }
         for (word, loss, advice) in given.lost() {
             self.tell(server, loss, format!("{word}: {advice}"));
         }
@@ -263,10 +269,29 @@ impl Import {
     }
 
     fn balance(&mut self, section: &Section, text: &mut String) {
+        // What a client is brought back by goes before what new ones are spread by.
+        let stick = section.all("stick").last();
+        let kept = stick.and_then(|stick| match stick.word(1) {
+            "on" => hash_key(stick.word(2)),
+            _ => None,
+        });
+        for stick in section.all("stick") {
+            match kept {
+                Some(_) => {
+                    let advice = "clients are brought back, and new ones spread, by a hash of it";
+                    self.tell(stick, Loss::Slight, advice);
+                }
+                None => self.tell(stick, Loss::Real, "see sticky and hash"),
+            }
+        }
         let balance = section.nearest("balance");
-        if let Some(balance) = balance {
-            self.seen(&balance);
-            let hash = |key: &str| format!("balance = \"hash\"\nhash = {}\n", quoted(key));
+        if let Some(balance) = &balance {
+            self.seen(balance);
+        }
+        let hash = |key: &str| format!("balance = \"hash\"\nhash = {}\n", quoted(key));
+        if let Some(key) = &kept {
+            text.push_str(&hash(key));
+        } else if let Some(balance) = balance {
             let (name, of) = balance
                 .word(1)
                 .split_once('(')
@@ -283,10 +308,9 @@ impl Import {
                 "source" => text.push_str(&hash("client")),
                 "uri" => text.push_str(&hash("path")),
                 "hdr" => text.push_str(&hash(&format!("header:{}", of.trim_end_matches(')')))),
-                "hash" => match of.trim_end_matches(')') {
-                    "src" => text.push_str(&hash("client")),
-                    "path" | "pathq" | "url" => text.push_str(&hash("path")),
-                    _ => self.tell(&balance, Loss::Real, "see balance and hash"),
+                "hash" => match hash_key(balance.word(2)) {
+                    Some(key) => text.push_str(&hash(&key)),
+                    None => self.tell(&balance, Loss::Real, "see balance and hash"),
                 },
                 _ => self.tell(
                     &balance,
@@ -319,18 +343,6 @@ impl Import {
                     };
                     self.tell(cookie, Loss::Slight, advice);
                 }
-            }
-        }
-        for stick in section.all("stick") {
-            match stick.words.get(1..3) {
-                Some([on, src]) if on == "on" && src == "src" => {
-                    if !text.contains("balance = ") {
-                        text.push_str(&hash_of_client());
-                    }
-                    let advice = "a client is brought back by the hash of its address";
-                    self.tell(stick, Loss::Slight, advice);
-                }
-                _ => self.tell(stick, Loss::Real, "see sticky and hash"),
             }
         }
     }
@@ -428,16 +440,8 @@ impl Import {
             self.other_checks(section);
         }
         self.http_checks(section, &mut keys, &mut path);
-        if asks_tls && path.take().is_some() {
-            let piece = format!("{} {}", section.kind, section.name);
-            let advice = "was asked over TLS (check-ssl), where connections are passed on as they \
-                          come: a connection is enough here";
-            self.note(&section.place, piece, Loss::Real, advice);
-            keys.retain(|key| {
-                !["host ", "status ", "body "]
-                    .iter()
-                    .any(|k| key.starts_with(k))
-            });
+        if asks_tls {
+            keys.push("tls = true".to_owned());
         }
         if let Some(timeout) = section.nearest_two("timeout", "check") {
             self.seen(&timeout);
@@ -592,6 +596,20 @@ fn expected(check: &Line) -> Option<String> {
     }
 }
 
-fn hash_of_client() -> String {
-    "balance = \"hash\"\nhash = \"client\"\n".to_owned()
+/// What of a request is hashed. `None`: nothing that can be.
+fn hash_key(sample: &str) -> Option<String> {
+    let sample = sample.split(',').next().unwrap_or_default();
+    let sample = sample.strip_prefix("req.").unwrap_or(sample);
+    match sample {
+        "src" => return Some("client".to_owned()),
+        "path" | "pathq" | "url" => return Some("path".to_owned()),
+        _ => {}
+    }
+    let (kind, name) = sample.strip_suffix(')')?.split_once('(')?;
+    let kind = match kind {
+        "hdr" | "fhdr" => "header",
+        "cook" | "cookie" => "cookie",
+        _ => return None,
+    };
+    (!name.is_empty() && !name.contains(',')).then(|| format!("{kind}:{name}"))
 }

@@ -28,6 +28,15 @@ impl Import {
     pub(super) fn binds(&mut self, section: &Section) -> Binds {
         let mut binds = Binds::default();
         for bind in section.all("bind") {
+            if bind
+                .word(1)
+                .split(',')
+                .all(|address| address.starts_with("quic"))
+            {
+                let advice = "HTTP/3 is not spoken here: clients speak HTTP/2";
+                self.tell(bind, Loss::Slight, advice);
+                continue;
+            }
             let found = bind.word(1).split(',').map(addresses);
             let Some(found) = found.collect::<Option<Vec<_>>>() else {
                 let advice = "staunch listens on IP addresses, and on at most 100 ports of one \

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::host::{self, Hosts};
 use super::parse::{Line, Section};
-use super::sample;
+use super::{map, sample};
 use crate::import::formula;
 
 /// One thing that is asked of a request.
@@ -100,7 +100,7 @@ pub(super) fn of(line: &Line, lists: &Lists) -> Vec<All> {
     let mut alternatives = vec![Vec::new()];
     let mut words = line.words[begin + 1..].iter().peekable();
     while let Some(word) = words.next() {
-        if word == "or" || word == "||" {
+        if word.eq_ignore_ascii_case("or") || word == "||" {
             alternatives.push(Vec::new());
             continue;
         }
@@ -187,7 +187,7 @@ pub(super) fn term(not: bool, test: &Test) -> Term {
     }
 }
 
-fn merged(tests: Vec<Test>) -> Vec<Test> {
+pub(super) fn merged(tests: Vec<Test>) -> Vec<Test> {
     let mut found: Vec<Test> = Vec::new();
     for test in tests {
         match (found.last_mut(), test) {
@@ -262,6 +262,13 @@ impl Lists {
                 "-M" | "-u" => return Test::Unknown(shown),
                 value => values.push(value.to_owned()),
             }
+        }
+        if criterion.contains(",map")
+            && how == Some("found")
+            && values.is_empty()
+            && let Some(test) = map::found(criterion, self)
+        {
+            return test;
         }
         // Names of cookies and parameters are told apart by case.
         let known = criterion.to_ascii_lowercase().contains("(host)") || criterion == "url_beg";

@@ -209,19 +209,13 @@ impl Import {
             );
             self.note(&first.place, piece, Loss::Real, advice);
         }
-        let mut site = Site {
+        let site = Site {
             place: first.place.clone(),
             default: names.iter().any(|name| name == "*"),
             tls: tls.first().map(|lines| lines.to_vec()).unwrap_or_default(),
             names,
             routes,
         };
-        if !site.settle() {
-            let piece = format!("{} {}", first.kind, first.name);
-            let advice = "compression differs between its backends, and is of a whole site here: \
-                          none is compressed; see compression";
-            self.note(&first.place, piece, Loss::Real, advice);
-        }
         self.sites.push_str(&site.text());
     }
 

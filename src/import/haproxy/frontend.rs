@@ -32,6 +32,10 @@ impl Import {
         let Binds {
             secure, plain, tls, ..
         } = binds;
+        let quic = |bind: &Line| bind.word(1).starts_with("quic");
+        if section.all("bind").next().is_some() && section.all("bind").all(quic) {
+            return self.whole(section, Loss::Slight, "is for HTTP/3 alone: it is left out");
+        }
         if secure.is_empty() && plain.is_empty() {
             let advice = "has no address that staunch can listen on: it is left out";
             return self.whole(section, Loss::Real, advice);
@@ -107,6 +111,22 @@ impl Import {
             && binds.plain.iter().all(|address| usual(address, ":80"))
         {
             return;
+        }
+        for line in section
+            .lines
+            .iter()
+            .filter(|line| line.has("location") || line.has("prefix"))
+        {
+            let host = ["%[hdr(host)]", "%[req.hdr(host)]"];
+            let names = |word: &String| {
+                let word = word.to_ascii_lowercase();
+                host.iter().any(|host| word.contains(host))
+            };
+            if line.words.iter().any(names) {
+                let advice =
+                    "leads to the name alone here, without the port that is behind it in Host";
+                self.tell(line, Loss::Slight, advice);
+            }
         }
         let mut lines: Vec<_> = section.lines.iter().collect();
         lines.retain(|line| line.has("if") || line.has("unless") || line.word(0) == "acl");
@@ -215,6 +235,15 @@ impl Import {
                         false => Some(Act::Rewrite),
                     }
                 }
+                ("http-request", "use-service") if line.word(2) == "prometheus-exporter" => {
+                    let advice = "HAProxy's own metrics are none here, and their path is answered with \
+                                  404: see /metrics at the admin address";
+                    self.tell(line, Loss::Slight, advice);
+                    Some(Act::Answer(
+                        vec!["respond = 404".to_owned()],
+                        Rules::default(),
+                    ))
+                }
                 ("http-request" | "http-response" | "http-after-response", _) => {
                     self.request_rule(line)
                 }
@@ -271,7 +300,7 @@ impl Import {
                         .iter_mut()
                         .for_each(|all| all.extend(others.iter().cloned()));
                 }
-                let answers = matches!(act, Act::Answer(..) | Act::Deny(1..));
+                let answers = matches!(act, Act::Answer(..) | Act::Refuse(..) | Act::Deny(1..));
                 let always = |all: &All| {
                     all.iter()
                         .all(|term| !term.not && term.test == Test::Always)
@@ -424,16 +453,13 @@ fn only_statistics(section: &Section) -> bool {
         line.word(0) == "stats" && line.word(1) != "socket"
             || line.words.join(" ").contains("use-service prometheus")
     };
-    let leads = |line: &Line| {
-        matches!(
-            line.word(0),
-            "server"
-                | "server-template"
-                | "use_backend"
-                | "default_backend"
-                | "redirect"
-                | "monitor-uri"
-        ) || matches!(line.word(1), "redirect" | "return")
+    // Nothing gets past a page that is for all paths.
+    let all = |line: &Line| line.word(0) == "stats" && line.word(1) == "uri" && line.word(2) == "/";
+    let over = section.lines.iter().any(all);
+    let leads = |line: &Line| match line.word(0) {
+        "redirect" | "monitor-uri" => true,
+        "server" | "server-template" | "use_backend" | "default_backend" => !over,
+        _ => matches!(line.word(1), "redirect" | "return"),
     };
     section.lines.iter().any(page) && !section.lines.iter().any(leads)
 }

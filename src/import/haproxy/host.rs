@@ -149,6 +149,24 @@ pub(super) fn test(how: &str, values: &[String]) -> Option<Test> {
     Some(Test::Host(Hosts { names, pattern }))
 }
 
+/// The one name that an expression is for, or `*.parent`.
+pub(super) fn name_of(expression: &str) -> Option<String> {
+    let inner = expression.strip_prefix('^')?.strip_suffix('$')?;
+    let labels = ["[^\\.]*\\.", "[^.]*\\.", "[^\\.]+\\.", "[^.]+\\."];
+    let parent = labels.iter().find_map(|label| inner.strip_prefix(label));
+    let name = parent.unwrap_or(inner);
+    let plain = name.replace("\\.", "");
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if plain.is_empty() || !plain.bytes().all(is_plain) {
+        return None;
+    }
+    let name = name.replace("\\.", ".").to_ascii_lowercase();
+    Some(match parent {
+        Some(_) => format!("*.{name}"),
+        None => name,
+    })
+}
+
 /// The same with a port behind the name.
 fn by_port(how: &str, values: &[String]) -> Option<Test> {
     let bare = |value: &String| value.rsplit_once(':').map(|(name, _)| name.to_owned());
@@ -219,6 +237,21 @@ mod tests {
                 Holds::Where(pattern) => pattern,
             };
             assert_eq!(found, expected, "{how} {value} at {site}");
+        }
+    }
+
+    #[test]
+    fn an_expression_for_one_name_is_known() {
+        for (expression, expected) in [
+            (r"^a\.test$", Some("a.test")),
+            (r"^[^\.]*\.a\.test$", Some("*.a.test")),
+            (r"^[^.]+\.a-b\.test$", Some("*.a-b.test")),
+            (r"^a.test$", None),
+            (r"a\.test$", None),
+            (r"^(a|b)\.test$", None),
+            (r"^$", None),
+        ] {
+            assert_eq!(name_of(expression).as_deref(), expected, "{expression}");
         }
     }
 

@@ -32,7 +32,7 @@ impl Import {
                 "redirect" => self.redirect(rule),
                 _ => self.request_rule(rule),
             };
-            let Some(act @ (Act::Answer(..) | Act::Deny(_))) = act else {
+            let Some(act @ (Act::Answer(..) | Act::Deny(_) | Act::Refuse(..))) = act else {
                 continue;
             };
             self.seen(rule);
@@ -49,7 +49,7 @@ impl Import {
                     (true, Act::Deny(_)) if rule.word(1) == "auth" => {
                         found.push((rule.clone(), Act::Deny(0), terms));
                     }
-                    (true, Act::Deny(_)) => {
+                    (true, Act::Deny(_) | Act::Refuse(..)) => {
                         let advice = "refused requests by what cannot be asked here: what it may \
                                       have been for is closed until you have decided how";
                         self.tell(rule, Loss::Real, advice);

@@ -1,7 +1,7 @@
 //! `use_backend %[…]`: backends whose names are looked up, or made from what is asked for.
 
 use super::Import;
-use super::condition::{All, Lists, Term, Test, term};
+use super::condition::{All, Lists, Term, Test, merged, term};
 use super::host;
 use super::parse::Line;
 use super::route::Rule;
@@ -47,7 +47,7 @@ impl<'w> LookUp<'w> {
             .to_ascii_lowercase();
         let key = match name.as_str() {
             "hdr(host)" | "fhdr(host)" => Key::Host,
-            "ssl_fc_sni" if over_tls => Key::Host,
+            "ssl_fc_sni" | "ssl_sni" | "req_ssl_sni" if over_tls => Key::Host,
             "path" => Key::Path,
             "base" => Key::Base,
             _ => return None,
@@ -100,6 +100,25 @@ impl<'w> LookUp<'w> {
             (Key::Path, _) => None,
             (Key::Base, _) => asked("{host}{path}"),
         }
+    }
+}
+
+/// Which requests there is an entry for: `SAMPLE,map_HOW(FILE) -m found`.
+pub(super) fn found(criterion: &str, lists: &Lists) -> Option<Test> {
+    let text = format!("%[{criterion}]");
+    let look_up = LookUp::of(&text, true)?;
+    let (how, file, None) = look_up.map? else {
+        // Where nothing is found there is something else.
+        return None;
+    };
+    let mut tests = Vec::new();
+    for (value, _) in entries(&lists.values(file)?, how)? {
+        tests.push(look_up.test(how, &value)?);
+    }
+    match merged(tests).as_slice() {
+        [] => Some(Test::Never),
+        [one] => Some(one.clone()),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use super::rule::answer;
 use crate::http::kept::Kept;
 use crate::import::{Loss, quoted};
 
-/// Files by the status of errors.
+/// What is said by the status of errors, as TOML.
 pub(super) type Pages = BTreeMap<u16, String>;
 
 /// A body that is written into the configuration has so many bytes at most.
@@ -25,6 +25,7 @@ impl Import {
         for line in &section.lines {
             match line.word(0) {
                 "errorfile" => self.page(line, &mut pages),
+                "errorloc" | "errorloc302" | "errorloc303" => self.elsewhere(line, &mut pages),
                 "errorfiles" => {
                     let wanted = &line.words[2.min(line.words.len())..];
                     let lists = self
@@ -43,6 +44,45 @@ impl Import {
             }
         }
         pages
+    }
+
+    /// `errorloc`: clients are sent elsewhere.
+    fn elsewhere(&mut self, line: &Line, pages: &mut Pages) {
+        let Ok(status) = line.word(1).parse::<u16>() else {
+            return;
+        };
+        let to = line.word(2);
+        let begins = ["/", "http://", "https://"];
+        if to.starts_with("//") || !begins.iter().any(|begin| to.starts_with(begin)) {
+            let advice = "leads to no URL, as it has neither a scheme nor a slash in front";
+            return self.tell(line, Loss::Real, advice);
+        }
+        self.seen(line);
+        let other = match line.word(0) {
+            "errorloc303" => ", status = 303",
+            _ => "",
+        };
+        pages.insert(status, format!("{{ redirect = {}{other} }}", quoted(to)));
+    }
+
+    /// What is said to clients that ask too often.
+    pub(super) fn page_of_quota(&mut self, rule: &Line, lines: &[String]) {
+        let of = |key: &str| lines.iter().find(|line| line.starts_with(key)).cloned();
+        let Some(body) = of("body = ") else {
+            let advice = "is answered with the status alone, without what it says besides; see \
+                          error_pages";
+            return self.tell(rule, Loss::Slight, advice);
+        };
+        let parts: Vec<_> = [Some(body), of("content_type = ")]
+            .into_iter()
+            .flatten()
+            .collect();
+        let said = format!("{{ {} }}", parts.join(", "));
+        let before = self.pages.insert(429, said.clone());
+        if before.is_some_and(|before| before != said) {
+            let advice = "all that ask too often are told the same here; see error_pages";
+            self.tell(rule, Loss::Slight, advice);
+        }
     }
 
     fn page(&mut self, line: &Line, pages: &mut Pages) {
@@ -74,7 +114,7 @@ impl Import {
                         self.tell(line, Loss::Slight, advice);
                     }
                 }
-                pages.insert(status, path);
+                pages.insert(status, quoted(&path));
             }
             None => {
                 let advice = format!(
@@ -121,7 +161,7 @@ impl Import {
 pub(super) fn table(pages: &Pages) -> String {
     let each = pages
         .iter()
-        .map(|(status, file)| format!("{status} = {}", quoted(file)));
+        .map(|(status, said)| format!("{status} = {said}"));
     format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
 }
 

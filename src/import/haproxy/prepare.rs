@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Import;
+use super::condition::{Lists, Test, of};
 use super::parse::{Line, Section};
-use crate::import::Loss;
+use crate::import::{Loss, Place};
 
 /// Variables are put in the place of each other so many times.
 const DEEPEST: usize = 4;
@@ -47,6 +48,54 @@ impl Import {
         }
     }
 
+    /// Puts the rules of `defaults` before those of the sections that go by them.
+    pub(super) fn with_rules_of_defaults(sections: &mut [Section]) {
+        const RULES: [&str; 5] = [
+            "acl",
+            "http-request",
+            "http-response",
+            "http-after-response",
+            "tcp-request",
+        ];
+        for section in sections
+            .iter_mut()
+            .filter(|section| section.kind != "defaults")
+        {
+            let Some(defaults) = section.defaults.clone() else {
+                continue;
+            };
+            let is_rule = |line: &&Line| RULES.contains(&line.word(0));
+            let names: Vec<_> = defaults
+                .all("acl")
+                .map(|acl| acl.word(1).to_owned())
+                .collect();
+            // Each sees its own lists only.
+            let own = |name: &str| format!("{name}@{}", defaults.place);
+            let rules = defaults.lines.iter().filter(is_rule).map(|line| {
+                let mut line = line.clone();
+                let asks = line
+                    .words
+                    .iter()
+                    .position(|word| word == "if" || word == "unless");
+                let from = match line.word(0) {
+                    "acl" => 1,
+                    _ => asks.unwrap_or(line.words.len()),
+                };
+                let to = if from == 1 { 2 } else { line.words.len() };
+                for word in &mut line.words[from..to] {
+                    let name = word.trim_start_matches('!');
+                    if names.iter().any(|known| known == name) {
+                        let not = &word[..word.len() - name.len()];
+                        *word = format!("{not}{}", own(name));
+                    }
+                }
+                line
+            });
+            let rules: Vec<_> = rules.collect();
+            section.lines.splice(0..0, rules);
+        }
+    }
+
     /// Writes `capture.req.hdr(NUMBER)` as the field that is captured under it.
     pub(super) fn without_captures(sections: &mut [Section]) {
         for section in sections {
@@ -75,7 +124,21 @@ impl Import {
 
     /// Takes a section that only tells names apart, and leads all others to sections that terminate
     /// TLS on this machine, for what it is here: names that are passed through at their addresses.
-    pub(super) fn without_loops(&mut self, sections: &mut [Section]) {
+    pub(super) fn without_loops(&mut self, sections: &mut Vec<Section>) {
+        for at in 0..sections.len() {
+            if let Some(twin) = sections.get(at).and_then(|section| twin(section, sections)) {
+                let advice = "who asks for no name is served here as those who ask for one";
+                self.tell(&twin.rule, Loss::Slight, advice);
+                let section = &mut sections[at];
+                section.lines.retain(|line| line.place != twin.rule.place);
+                for line in &mut section.lines {
+                    if line.word(0) == "default_backend" {
+                        line.words[1] = twin.rule.word(1).to_owned();
+                    }
+                }
+                sections.retain(|section| section.place != twin.other);
+            }
+        }
         for at in 0..sections.len() {
             let Some(moved) = loops(&sections[at], sections) else {
                 continue;
@@ -167,6 +230,49 @@ fn defined(line: &Line) -> Option<(String, Option<String>)> {
     let is_sample =
         !sample.is_empty() && sample.chars().all(is_plain) && line.words.len() == at + 2;
     Some((name, is_sample.then(|| sample.to_owned())))
+}
+
+/// Who names nobody is led to another section, which does the same as the one for who does.
+struct Twin {
+    rule: Line,
+    other: Place,
+}
+
+fn twin(section: &Section, sections: &[Section]) -> Option<Twin> {
+    if section.kind != "frontend" || !section.is_tcp() {
+        return None;
+    }
+    let behind = |name: &str| {
+        let is = |other: &&Section| other.kind == "backend" && other.name == name;
+        let backend = sections.iter().find(is)?;
+        let servers: Vec<_> = backend.all("server").collect();
+        let [server] = servers.as_slice() else {
+            return None;
+        };
+        let leads = |bind: &Line| bind.word(1) == server.word(2);
+        sections
+            .iter()
+            .find(|other| !other.is_tcp() && other.all("bind").any(leads))
+    };
+    let lists = Lists::of(section, "", true);
+    let any_name = |rule: &&Line| match of(rule, &lists).as_slice() {
+        [all] => match all.as_slice() {
+            [term] => !term.not && matches!(&term.test, Test::Host(hosts) if hosts.names == ["*"]),
+            _ => false,
+        },
+        _ => false,
+    };
+    let rule = section.all("use_backend").find(any_name)?;
+    let other = section.nearest("default_backend")?;
+    let (named, unnamed) = (behind(rule.word(1))?, behind(other.word(1))?);
+    let said = |section: &Section| {
+        let lines = section.lines.iter().filter(|line| line.word(0) != "bind");
+        lines.map(|line| line.words.clone()).collect::<Vec<_>>()
+    };
+    (named.place != unnamed.place && said(named) == said(unnamed)).then(|| Twin {
+        rule: rule.clone(),
+        other: unnamed.place.clone(),
+    })
 }
 
 /// The addresses of a section that leads what it knows no name of to other sections here, with those

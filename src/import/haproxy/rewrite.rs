@@ -21,11 +21,6 @@ pub(super) enum Rewrite {
     },
 }
 
-/// A route that is for the paths which go on behind a text without a slash.
-pub(super) fn beyond(path: &str) -> Matcher {
-    Matcher::Regex(format!("^{}[^/]", pattern::literal(path)))
-}
-
 /// What a rule does with the paths of a route. `None`: it cannot be said here.
 pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     // No path has a space in it.
@@ -277,34 +272,14 @@ impl<'w> Head<'w> {
 fn by_prefix(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     let head = Head::of(rule)?;
     let Matcher::Prefix(path) = matcher else {
-        // What goes on behind it without a slash.
-        let Matcher::Regex(own) = matcher else {
-            return None;
-        };
-        if *matcher != beyond(head.path) {
-            return None;
-        }
-        if head.slash {
-            return Some(Rewrite::Nothing);
-        }
-        let to = if head.to.is_empty() { "/" } else { &head.to };
-        return to.starts_with('/').then(|| Rewrite::Some {
-            matcher: Matcher::Regex(own.replace("[^/]", "(?<tail>[^/].*)$")),
-            conditions: All::new(),
-            line: line("rewrite", &format!("{to}{{tail}}")),
-        });
+        return None;
     };
     if path.trim_end_matches('/') != head.path {
         return None;
     }
-    // A slash that stays follows what stands in its place.
-    let to = match (head.slash || head.may_slash, head.to.as_str()) {
-        (_, "") => "/",
-        (true, to) => to,
-        (false, "/") => "/",
-        (false, to) => to,
-    };
-    if !to.starts_with('/') {
+    let to = if head.to.is_empty() { "/" } else { &head.to };
+    // Without its slash, what stands in its place goes on in the same segment.
+    if !to.starts_with('/') || (head.slash || head.may_slash) && !to.ends_with('/') {
         return None;
     }
     let line = line("replace_prefix", to);

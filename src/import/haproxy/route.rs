@@ -7,8 +7,8 @@ use super::inner::{ANSWERS, terms};
 use super::left::{Left, Places, all_but, left};
 use super::page;
 use super::parse::{Line, Section};
-use super::rewrite::{REWRITES, Rewrite, beyond, rewritten};
-use super::rule::{Act, TO_HTTPS, counted, no_cache};
+use super::rewrite::{REWRITES, Rewrite, rewritten};
+use super::rule::{Act, LAST, TO_HTTPS, counted, no_cache};
 use super::{Import, array, quoted};
 use crate::import::Loss;
 use crate::import::formula::{self, Ask, Term};
@@ -214,7 +214,7 @@ impl Import {
                         }
                     }
                     (
-                        Act::Deny(_),
+                        Act::Deny(_) | Act::Refuse(..),
                         Left::Unknown {
                             what,
                             paths,
@@ -224,6 +224,10 @@ impl Import {
                     ) => {
                         if counted(&what) {
                             let quota = self.quota(section, rule.line, &what, &except);
+                            if let (Act::Refuse(lines, _), Some(_)) = (&rule.act, &quota) {
+                                self.page_of_quota(rule.line, lines);
+                                common.all.insert("error_pages", page::table(&self.pages));
+                            }
                             quotas.extend(quota.map(|quota| (paths, quota)));
                             continue;
                         }
@@ -306,6 +310,14 @@ impl Import {
         conditions: formula::All,
     ) {
         let first = routes.iter().all(|route| route.matcher == Matcher::Any);
+        let (matcher, conditions) = match act {
+            Act::Answer(lines, _) | Act::Refuse(lines, _)
+                if lines.iter().any(|line| line.contains(LAST)) =>
+            {
+                with_last(matcher, conditions)
+            }
+            _ => (matcher, conditions),
+        };
         let matcher = match matcher {
             Some(matcher) => matcher,
             None if first && !conditions.is_empty() => Matcher::Any,
@@ -353,16 +365,7 @@ impl Import {
                 path: path.clone(),
             });
         }
-        self.add(routes, rule, act, matcher.clone(), conditions.clone());
-        // A path begins with a text there, whatever follows it.
-        if let Matcher::Prefix(path) = &matcher
-            && !path.ends_with('/')
-        {
-            let matcher = beyond(path);
-            let mut conditions = conditions;
-            conditions.extend(giving_way(routes, &matcher));
-            self.add(routes, rule, act, matcher, conditions);
-        }
+        self.add(routes, rule, act, matcher, conditions);
     }
 
     fn add(
@@ -448,7 +451,7 @@ impl Import {
                     }
                 },
             },
-            Act::Answer(lines, fields) => {
+            Act::Answer(lines, fields) | Act::Refuse(lines, fields) => {
                 rules.extend(fields.clone());
                 (Deed::Answer, lines.clone())
             }
@@ -495,7 +498,7 @@ impl Import {
         let always = |rule: &&Line| !rule.has("if") && !rule.has("unless");
         for rule in section.all("http-request").filter(always) {
             match self.request_rule(rule) {
-                Some(Act::Answer(lines, _)) => {
+                Some(Act::Answer(lines, _) | Act::Refuse(lines, _)) => {
                     self.seen(rule);
                     return Some(lines);
                 }
@@ -644,12 +647,37 @@ impl Import {
 /// A rule that writes paths anew, and what else it asks for.
 pub(super) type Rewriting = (Line, formula::All);
 
+/// The same paths, with a group for what follows the last slash.
+fn with_last(
+    matcher: Option<Matcher>,
+    mut conditions: formula::All,
+) -> (Option<Matcher>, formula::All) {
+    const ALL: &str = "^(?:.*/)?(?<last>[^/]*)$";
+    let pattern = match matcher {
+        Some(Matcher::Prefix(path)) if path.ends_with('/') => {
+            format!("^{}(?:.*/)?(?<last>[^/]*)$", pattern::literal(&path))
+        }
+        Some(matcher) => {
+            let asked = match matcher {
+                Matcher::Prefix(path) => format!("^{}", pattern::literal(&path)),
+                Matcher::Exact(path) => format!("^{}$", pattern::literal(&path)),
+                Matcher::Regex(pattern) => pattern,
+                Matcher::Any => String::new(),
+            };
+            conditions.push(Term::of("{path}", asked, false));
+            ALL.to_owned()
+        }
+        None => ALL.to_owned(),
+    };
+    (Some(Matcher::Regex(pattern)), conditions)
+}
+
 /// What an expression is not for, as it is taken by prefixes before it. Where nothing comes before
 /// those, they say so themselves.
 fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
-    let Matcher::Regex(pattern) = matcher else {
+    if !matches!(matcher, Matcher::Regex(_)) {
         return formula::All::new();
-    };
+    }
     let (mut taken, mut copies, mut behind) = (Vec::new(), Vec::new(), false);
     for route in routes.iter_mut() {
         let path = match &route.matcher {
@@ -657,11 +685,10 @@ fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
                 behind = true;
                 continue;
             }
-            Matcher::Prefix(path) if overlaps(path, pattern) && !route.last => path,
+            Matcher::Prefix(path) if !route.last => path,
             _ => continue,
         };
-        let end = if path.ends_with('/') { "" } else { "(?:/|$)" };
-        let begins = format!("^{}{end}", pattern::literal(path));
+        let begins = format!("^{}", pattern::literal(path));
         let bound = route
             .action
             .iter()
@@ -679,19 +706,6 @@ fn giving_way(routes: &mut Vec<Route>, matcher: &Matcher) -> formula::All {
     match taken.is_empty() {
         true => formula::All::new(),
         false => vec![Term::of("{path}", formula::any(&taken), true)],
-    }
-}
-
-/// Whether an expression may be for what is below a path.
-fn overlaps(path: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix("[^/]") {
-        Some(stem) => {
-            let below = format!("^{}", pattern::literal(path));
-            below
-                .strip_prefix(stem)
-                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-        }
-        None => true,
     }
 }
 

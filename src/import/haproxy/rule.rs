@@ -39,6 +39,9 @@ const FRAMING: [(&str, Option<Side>); 13] = [
     ("Date", Some(Side::Response)),
 ];
 
+/// What follows the last slash of a path: a group of the expression of the route that answers so.
+pub(super) const LAST: &str = "{last}";
+
 /// What a rule does where it holds.
 #[derive(Clone)]
 pub(super) enum Act {
@@ -48,6 +51,8 @@ pub(super) enum Act {
     Answer(Vec<String>, Rules),
     /// It is refused.
     Deny(u16),
+    /// It is refused with what is written, status first.
+    Refuse(Vec<String>, Rules),
     /// A change to fields.
     Fields(Rules),
     /// Its path is written anew.
@@ -193,12 +198,13 @@ impl Import {
                     "errorfiles",
                     "hdr",
                 ];
-                if own.iter().any(|word| rule.has(word)) {
-                    let advice = "is answered with the status alone, without what it says besides: see \
-                                  respond and body, and error_pages";
-                    self.tell(rule, Loss::Real, advice);
+                match own.iter().any(|word| rule.has(word)) {
+                    true => Some(match self.written(rule, &status.to_string()) {
+                        Some((lines, fields)) => Act::Refuse(lines, fields),
+                        None => Act::Deny(status),
+                    }),
+                    false => Some(Act::Deny(status)),
                 }
-                Some(Act::Deny(status))
             }
             "return" | "redirect" if side == Side::Response => {
                 let advice = "answered in place of some responses; see error_pages, and let the server \
@@ -209,34 +215,11 @@ impl Import {
             "auth" => Some(Act::Deny(0)),
             "redirect" => self.redirect(rule),
             "return" => {
-                if let Some(text) = self.returned(rule) {
-                    return Some(Act::Answer(
-                        answer(rule, &text, "200"),
-                        self.returned_fields(rule),
-                    ));
-                }
-                let status = rule.after("status").unwrap_or("200");
-                let mut lines = vec![format!("respond = {status}")];
-                // One without variables is a text like any other.
-                let formatted = rule.after("lf-string");
-                let plain = formatted.filter(|text| !text.contains('%'));
-                let files = ["file", "lf-file", "errorfile", "errorfiles", "lf-string"];
-                match (
-                    rule.after("string").or(plain),
-                    plain.is_none() && files.iter().any(|word| rule.has(word)),
-                ) {
-                    (_, true) => {
-                        self.tell(rule, Loss::Real, "its body is not carried over; see body");
-                        return Some(Act::Deny(0));
-                    }
-                    (Some(text), false) => {
-                        lines.push(line("body", text));
-                        let kind = rule.after("content-type");
-                        lines.extend(kind.map(|kind| line("content_type", kind)));
-                    }
-                    (None, false) => {}
-                }
-                Some(Act::Answer(lines, self.returned_fields(rule)))
+                let status = rule.after("status").unwrap_or("200").to_owned();
+                Some(match self.written(rule, &status) {
+                    Some((lines, fields)) => Act::Answer(lines, fields),
+                    None => Act::Deny(0),
+                })
             }
             "set-header" | "add-header" | "del-header" => {
                 self.field(rule, side, rule.word(2)).map(Act::Fields)
@@ -254,6 +237,52 @@ impl Import {
             }
             _ => None,
         }
+    }
+
+    /// What a rule answers with. `None`: its body is told.
+    fn written(&mut self, rule: &Line, status: &str) -> Option<(Vec<String>, Rules)> {
+        if let Some(text) = self.returned(rule) {
+            return Some((answer(rule, &text, status), self.returned_fields(rule)));
+        }
+        let mut lines = vec![format!("respond = {status}")];
+        let formatted = rule.after("lf-string");
+        let body = match (rule.after("string"), formatted) {
+            (Some(text), _) => Some(line("body", text)),
+            (None, Some(text)) if !text.contains('%') => Some(line("body", text)),
+            (None, Some(text)) => {
+                let last = "%[path,field(-1,/)]";
+                let text = text.replace(last, "%[str(staunch-last)]");
+                match template(&text) {
+                    Ok(text) => {
+                        let text = text.replace("staunch-last", LAST);
+                        Some(line("body_template", &text))
+                    }
+                    Err(variable) => {
+                        let advice = format!(
+                            "{variable} is not known here: its body is not carried over; see \
+                             body_template"
+                        );
+                        self.tell(rule, Loss::Real, advice);
+                        return None;
+                    }
+                }
+            }
+            (None, None)
+                if ["file", "lf-file", "errorfile", "errorfiles"]
+                    .iter()
+                    .any(|word| rule.has(word)) =>
+            {
+                self.tell(rule, Loss::Real, "its body is not carried over; see body");
+                return None;
+            }
+            (None, None) => None,
+        };
+        if let Some(body) = body.filter(|_| !["204", "205", "304"].contains(&status)) {
+            lines.push(body);
+            let kind = rule.after("content-type");
+            lines.extend(kind.map(|kind| line("content_type", kind)));
+        }
+        Some((lines, self.returned_fields(rule)))
     }
 
     /// The fields that a `return` writes: `hdr NAME VALUE`.
@@ -341,6 +370,10 @@ impl Import {
             let value = template(rule.word(3)).unwrap_or_else(|sample| sample);
             let alike = match name.to_ascii_lowercase().as_str() {
                 "x-forwarded-proto" => value == scheme || value.is_empty(),
+                "forwarded" => rule
+                    .word(3)
+                    .split(';')
+                    .all(|part| is_forwarded(part, scheme)),
                 _ => value.is_empty() || own.contains(&value.trim()),
             };
             match alike {
@@ -373,6 +406,14 @@ impl Import {
                 rule,
                 Loss::Slight,
                 "staunch keeps this field right by itself",
+            );
+            return None;
+        }
+        if is("Alt-Svc") && rule.word(3).contains("h3") {
+            self.tell(
+                rule,
+                Loss::Slight,
+                "HTTP/3 is not spoken here, and not offered",
             );
             return None;
         }
@@ -479,6 +520,12 @@ impl Import {
             no_cache(&mut fields);
         }
         match to {
+            Ok(to) if !is_location(&to) => {
+                let advice = "leads to no URL, as it has neither a scheme nor a slash in front: it is \
+                              closed";
+                self.tell(rule, Loss::Real, advice);
+                Some(Act::Deny(0))
+            }
             Ok(to) => Some(Act::Answer(
                 vec![line("redirect", &to), format!("status = {code}")],
                 fields,
@@ -510,6 +557,24 @@ pub(super) fn answer(rule: &Line, text: &str, usual: &str) -> Vec<String> {
     ];
     lines.extend(kind.map(|kind| line("content_type", kind)));
     lines
+}
+
+/// Whether a parameter of `Forwarded` says what staunch says in it.
+fn is_forwarded(part: &str, scheme: &str) -> bool {
+    let (name, value) = part.trim().split_once('=').unwrap_or((part, ""));
+    let value = value.trim_matches('"').to_ascii_lowercase();
+    match name.to_ascii_lowercase().as_str() {
+        "for" => matches!(value.as_str(), "%[src]" | "%ci"),
+        "host" => matches!(value.as_str(), "%[req.hdr(host)]" | "%[hdr(host)]"),
+        "proto" => value == scheme || value == "%[req.hdr(x-forwarded-proto)]",
+        _ => false,
+    }
+}
+
+/// Whether a browser can be sent there.
+fn is_location(to: &str) -> bool {
+    let begins = ["/", "http://", "https://", "{path}", "{uri}", "{scheme}://"];
+    begins.iter().any(|begin| to.starts_with(begin))
 }
 
 /// Whether nothing is in a value but what some requests have none of.

@@ -50,6 +50,7 @@ pub(super) fn test(
         "url" | "pathq" => ("{uri}".to_owned(), false),
         "base" => ("{host}{path}".to_owned(), false),
         "method" => ("{method}".to_owned(), false),
+        "ssl_fc_alpn" => return protocol(how, values),
         "dst_port" => return port(values),
         _ => return None,
     };
@@ -96,6 +97,20 @@ fn port(values: &[String]) -> Option<Test> {
             "^(?:{})$",
             values.into_iter().cloned().collect::<Vec<_>>().join("|")
         ),
+    })
+}
+
+/// What was agreed on by ALPN, as what requests speak.
+fn protocol(how: &str, values: &[String]) -> Option<Test> {
+    let spoken = values.iter().map(|value| match value.as_str() {
+        "h2" => Some("HTTP/2"),
+        "http/1.1" => Some("HTTP/1"),
+        _ => None,
+    });
+    let spoken = spoken.collect::<Option<Vec<_>>>()?.join("|");
+    (how == "str" && !spoken.is_empty()).then(|| Test::Value {
+        of: "{scheme} {protocol}".to_owned(),
+        pattern: format!("^https (?:{spoken})"),
     })
 }
 

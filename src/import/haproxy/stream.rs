@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::bind::Binds;
 use super::condition::{All, Lists, Test, of};
 use super::format::{deadline, line, milliseconds};
+use super::host::{self, Holds};
 use super::parse::{Line, Section};
 use super::rule::counted;
 use super::{Import, array, quoted};
@@ -188,13 +189,25 @@ impl Import {
     ) {
         let unclear = "depends on what is looked up: write where its connections go in a \
                        [[stream.route]]";
-        let always = of(rule, lists)
-            .iter()
-            .any(|all| names(all, tls).is_some_and(|names| names.is_empty()));
-        let Some(map) = SniMap::read(rule.word(1), lists).filter(|_| always && !tls) else {
+        let asked = of(rule, lists);
+        // Names are all that can be asked for besides.
+        let only = match asked.as_slice() {
+            [all] => (all.iter().filter(|term| term.test != Test::Always))
+                .map(|term| match &term.test {
+                    Test::Host(hosts) if !term.not => Some(hosts),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        let map = SniMap::read(rule.word(1), lists).filter(|_| !tls);
+        let (Some(map), Some(only)) = (map, only) else {
             return self.tell(rule, Loss::Real, unclear);
         };
         for (name, backend) in map.entries {
+            if (only.iter()).any(|hosts| matches!(hosts.holds(&name), Holds::Never)) {
+                continue;
+            }
             self.named(rule, &backend, vec![name], targets, known);
         }
         if let Some(default) = map.default {
@@ -386,13 +399,17 @@ impl SniMap {
             None => (of, None),
         };
         let ends = match how {
-            "" | "_str" | "_dom" => false,
+            "" | "_str" | "_dom" | "_reg" => false,
             "_end" => true,
             _ => return None,
         };
         let mut entries = Vec::new();
         for text in lists.values(file)? {
             let (name, backend) = text.split_once(char::is_whitespace)?;
+            if how == "_reg" {
+                entries.push((host::name_of(name)?, backend.trim().to_owned()));
+                continue;
+            }
             let name = match (ends, name.strip_prefix('.')) {
                 (true, Some(parent)) => format!("*.{parent}"),
                 (false, None) => name.to_owned(),

@@ -171,7 +171,7 @@ impl Import {
         match (path.ends_with('/'), plain.ends_with('/')) {
             // `/api/x` becomes `/v1x`.
             (true, false) => rewrite(&format!("{}{{rest}}", escape(plain))),
-            (false, true) if plain != "/" => {
+            (false, true) => {
                 self.differs(pass, "nginx asked for two slashes in a row; here it is one");
                 Some(format!("replace_prefix = {}", quoted(plain)))
             }

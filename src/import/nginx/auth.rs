@@ -52,11 +52,6 @@ impl Asked {
     }
 }
 
-/// Whether somebody is asked who it is.
-pub(super) fn asks(scope: &Scope<'_>) -> bool {
-    READ.iter().any(|name| on(scope, name).is_some())
-}
-
 /// Whether clients are sent somewhere to sign in by this `error_page`.
 pub(super) fn signs_in(page: &Directive, scope: &Scope<'_>) -> bool {
     let mut codes = page.args.iter().rev().skip(1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::action::{FILES, Outcome};
-use super::auth::{self, asks};
+use super::auth;
 use super::choice::Chosen;
 use super::condition::Question;
 use super::plain::only_redirects;
@@ -159,7 +159,6 @@ impl Import {
             });
         }
         let before = server.first.len();
-        let keeps_out = self.boundary(server, location, &matcher, &scope);
         let outer = server.variables.known.clone();
         server.variables.add_sets(location.inside());
         server.variables.groups = groups;
@@ -246,10 +245,6 @@ impl Import {
         for route in &mut routes {
             route.conditions.extend(also.clone());
         }
-        if let Some(matcher) = keeps_out {
-            let beyond = |route: &Route| beyond(route, matcher.clone());
-            server.last.extend(routes.iter().map(beyond));
-        }
         match (within, &matcher) {
             (Some(Matcher::Regex(_)), Matcher::Regex(_)) => {
                 // Before the one that it is inside of.
@@ -305,42 +300,6 @@ impl Import {
             server.first.extend(rewritten.iter().map(with));
             routes.extend(found.iter().map(with));
         }
-    }
-
-    /// nginx's prefixes end anywhere, staunch's at a slash. What keeps somebody out does so for the
-    /// rest as well, by the expression that is returned.
-    fn boundary(
-        &mut self,
-        server: &Server<'_>,
-        location: &Directive,
-        matcher: &Matcher,
-        scope: &Scope<'_>,
-    ) -> Option<Matcher> {
-        let Matcher::Prefix(path) = matcher else {
-            return None;
-        };
-        if path.ends_with('/') {
-            return None;
-        }
-        let keeps_out = !matches!(access(scope), Access::Said(rules) if rules.is_empty())
-            || self.guard(scope).is_some()
-            || asks(scope)
-            || scope.here().iter().any(restricts);
-        if !keeps_out {
-            let advice = "has no slash at its end: it is for this path and what is below it; in nginx \
-                          for all that begins so";
-            self.differs(location, advice);
-            return None;
-        }
-        // An expression goes before a longer path.
-        let others = server.scope.here().iter();
-        let others = others.filter(|other| other.name == "location");
-        let longer: Vec<_> = others
-            .filter_map(|other| other.args.last())
-            .filter(|other| other.len() > path.len() && other.starts_with(path.as_str()))
-            .map(String::as_str)
-            .collect();
-        Some(Matcher::Regex(pattern::beyond(path, &longer)))
     }
 
     /// Whether a location is there for an error page alone, which is read as a file.
@@ -611,28 +570,6 @@ fn collect_longer<'d>(
         if inside.is_none_or(|inside| inside.id != location.id) {
             collect_longer(location.inside(), path, inside, longer);
         }
-    }
-}
-
-/// A route for what goes beyond the path of another.
-fn beyond(route: &Route, matcher: Matcher) -> Route {
-    let prefix = route
-        .action
-        .iter()
-        .any(|line| line.starts_with("replace_prefix"));
-    match prefix {
-        true => Route {
-            deed: Deed::Closed,
-            action: vec![CLOSED.to_owned()],
-            matcher,
-            last: false,
-            ..route.clone()
-        },
-        false => Route {
-            matcher,
-            last: false,
-            ..route.clone()
-        },
     }
 }
 

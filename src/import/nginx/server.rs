@@ -23,8 +23,6 @@ pub(super) struct Server<'d> {
     pub(super) routes: Vec<Route>,
     /// What locations rewrite where no expression is found.
     pub(super) rewritten: Vec<Route>,
-    /// Expressions that go behind all others.
-    pub(super) last: Vec<Route>,
     /// What holds in all routes, unless they say something else.
     pub(super) rules: Rules,
     /// Redirects to a path from the same without its slash.
@@ -279,7 +277,6 @@ impl Import {
             first: Vec::new(),
             routes: Vec::new(),
             rewritten: Vec::new(),
-            last: Vec::new(),
             slashes: Vec::new(),
             flags: Flags::default(),
             chosen: Vec::new(),
@@ -315,7 +312,6 @@ impl Import {
         let mut routes = server.first;
         routes.append(&mut server.routes);
         routes.append(&mut server.rewritten);
-        routes.append(&mut server.last);
         without_repeated(&mut routes);
         for route in &mut routes {
             let mut rules = server.rules.clone();
@@ -325,18 +321,13 @@ impl Import {
         if names.is_empty() {
             return;
         }
-        let mut site = Site {
+        let site = Site {
             place: directive.place.clone(),
             names,
             default,
             tls,
             routes,
         };
-        if !site.settle() {
-            let advice = "compression differs between its locations, and is of a whole site here: \
-                          none is compressed; see compression";
-            self.lost(directive, advice);
-        }
         self.sites.push_str(&site.text());
     }
 

@@ -61,15 +61,17 @@ fn is_absolute(template: &Template) -> bool {
 pub fn rewritten(rewrite: &Rewrite, known: &Known<'_>) -> Result<Vec<u8>, Refusal> {
     let mut out = Vec::with_capacity(128);
     match rewrite {
-        Rewrite::Prefix(prefix) => {
+        Rewrite::Prefix(prefix) | Rewrite::Start(prefix) => {
             let rest = &known.marks.rest[..];
             let (tail, query) = rest.split_at(memchr::memchr(b'?', rest).unwrap_or(rest.len()));
             out.extend_from_slice(prefix.as_bytes());
-            if !tail.is_empty() {
+            if tail.starts_with(b"/") || !tail.is_empty() && matches!(rewrite, Rewrite::Prefix(_)) {
                 let kept = out.len() - usize::from(out.ends_with(b"/"));
                 out.truncate(kept);
                 out.push(b'/');
                 out.extend_from_slice(tail.strip_prefix(b"/").unwrap_or(tail));
+            } else {
+                out.extend_from_slice(tail);
             }
             out.extend_from_slice(query);
         }

@@ -38,6 +38,23 @@ impl Known<'_> {
         out
     }
 
+    /// A body of this type: what clients say in it begins nothing new in HTML, XML and JSON.
+    pub fn body(&self, template: &Template, content_type: &str) -> Vec<u8> {
+        let escape = Escape::of(content_type);
+        let mut out = Vec::new();
+        for piece in template.pieces() {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Variable(variable) => {
+                    for &byte in self.value(variable).iter() {
+                        escape.push(byte, &mut out);
+                    }
+                }
+            }
+        }
+        out
+    }
+
     /// Appends a value that can be sent in a field: without control characters and outer white
     /// space (RFC 9110, section 5.5), whatever the client had in what it is made of.
     pub(super) fn append_text(&self, template: &Template, out: &mut Vec<u8>) {
@@ -335,6 +352,43 @@ const fn is_of_url(byte: u8) -> bool {
             byte,
             b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | b'#'
         )
+}
+
+/// How what clients say is written in a body.
+#[derive(Clone, Copy)]
+enum Escape {
+    None,
+    Markup,
+    Json,
+}
+
+impl Escape {
+    fn of(content_type: &str) -> Self {
+        let content_type = content_type.to_ascii_lowercase();
+        match content_type.contains("json") {
+            true => Self::Json,
+            false
+                if ["html", "xml", "svg"]
+                    .iter()
+                    .any(|kind| content_type.contains(kind)) =>
+            {
+                Self::Markup
+            }
+            false => Self::None,
+        }
+    }
+
+    fn push(self, byte: u8, out: &mut Vec<u8>) {
+        match (self, byte) {
+            (Self::Markup, b'<' | b'>' | b'&' | b'"' | b'\'') => {
+                out.extend_from_slice(format!("&#{byte};").as_bytes());
+            }
+            (Self::Json, b'"' | b'\\' | 0..=31) => {
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            }
+            _ => out.push(byte),
+        }
+    }
 }
 
 /// What a path can have in it as it is, percent-decoded.
