@@ -75,7 +75,12 @@ fn inventory(count: usize) -> (Arc<Inventory>, Timestamp) {
     let config =
         config::parse(&text, &folder.path().join("staunch.toml")).expect("a configuration");
     let clock = Clock::manual(Timestamp::from_unix(1_800_000_000));
-    let inventory = keeper::survey(Wanted::of(&config), clock.clone(), Arc::new(Roots::empty()));
+    let inventory = keeper::survey(
+        Wanted::of(&config),
+        folder.path(),
+        clock.clone(),
+        Arc::new(Roots::empty()),
+    );
     (inventory, clock.now())
 }
 

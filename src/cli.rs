@@ -35,6 +35,7 @@ The configuration is read from /etc/staunch/staunch.toml unless --config names a
 /// A TLS-terminating reverse proxy that never lets a certificate take a site down.
 #[derive(Debug, Parser)]
 #[command(name = "staunch", version, propagate_version = true, after_help = STATUS)]
+#[command(max_term_width = 80)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -152,4 +153,28 @@ pub fn main() -> ExitCode {
         Command::Man(args) => man::run(args),
     };
     exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        let mut staunch = Cli::command();
+        staunch.build();
+        let mut pages = vec![staunch.render_long_help()];
+        pages.extend(
+            staunch
+                .get_subcommands_mut()
+                .map(|it| it.render_long_help()),
+        );
+        for page in pages {
+            for line in page.to_string().lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -34,14 +35,15 @@ use crate::clock::Clock;
 use crate::priority;
 use conductor::Conductor;
 pub use gather::Work;
+use memory::Memory;
 pub use terms::{
     AcceptError, Accepted, Degraded, LoadReport, Options, Refusal, Setback, Timing, Wanted,
 };
 use terms::{Message, Shared};
 
-/// What a keeper would begin with: everything read once, at the time that the clock tells. Nothing
-/// is written, and nothing remembered from earlier.
-pub fn survey(wanted: Wanted, clock: Clock, roots: Arc<Roots>) -> Arc<Inventory> {
+/// What a keeper would begin with: everything read once, at the time that the clock tells, and what
+/// the state directory at this path remembers, as far as it can be read. Nothing is written.
+pub fn survey(wanted: Wanted, state: &Path, clock: Clock, roots: Arc<Roots>) -> Arc<Inventory> {
     let options = Options {
         wanted,
         state: None,
@@ -50,7 +52,9 @@ pub fn survey(wanted: Wanted, clock: Clock, roots: Arc<Roots>) -> Arc<Inventory>
         timing: Timing::default(),
     };
     let shared = Arc::new(Shared::new());
-    Conductor::new(options, Arc::clone(&shared), || {}).begin();
+    let mut conductor = Conductor::new(options, Arc::clone(&shared), || {});
+    conductor.remember(Memory::peek(state));
+    conductor.begin();
     shared.inventory.load_full()
 }
 

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,19 @@ impl LastGood {
     /// When they cannot be listed. A file that is none of ours is no error, and is left alone.
     pub fn open(state: &StateDir) -> io::Result<Self> {
         let dir = state.folder(FOLDER)?;
+        dir.tidy()?;
+        Self::list(dir)
+    }
+
+    /// The copies in the state directory at this path, to be read only.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn peek(state: &Path) -> io::Result<Self> {
+        Self::list(StateDir::existing(&state.join(FOLDER)))
+    }
+
+    fn list(dir: StateDir) -> io::Result<Self> {
         let mut index: HashMap<_, Vec<_>> = HashMap::new();
         for name in dir.names()? {
             match Generation::parse(&name) {

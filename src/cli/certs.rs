@@ -101,7 +101,7 @@ fn read(path: &Path) -> Result<Value, String> {
     let config = config::load(path).map_err(|report| format!("{FAULTY}\n{report}"))?;
     let clock = Clock::system();
     let roots = Arc::new(Roots::system());
-    let inventory = keeper::survey(Wanted::of(&config), clock.clone(), roots);
+    let inventory = keeper::survey(Wanted::of(&config), &config.state_dir, clock.clone(), roots);
     Ok(json!({ "certificates": inventory.report(clock.now()) }))
 }
 

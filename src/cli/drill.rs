@@ -76,7 +76,12 @@ pub fn run(args: Args) -> Exit {
         return Exit::Failed;
     }
     let roots = Arc::new(Roots::system());
-    let held = keeper::survey(Wanted::of(&config), Clock::system(), roots);
+    let held = keeper::survey(
+        Wanted::of(&config),
+        &config.state_dir,
+        Clock::system(),
+        roots,
+    );
     let sites: Vec<_> = config
         .sites
         .iter()

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 
+use serde_json::{Value, json};
+
 use crate::support::{HOST, Origin, Placed, Ran, Site, Staunch, TestCa, Way, until};
 
 /// The whole of what a start that must fail says.
@@ -349,6 +351,69 @@ fn check_tells_what_would_be_served_badly() {
         assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
         assert!(ran.output().contains(word), "{ran:#?}");
     }
+}
+
+#[test]
+fn check_counts_what_was_kept_from_before() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let builder = Staunch::build().trusting(&ca).site(HOST, &origin);
+    let (file, leaf) = (builder.path("bundle.pem"), ca.issue(HOST));
+    fs::write(&file, format!("{}{}", leaf.chain, leaf.key)).unwrap();
+    let builder = builder.bundle(&file);
+    let copies = builder.path("state/last-good");
+    let proxy = builder.clone().start();
+    until("a copy is kept", || {
+        fs::read_dir(&copies).is_ok_and(|copies| copies.count() == 1)
+    });
+    drop(proxy);
+    fs::write(&file, "").unwrap();
+    let ran = builder.run("check", &[]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    let kept = format!("{}, a copy kept from before", file.display());
+    assert!(ran.stdout.contains(&kept), "{ran:#?}");
+    assert!(ran.stdout.contains("no_certificate"), "{ran:#?}");
+    let certs = builder.run("certs", &["--json"]);
+    assert!(certs.stdout.contains("last-good"), "{certs:#?}");
+}
+
+#[test]
+fn check_tells_programs_the_same() {
+    let ca = TestCa::new();
+    let origin = Origin::echo();
+    let build = || Staunch::build().trusting(&ca).site(HOST, &origin);
+    let document = |ran: &Ran| -> Value { serde_json::from_str(&ran.stdout).unwrap() };
+
+    let ran = build().leaf(&ca.issue(HOST)).run("check", &["--json"]);
+    assert_eq!(ran.status.code(), Some(0), "{ran:#?}");
+    assert_eq!(ran.stderr, "");
+    let well = document(&ran);
+    assert_eq!(well["usable"], true, "{well:#}");
+    let name = &well["names"][0];
+    assert_eq!((&name["name"], &name["well"]), (&json!(HOST), &json!(true)));
+    assert_eq!(name["certificate"]["origin"], "disk", "{well:#}");
+
+    let missing = build();
+    let path = missing.path("missing.pem");
+    let ran = missing.pair(&path, &path).run("check", &["--json"]);
+    assert_eq!(ran.status.code(), Some(2), "{ran:#?}");
+    let unwell = document(&ran);
+    assert_eq!(unwell["names"][0]["certificate"], Value::Null);
+    let findings = unwell["findings"].as_array().unwrap();
+    let mut findings = findings.iter();
+    assert!(
+        findings.any(|it| it["level"] == "error" && it["reason"] == "missing"),
+        "{unwell:#}"
+    );
+
+    let ran = build()
+        .set("timeouts.idel", "\"1s\"")
+        .run("check", &["--json"]);
+    assert_eq!(ran.status.code(), Some(1), "{ran:#?}");
+    assert_eq!(ran.stderr, "");
+    let refused = document(&ran);
+    assert_eq!(refused["usable"], false, "{refused:#}");
+    assert!(refused["findings"][0]["line"].is_number(), "{refused:#}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -165,6 +165,17 @@ impl Memory {
         }
         memory.refused = refused(&state);
         memory.state = Some(state);
+        memory
+    }
+
+    /// What is in the state directory at this path, for a look: nothing is written. Where it cannot
+    /// be read, there is nothing.
+    pub(super) fn peek(state: &Path) -> Self {
+        let mut memory = Self::open(None, Arc::default());
+        if let Ok(last_good) = LastGood::peek(state) {
+            memory.last_good = Some(Arc::new(last_good));
+            memory.refused = refused(&StateDir::existing(state));
+        }
         memory
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, access};
 
+use super::finding::{Finding, Level};
 use crate::cert::load::Roots;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{AccessLogTarget, Alerts, Config, Secret, SinkKind};
@@ -19,6 +20,13 @@ pub(super) struct Fault {
     pub(super) path: PathBuf,
     pub(super) what: String,
     pub(super) help: String,
+}
+
+impl From<Fault> for Finding {
+    fn from(fault: Fault) -> Self {
+        let Fault { path, what, help } = fault;
+        Self::new(Level::Error, path.display(), what, &help)
+    }
 }
 
 impl Fault {

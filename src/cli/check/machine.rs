@@ -3,12 +3,12 @@
 //! It is advice: nothing here keeps staunch from serving. A limit that is too low shows only on the
 //! day when everybody comes.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::finding::{Finding, Level};
 use crate::config::{Config, Location};
 use crate::listen;
 
@@ -47,10 +47,10 @@ impl Machine {
     }
 
     /// What is less than the configuration asks for, each with what to do.
-    pub(super) fn advice(&self, config: &Config) -> String {
-        let mut text = String::new();
+    pub(super) fn advice(&self, config: &Config) -> Vec<Finding> {
+        let mut advice = Vec::new();
         let mut advise = |what: String, then: String| {
-            let _ = write!(text, "\nthis machine: {what}\n  do: {then}\n");
+            advice.push(Finding::new(Level::Advice, "this machine", what, &then));
         };
         let connections = config.limits.connections.map_or(0, NonZeroUsize::get) as u64;
         // One for the client and one for the server behind.
@@ -110,7 +110,7 @@ impl Machine {
                     .to_owned(),
             );
         }
-        text
+        advice
     }
 }
 
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn what_is_enough_or_cannot_be_known_is_not_told() {
-        assert_eq!(ENOUGH.advice(&config()), "");
-        assert_eq!(Machine::default().advice(&config()), "");
+        assert!(ENOUGH.advice(&config()).is_empty());
+        assert!(Machine::default().advice(&config()).is_empty());
     }
 
     #[test]
@@ -195,8 +195,10 @@ mod tests {
         ];
         for (machine, part) in little {
             let advice = machine.advice(&config());
+            assert_eq!(advice.len(), 1, "{advice:?}");
+            let advice = advice[0].to_string();
+            assert!(advice.starts_with("\nthis machine: "), "{advice}");
             assert!(advice.contains(part), "{part}: {advice}");
-            assert_eq!(advice.matches("this machine:").count(), 1, "{advice}");
         }
     }
 }
