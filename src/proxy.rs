@@ -49,7 +49,7 @@ use crate::tls::identity::Identity;
 use crate::tls::{Current, Ja4, Session};
 use crate::upstream::health::Moment;
 use crate::upstream::pool::ClientId;
-use crate::wire::Body;
+use crate::wire::{Body, Deadline};
 use account::Account;
 use auth::Auth;
 use compress::{Compressed, Plan, Wish};
@@ -167,6 +167,8 @@ pub trait Client {
     /// Lets the connection end with this exchange, where it carries one at a time. Before
     /// [`start`](Self::start).
     fn last(&mut self);
+    /// For what is waited for on behalf of the request. Whoever uses it sets it first.
+    fn deadline(&mut self) -> &mut Deadline;
 }
 
 /// One request on its way through the pipeline: what is asked, by whom, and what has become of it.
@@ -179,20 +181,27 @@ struct Exchange<'a, 'w, C> {
     account: Account<'w>,
 }
 
-/// Serves one request from head to log line. The client's connection is left for its owner to keep
-/// or close.
-pub async fn handle<C: Client>(local: &Local, peer: &Peer, mut head: RequestHead, client: &mut C) {
+/// Serves one request from head to log line; when it was over. The client's connection is left for
+/// its owner to keep or close.
+pub async fn handle<C: Client>(
+    local: &Local,
+    peer: &Peer,
+    mut head: RequestHead,
+    client: &mut C,
+) -> Instant {
     let begin = Instant::now();
     let world = local.world();
     let mut exchange = Exchange::new(local, &world, peer, &mut head, client);
     local.edge().requests_in_flight.inc();
     let result = exchange.serve(begin).await;
     local.edge().requests_in_flight.dec();
+    exchange.client.deadline().reset();
     if let Err(failure) = &result {
         exchange.fail(failure).await;
     }
-    let took = exchange.account.ended.unwrap_or_else(Instant::now) - begin;
-    exchange.record(took, result.as_ref().err());
+    let ended = exchange.account.ended.unwrap_or_else(Instant::now);
+    exchange.record(ended - begin, result.as_ref().err());
+    ended
 }
 
 /// Answers a request that could not even be read. `failure` says why.
@@ -222,7 +231,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         }
     }
 
-    async fn serve(&mut self, begin: Instant) -> Result<(), Failure> {
+    async fn serve(&mut self, mut begin: Instant) -> Result<(), Failure> {
         if let Err(refusal) = admissible(self.head) {
             self.account.rules = self.world.table().rules_of(self.head.authority());
             return Err(refusal.into());
@@ -233,6 +242,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
             if Box::pin(auth.admit(self)).await?.is_break() {
                 return Ok(());
             }
+            begin = Instant::now();
         }
         let route = found?;
         if self.head.method == Method::Options && headers::max_forwards(self.head) == Some(0) {
@@ -261,7 +271,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
     /// Passes the request on, and the response back.
     async fn forward(
         &mut self,
-        to: &route::Forward,
+        to: &'w route::Forward,
         mut upload: Upload,
         begin: Instant,
     ) -> Result<(), Failure> {
@@ -286,7 +296,6 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         if let Some(target) = rewritten {
             self.head.target = self.head.fields.store(&target);
         }
-        let mut deadline = local.deadline();
         let forward = Forward {
             local,
             world,
@@ -297,15 +306,8 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
             head: self.head,
             upgrade: upgrade.as_deref(),
         };
-        let result = forward
-            .run(
-                self.client,
-                &mut upload,
-                &mut deadline,
-                begin,
-                &mut self.account,
-            )
-            .await;
+        let account = &mut self.account;
+        let result = forward.run(self.client, &mut upload, begin, account).await;
         (self.head.target, self.head.authority) = asked;
         self.account.received = upload.taken;
         let Answer {
@@ -335,9 +337,8 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         if upgraded {
             self.account.tunnelled = true;
             // That was for the request; a tunnel may last.
-            deadline.unbound();
-            let passed =
-                tunnel::run(self.client, &mut server, timeouts.tunnel, &mut deadline).await?;
+            self.client.deadline().unbound();
+            let passed = tunnel::run(self.client, &mut server, timeouts.tunnel).await?;
             self.account.received = passed.up;
             self.account.sent = passed.down;
             if passed.silent {
@@ -348,22 +349,16 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         let sent = match plan {
             None => {
                 let (client, server) = (&mut *self.client, &mut server);
-                exchange::response(client, server, &mut upload, timeouts, &mut deadline).await
+                exchange::response(client, server, &mut upload, timeouts).await
             }
             // Boxed: not every response need carry room for what few have.
             Some(plan) => {
                 Box::pin(async {
                     let series = &local.edge().compression;
                     let mut client = Compressed::new(&mut *self.client, plan, series)?;
-                    exchange::response(
-                        &mut client,
-                        &mut server,
-                        &mut upload,
-                        timeouts,
-                        &mut deadline,
-                    )
-                    .await
-                    .map(|_| client.output)
+                    exchange::response(&mut client, &mut server, &mut upload, timeouts)
+                        .await
+                        .map(|_| client.output)
                 })
                 .await
             }
@@ -459,13 +454,11 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         let index = match self.head.authority() {
             [] => world.table().nameless(),
             authority => {
-                let host = Host::parse(authority).ok_or(Refusal::Host)?;
-                if let Some(name) = &peer.sni
-                    && !is_same_host(name, host.as_str())
-                    && !(self.local.certificates()).serves_both(name, host.as_str())
-                {
-                    return Err(Refusal::Misdirected);
-                }
+                let named = (peer.sni.as_deref()).and_then(|name| Host::named(name, authority));
+                let host = match named {
+                    Some(host) => host,
+                    None => self.other_host(authority)?,
+                };
                 world.table().find(host.as_str())
             }
         };
@@ -500,6 +493,20 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         self.within_rates()?;
         self.within_quotas()?;
         Ok(found)
+    }
+
+    /// The host of a request that is not the one, byte for byte, that the handshake named.
+    fn other_host<'h>(&self, authority: &'h [u8]) -> Result<Host<'h>, Refusal> {
+        let host = Host::parse(authority).ok_or(Refusal::Host)?;
+        match &self.peer.sni {
+            Some(name)
+                if !is_same_host(name, host.as_str())
+                    && !(self.local.certificates()).serves_both(name, host.as_str()) =>
+            {
+                Err(Refusal::Misdirected)
+            }
+            _ => Ok(host),
+        }
     }
 
     /// Gives the request an id and a place in a trace, where its rules want that.

@@ -28,6 +28,7 @@ use crate::metrics::{HandshakeFailure, Limit, OpenConnection, Protocol, Timeout}
 use crate::proxy::stream::Kind;
 use crate::proxy::{self, Client, Local, Peer};
 use crate::tls::Policies;
+use crate::wire::Socket;
 use doors::{Doors, Known, Permit};
 use h1::Http1;
 use handshake::{Done, Ends, Failed, Listening};
@@ -67,14 +68,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves one request as the listener's role says.
-    async fn handle<C: Client>(&self, peer: &Peer, head: RequestHead, client: &mut C) {
+    /// Serves one request as the listener's role says; when that was over.
+    async fn handle<C: Client>(&self, peer: &Peer, head: RequestHead, client: &mut C) -> Instant {
         match self.role {
             Role::Https { .. } => proxy::handle(&self.local, peer, head, client).await,
-            Role::Redirect { port } => {
-                proxy::plain(&self.local, peer, head, client, port).await;
-            }
-            Role::Stream(_) => {} // no requests are read there
+            Role::Redirect { port } => proxy::plain(&self.local, peer, head, client, port).await,
+            Role::Stream(_) => Instant::now(), // no requests are read there
         }
     }
 }
@@ -166,7 +165,7 @@ async fn meet(
         Role::Redirect { .. } => {
             drop(greeted);
             open.becomes(Protocol::Http1);
-            let mut client = Http1::new(stream);
+            let mut client = Http1::new(Socket::new(stream));
             Box::pin(client.serve(service, &ends.plain("http"), guard)).await;
         }
         Role::Https {

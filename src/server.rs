@@ -196,9 +196,11 @@ struct Server {
     inbox: Mutex<Option<Inbox>>,
     shared: Shared,
     workers: Mutex<Vec<Handle>>,
-    /// The configuration in use. Held locked for the length of a reload, so that there is one at a
-    /// time.
-    config: Mutex<Config>,
+    /// The configuration in use.
+    config: ArcSwap<Config>,
+    /// Held while the world is made anew, by one at a time. That may wait for a disk: who must answer
+    /// waits for neither.
+    turn: Mutex<()>,
 }
 
 impl Server {
@@ -291,7 +293,8 @@ impl Server {
             inbox: Mutex::new(Some(inbox)),
             shared,
             workers: Mutex::new(workers),
-            config: Mutex::new(config),
+            config: ArcSwap::from_pointee(config),
+            turn: Mutex::default(),
         };
         let opening = Opening {
             sockets,
@@ -302,8 +305,13 @@ impl Server {
         Ok((server, opening))
     }
 
-    fn config(&self) -> MutexGuard<'_, Config> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Waits until nobody else makes the world anew. Blocks.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to accept.

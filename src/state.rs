@@ -36,12 +36,24 @@ impl StateDir {
             .create(path)?;
         let mode = fs::metadata(path)?.permissions().mode();
         if mode & 0o077 != 0 {
-            fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE))?;
+            fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE)).map_err(|error| {
+                let what = "others may read it or write to it, and it belongs to another user: \
+                            name a folder in it, which staunch makes";
+                io::Error::new(error.kind(), format!("{what}: {error}"))
+            })?;
         }
         Ok(Self {
             path: Arc::from(path),
             unique: Arc::default(),
         })
+    }
+
+    /// The folder at this path as it is, for those who only read. It need not be there.
+    pub fn existing(path: &Path) -> Self {
+        Self {
+            path: Arc::from(path),
+            unique: Arc::default(),
+        }
     }
 
     /// A folder in this one.
@@ -118,25 +130,32 @@ impl StateDir {
             .open(self.file(name))
     }
 
-    /// The names of the files in it. What a crash left unfinished is removed.
+    /// The names of the files in it that are whole.
     ///
     /// # Errors
     /// When it cannot be listed.
     pub fn names(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            // A name that is no text is none of ours.
-            let Ok(name) = entry?.file_name().into_string() else {
-                continue;
-            };
-            if name.ends_with(UNFINISHED) {
-                self.remove(&name)?;
-            } else {
-                names.push(name);
-            }
-        }
+        let mut names = self.all_names()?;
+        names.retain(|name| !name.ends_with(UNFINISHED));
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Removes what a crash left unfinished.
+    ///
+    /// # Errors
+    /// When it cannot be listed, or something cannot be removed.
+    pub fn tidy(&self) -> io::Result<()> {
+        let names = self.all_names()?;
+        let mut unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
+        unfinished.try_for_each(|name| self.remove(name))
+    }
+
+    fn all_names(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path)?;
+        // A name that is no text is none of ours.
+        let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(io::Result::transpose).collect()
     }
 
     fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {

@@ -8,8 +8,9 @@
 //! nothing.
 //!
 //! Sessions never cross from one kind of client authentication to another (compare CVE-2025-23419):
-//! whatever encrypts tickets is bound to the mode, the authorities and the revocation lists that
-//! were in force, so that a ticket from elsewhere, or from before they changed, opens nowhere.
+//! whatever encrypts tickets is bound to the mode and the authorities that were in force, so that a
+//! ticket from elsewhere, or from before they changed, opens nowhere. Whoever resumes a session is
+//! judged again, by the revocation lists of that moment.
 
 mod digest;
 pub mod file;

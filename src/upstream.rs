@@ -138,28 +138,28 @@ impl Load {
 
 /// A request in flight to a server; counted while it lives.
 #[derive(Debug)]
-pub struct InFlight {
-    server: Arc<Server>,
+pub struct InFlight<'a> {
+    server: &'a Arc<Server>,
     _pass: Option<gate::Pass>,
 }
 
-impl InFlight {
+impl<'a> InFlight<'a> {
     /// Counts one more, which was let through by its gate where there is one.
-    pub fn new(server: &Arc<Server>, pass: Option<gate::Pass>) -> Self {
+    pub fn new(server: &'a Arc<Server>, pass: Option<gate::Pass>) -> Self {
         server.load.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
-            server: Arc::clone(server),
+            server,
             _pass: pass,
         }
     }
 
     /// The server.
-    pub const fn server(&self) -> &Arc<Server> {
-        &self.server
+    pub const fn server(&self) -> &'a Arc<Server> {
+        self.server
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.server.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -305,9 +305,9 @@ impl Upstream {
     }
 
     /// Why requests to a server fail, while they do.
-    pub fn trouble(&self, server: usize, now: Moment) -> Option<Arc<String>> {
+    pub fn trouble(&self, server: usize) -> Option<Arc<String>> {
         let fails =
-            self.is_failing(server) || self.servers[server].health.proven(now) == Standing::Ejected;
+            self.is_failing(server) || self.servers[server].health.proven() == Standing::Ejected;
         fails
             .then(|| self.servers[server].trouble.load_full())
             .flatten()
@@ -316,8 +316,7 @@ impl Upstream {
     /// Whether another server is up to take what waits for one that is down, and the budget has room
     /// for it.
     pub fn can_spare(&self) -> bool {
-        let now = Moment::now();
-        let up = |server: &Arc<Server>| server.health.proven(now) == Standing::Up;
+        let up = |server: &Arc<Server>| server.health.proven() == Standing::Up;
         self.budget.is_left() && self.servers.iter().any(up)
     }
 

@@ -7,6 +7,9 @@
 //! Events are collected for a moment ([`QUIET`]), since a renewal is several of them, but never for
 //! longer than [`CEILING`], so that a constant stream of events cannot put a look off for ever.
 //!
+//! Of a mount over a folder, or its end, inotify tells nothing: the kernel's table of mounts is
+//! watched beside it, and a mount point that changed counts as touched.
+//!
 //! Where the kernel tells nothing (the limit on watches is reached, a folder may not be listed, the
 //! file system is remote) [`Watch::cover`] says so by its [`Reach`], and the caller polls those at a
 //! [`Round`] of their own. All others are polled too, slowly: events are a courtesy, not a proof.
@@ -21,6 +24,7 @@ mod inotify;
 #[cfg(not(target_os = "linux"))]
 #[path = "watch/elsewhere.rs"]
 mod inotify;
+mod mounts;
 mod pending;
 mod round;
 
@@ -37,6 +41,7 @@ use tracing::{info, warn};
 
 pub use chain::Chain;
 use inotify::Inotify;
+pub use mounts::Mount;
 use pending::Pending;
 pub use round::Round;
 
@@ -240,7 +245,7 @@ impl<K: Copy + Ord + Hash> Watch<K> {
                 let folder = Folder {
                     users: 1,
                     watch: None,
-                    remote: is_remote(path),
+                    remote: false,
                 };
                 (Arc::from(path), folder)
             }
@@ -257,6 +262,10 @@ impl<K: Copy + Ord + Hash> Watch<K> {
             None => None,
         };
         let fresh = watch.is_some() && watch != folder.watch;
+        if fresh || watch.is_none() {
+            // Another file system may be mounted there now.
+            folder.remote = is_remote(&path);
+        }
         match (folder.watch.is_some(), watch.is_some()) {
             (false, true) => self.unwatched -= 1,
             (true, false) => self.unwatched += 1,
@@ -366,6 +375,7 @@ const fn is_remote(_folder: &Path) -> bool {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::process::Command;
     use std::sync::mpsc;
 
     use super::*;
@@ -393,6 +403,18 @@ mod tests {
         fn cover(&mut self, key: u32, name: &str) -> Cover {
             let path = self.path(name);
             self.watch.cover(key, [path.as_path()])
+        }
+
+        /// The next changes here, whatever else is mounted on this machine meanwhile.
+        fn next(&mut self) -> Changes<u32> {
+            loop {
+                self.woken.recv_timeout(Duration::from_secs(5)).unwrap();
+                let changes = self.watch.take();
+                let mut paths = changes.paths.iter();
+                if paths.any(|path| path.starts_with(self.dir.path())) {
+                    return changes;
+                }
+            }
         }
 
         /// Waits until `key` should look again.
@@ -499,8 +521,7 @@ mod tests {
         let live = bench.path("live");
         bench.watch.cover_folder(3, &live);
         fs::create_dir(live.join("new")).unwrap();
-        bench.woken.recv_timeout(Duration::from_secs(5)).unwrap();
-        let changes = bench.watch.take();
+        let changes = bench.next();
         assert!(changes.paths.contains(&live.join("new")) && changes.keys.is_empty());
         fs::remove_dir_all(&live).unwrap();
         bench.expect(3);
@@ -553,6 +574,51 @@ mod tests {
         bench.cover(1, "not/yet/a.pem");
         fs::create_dir(bench.path("not/yet")).unwrap();
         bench.expect(1);
+    }
+
+    /// Mounts need a namespace of their own, so the test runs itself again in one.
+    #[test]
+    fn a_mount_over_a_folder_and_its_end_are_noticed() {
+        const INSIDE: &str = "STAUNCH_TEST_NAMESPACE";
+        let inside = |arguments: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount"]);
+            command.args(arguments).env(INSIDE, "1");
+            command.output().unwrap()
+        };
+        if std::env::var_os(INSIDE).is_none() {
+            let allowed = inside(&["true"]);
+            if !allowed.status.success() {
+                eprintln!("skipped: no namespace to be had: {allowed:?}");
+                return;
+            }
+            let program = std::env::current_exe().unwrap();
+            let test = "watch::tests::a_mount_over_a_folder_and_its_end_are_noticed";
+            let again = inside(&[program.to_str().unwrap(), "--exact", test]);
+            assert!(again.status.success(), "{again:?}");
+            return;
+        }
+        let mut bench = Bench::new();
+        for name in ["way/live", "other/live", "elsewhere"] {
+            fs::create_dir_all(bench.path(name)).unwrap();
+        }
+        let run = |program: &str, paths: &[PathBuf]| {
+            let ran = Command::new(program).args(paths).status().unwrap();
+            assert!(ran.success());
+        };
+        let mount = |from, over| run("mount", &["--bind".into(), from, over]);
+        bench.cover(1, "way/live/a.pem");
+        for over in ["way", "way/live"] {
+            mount(bench.path("other"), bench.path(over));
+            bench.expect(1);
+            assert!(bench.cover(1, "way/live/a.pem").fresh, "{over}");
+            run("umount", &[bench.path(over)]);
+            bench.expect(1);
+            assert!(bench.cover(1, "way/live/a.pem").fresh, "{over}");
+        }
+        // What is mounted elsewhere concerns nobody.
+        mount(bench.path("other"), bench.path("elsewhere"));
+        assert_eq!(bench.next().keys, BTreeSet::new());
     }
 
     #[test]

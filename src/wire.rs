@@ -10,6 +10,7 @@ pub mod cork;
 pub mod deadline;
 pub mod reader;
 pub mod rest;
+pub mod socket;
 pub mod writer;
 
 pub use buffer::Buffer;
@@ -17,4 +18,5 @@ pub use cork::Cork;
 pub use deadline::Deadline;
 pub use reader::{Body, Message, ReadError, Reader};
 pub use rest::{Rest, rest};
+pub use socket::Socket;
 pub use writer::Writer;

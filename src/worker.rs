@@ -169,6 +169,8 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
     let mut accepting: HashMap<SocketAddr, Accepting> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
+            // A reload may end after the way down has begun.
+            Command::Listen(_) if draining.has_begun() => {}
             Command::Listen(listener) => {
                 let address = listener.address;
                 match start(listener, &local, &shared) {
@@ -273,7 +275,7 @@ fn start(listener: Listener, local: &Rc<Local>, shared: &Shared) -> io::Result<A
             Rc::clone(&service),
             Rc::clone(local),
             Arc::clone(&shared.doors),
-            Arc::clone(&series),
+            Rc::clone(&series),
             stopped.clone(),
         ))
     };
@@ -293,7 +295,7 @@ async fn accept(
     service: Rc<RefCell<Rc<Service>>>,
     local: Rc<Local>,
     doors: Arc<Doors>,
-    series: Arc<ListenerSeries>,
+    series: Rc<ListenerSeries>,
     mut stopped: watch::Receiver<()>,
 ) {
     let take = |stream: tokio::net::TcpStream, from: SocketAddr| {

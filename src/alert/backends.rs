@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::condition::{Code, Condition};
 use super::words;
 use crate::config::Severity;
-use crate::upstream::health::{Moment, Standing};
+use crate::upstream::health::Standing;
 use crate::upstream::{Upstream, Upstreams};
 
 /// How long a server is away before anybody is told.
@@ -29,9 +29,9 @@ impl Backends {
         let mut before = std::mem::take(&mut self.away);
         let mut found = Vec::new();
         for upstream in upstreams.iter() {
-            let others = (0..upstream.servers().len()).any(|at| is_up(upstream, at, now));
+            let others = (0..upstream.servers().len()).any(|at| is_up(upstream, at));
             for at in 0..upstream.servers().len() {
-                let Some(why) = fault(upstream, at, now) else {
+                let Some(why) = fault(upstream, at) else {
                     continue;
                 };
                 let subject = subject(upstream, at);
@@ -46,20 +46,19 @@ impl Backends {
     }
 }
 
-fn is_up(upstream: &Upstream, at: usize, now: Instant) -> bool {
+fn is_up(upstream: &Upstream, at: usize) -> bool {
     let health = &upstream.servers()[at].health;
-    health.proven(Moment::of(now)) == Standing::Up && !upstream.is_failing(at)
+    health.proven() == Standing::Up && !upstream.is_failing(at)
 }
 
 /// Why a server is away, if it is.
-fn fault(upstream: &Upstream, at: usize, now: Instant) -> Option<String> {
+fn fault(upstream: &Upstream, at: usize) -> Option<String> {
     let health = &upstream.servers()[at].health;
-    let now = Moment::of(now);
     let trouble = || {
-        let why = upstream.trouble(at, now);
+        let why = upstream.trouble(at);
         why.map_or_else(String::new, |why| format!(" ({})", words::clean(&why)))
     };
-    match health.proven(now) {
+    match health.proven() {
         Standing::Drained => None,
         Standing::Down => Some(match health.complaint() {
             Some(complaint) => format!("its health check fails: {}", words::clean(&complaint)),

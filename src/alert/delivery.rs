@@ -219,7 +219,7 @@ pub struct Delivery {
     config: config::Sink,
     tells: bool,
     outbox: Arc<Outbox>,
-    counters: Arc<Counters>,
+    counters: Counters,
     failing: Arc<AtomicBool>,
     courier: tokio::task::JoinHandle<()>,
 }
@@ -235,7 +235,6 @@ impl Delivery {
     ) -> Self {
         let tells = sink.tells();
         let outbox = Arc::new(Outbox::with(undelivered));
-        let counters = Arc::new(Counters::new(&around.metrics, &config.name));
         let failing = Arc::new(AtomicBool::new(false));
         let courier = Courier {
             name: config.name.clone(),
@@ -243,7 +242,7 @@ impl Delivery {
             deadline: config.timeout,
             sink,
             outbox: Arc::clone(&outbox),
-            counters: Arc::clone(&counters),
+            counters: Counters::new(&around.metrics, &config.name),
             failing: Arc::clone(&failing),
             failures: 0,
             refusals: 0,
@@ -253,7 +252,7 @@ impl Delivery {
             config: config.clone(),
             tells,
             outbox,
-            counters,
+            counters: Counters::new(&around.metrics, &config.name),
             failing,
             courier: tokio::spawn(courier.run()),
         }
@@ -322,7 +321,7 @@ struct Courier {
     deadline: Duration,
     sink: Sink,
     outbox: Arc<Outbox>,
-    counters: Arc<Counters>,
+    counters: Counters,
     failing: Arc<AtomicBool>,
     /// In a row.
     failures: u32,
@@ -358,7 +357,7 @@ impl Courier {
     /// One attempt at one notification.
     async fn deliver(&mut self, told: &Notification) -> Result<(), ()> {
         let now = self.around.clock.now();
-        let result = self.within_deadline(self.sink.send(told, now)).await;
+        let result = within(self.deadline, self.sink.send(told, now)).await;
         self.take_note(&result);
         let Err(error) = result else {
             self.refusals = 0;
@@ -398,19 +397,9 @@ impl Courier {
             return Ok(());
         }
         let now = self.around.clock.now();
-        let result = self.within_deadline(self.sink.sustain(&loud, now)).await;
+        let result = within(self.deadline, self.sink.sustain(&loud, now)).await;
         self.take_note(&result);
         result.map_err(drop)
-    }
-
-    async fn within_deadline(
-        &self,
-        attempt: impl Future<Output = Result<(), SinkError>>,
-    ) -> Result<(), SinkError> {
-        let late = || Err(SinkError::Timeout(self.deadline));
-        timeout(self.deadline, attempt)
-            .await
-            .unwrap_or_else(|_| late())
     }
 
     /// Counts an attempt, and tells of a sink that fails, or that works again.
@@ -447,6 +436,14 @@ impl Courier {
         let severity = Severity::Warning;
         Condition::new(Code::SinkFailing, &*self.name, severity, summary, step)
     }
+}
+
+async fn within(
+    deadline: Duration,
+    attempt: impl Future<Output = Result<(), SinkError>>,
+) -> Result<(), SinkError> {
+    let done = timeout(deadline, attempt).await;
+    done.unwrap_or(Err(SinkError::Timeout(deadline)))
 }
 
 #[cfg(test)]

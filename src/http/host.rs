@@ -25,6 +25,17 @@ impl<'a> Host<'a> {
         }))
     }
 
+    /// The host that the handshake named, in lower case, where a request names it with the same
+    /// bytes, which nearly all do: then nothing has to be looked at but the port.
+    pub fn named(name: &'a str, authority: &[u8]) -> Option<Self> {
+        match authority.strip_prefix(name.as_bytes())? {
+            [] => {}
+            [b':', port @ ..] if is_port(port) => {}
+            _ => return None,
+        }
+        (!name.ends_with('.')).then_some(Self(Cow::Borrowed(name)))
+    }
+
     /// Whether it is one of them.
     pub fn is_one(authority: &[u8]) -> bool {
         bare(authority).is_some()
@@ -144,5 +155,25 @@ mod tests {
             assert_eq!(host(authority).as_deref(), expected, "{authority}");
         }
         assert_eq!(host(&"a".repeat(256)), None);
+    }
+
+    #[test]
+    fn what_the_handshake_named_is_known_by_its_bytes() {
+        for (name, authority, expected) in [
+            ("a.test", "a.test", true),
+            ("a.test", "a.test:8443", true),
+            ("a.test", "a.test:", true),
+            ("a.test", "a.test:x", false),
+            ("a.test", "a.test.", false),
+            ("a.test", "a.testx", false),
+            ("a.test", "A.test", false),
+            ("a.test", "b.test", false),
+            ("a.test.", "a.test.", false),
+        ] {
+            let found = Host::named(name, authority.as_bytes());
+            let found = found.map(|host| host.as_str().to_owned());
+            assert_eq!(found.is_some(), expected, "{authority}");
+            assert!(found.is_none() || found == host(authority), "{authority}");
+        }
     }
 }

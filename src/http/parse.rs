@@ -467,19 +467,20 @@ impl Section {
             return Err(HeadError::Malformed("the target has a fragment"));
         }
         let host = self.found.host.unwrap_or_default();
-        // RFC 9112, section 3.2: whatever the target says, a Host that is none is refused.
-        if !host.is_empty() && !Host::is_one(host.of(bytes)) {
-            return Err(HeadError::Malformed("Host is malformed"));
-        }
         match (method, text) {
-            // Refused later, with the right status; here only the form is read.
-            (Method::Connect, _) => Ok((target, target)),
+            // What it is, is found out where its site is.
             (_, [b'/', ..]) | (Method::Options, b"*") => {
                 if self.found.host.is_some() && host.is_empty() {
                     return Err(HeadError::Malformed("Host is empty"));
                 }
                 Ok((target, host))
             }
+            // RFC 9112, section 3.2: whatever the target says, a Host that is none is refused.
+            _ if !host.is_empty() && !Host::is_one(host.of(bytes)) => {
+                Err(HeadError::Malformed("Host is malformed"))
+            }
+            // Refused later, with the right status; here only the form is read.
+            (Method::Connect, _) => Ok((target, target)),
             _ => self.absolute(method, target, bytes),
         }
     }

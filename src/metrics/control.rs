@@ -1,5 +1,7 @@
 //! What the control plane counts.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::handle::{Counter, Gauge};
 use super::label::{Set, label};
 use super::names::{self, Metric};
@@ -91,19 +93,21 @@ impl OcspRequests {
     }
 }
 
-/// Attempts to let a new process take over. One owner only.
+/// Attempts to let a new process take over. One owner only, who may be asked by several threads.
 #[derive(Debug)]
-pub struct Upgrades(Set<UpgradeResult>);
+pub struct Upgrades(Mutex<Set<UpgradeResult>>);
 
 impl Upgrades {
     /// None so far.
     pub fn new(registry: &Registry) -> Self {
-        Self(Set::new(registry, names::UPGRADES, &[], "outcome"))
+        let results = Set::new(registry, names::UPGRADES, &[], "outcome");
+        Self(Mutex::new(results))
     }
 
     /// Counts one.
     pub fn record(&self, result: UpgradeResult) {
-        self.0.inc(result);
+        let results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        results.inc(result);
     }
 }
 
@@ -119,44 +123,42 @@ label! {
     }
 }
 
-/// Spans of requests. One owner only.
+/// Spans of requests. One owner only, who may be asked by several threads.
 #[derive(Debug)]
-pub struct Spans(Set<SpanOutcome>);
+pub struct Spans(Mutex<Set<SpanOutcome>>);
 
 impl Spans {
     /// None so far.
     pub fn new(registry: &Registry) -> Self {
-        Self(Set::new(registry, names::SPANS, &[], "outcome"))
+        let outcomes = Set::new(registry, names::SPANS, &[], "outcome");
+        Self(Mutex::new(outcomes))
     }
 
     /// Counts some.
     pub fn add(&self, outcome: SpanOutcome, count: u64) {
-        self.0.add(outcome, count);
+        let outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.add(outcome, count);
     }
 }
 
-/// Reloads of the configuration. One owner only.
+/// Reloads of the configuration. One owner only, who may be asked by several threads.
 #[derive(Debug)]
-pub struct Reloads {
-    results: Set<ReloadResult>,
-    successful: Gauge,
-}
+pub struct Reloads(Mutex<(Set<ReloadResult>, Gauge)>);
 
 impl Reloads {
     /// The start counts as a successful reload.
     pub fn new(registry: &Registry) -> Self {
         let successful = names::RELOAD_SUCCESSFUL.gauge(registry, &[]);
         successful.set(1.0);
-        Self {
-            results: Set::new(registry, names::RELOADS, &[], "outcome"),
-            successful,
-        }
+        let results = Set::new(registry, names::RELOADS, &[], "outcome");
+        Self(Mutex::new((results, successful)))
     }
 
     /// Counts a reload.
     pub fn record(&self, result: ReloadResult) {
-        self.results.inc(result);
-        let successful = result == ReloadResult::Taken;
-        self.successful.set(f64::from(u8::from(successful)));
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (results, successful) = &*counts;
+        results.inc(result);
+        successful.set(f64::from(u8::from(result == ReloadResult::Taken)));
     }
 }

@@ -1,6 +1,6 @@
 //! What a worker counts of connections and of requests that belong to no site.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::compression::CompressionSeries;
@@ -329,13 +329,13 @@ pub struct ListenerSeries {
 
 impl ListenerSeries {
     /// `listener` is its address as configured.
-    pub fn new(registry: &Registry, listener: &str) -> Arc<Self> {
+    pub fn new(registry: &Registry, listener: &str) -> Rc<Self> {
         let labels = [("listener", listener)];
         let open = |protocol: &&'static str| {
             let labels = [("listener", listener), ("protocol", *protocol)];
             names::CONNECTIONS_OPEN.gauge(registry, &labels)
         };
-        Arc::new(Self {
+        Rc::new(Self {
             accepted: names::CONNECTIONS.counter(registry, &labels),
             accept_errors: names::ACCEPT_ERRORS.counter(registry, &labels),
             open: Protocol::CODES.iter().map(open).collect(),
@@ -343,11 +343,11 @@ impl ListenerSeries {
     }
 
     /// Counts an accepted connection; it is open until what is returned is dropped.
-    pub fn accepted(self: &Arc<Self>, protocol: Protocol) -> OpenConnection {
+    pub fn accepted(self: &Rc<Self>, protocol: Protocol) -> OpenConnection {
         self.accepted.inc();
         self.open[protocol.index()].inc();
         OpenConnection {
-            listener: Arc::clone(self),
+            listener: Rc::clone(self),
             protocol,
         }
     }
@@ -361,7 +361,7 @@ impl ListenerSeries {
 /// Counts a connection as open while it exists.
 #[derive(Debug)]
 pub struct OpenConnection {
-    listener: Arc<ListenerSeries>,
+    listener: Rc<ListenerSeries>,
     protocol: Protocol,
 }
 

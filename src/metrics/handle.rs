@@ -1,11 +1,43 @@
 //! Handles and the shards behind them.
 
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A monotonically increasing count. Clones share one shard; ask the registry again for another.
-#[derive(Clone, Debug, Default)]
-pub struct Counter(pub(super) Arc<Cell>);
+/// A shard of one writer: it can be given to another thread, but not shared with one.
+#[derive(Debug, Default)]
+pub(super) struct Own<T> {
+    shard: Arc<T>,
+    unshared: PhantomData<std::cell::Cell<()>>,
+}
+
+impl<T> From<Arc<T>> for Own<T> {
+    fn from(shard: Arc<T>) -> Self {
+        Self {
+            shard,
+            unshared: PhantomData,
+        }
+    }
+}
+
+impl<T> Deref for Own<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.shard
+    }
+}
+
+/// Adds to a number of a shard. It has one writer, so that no locked instruction is needed, of which
+/// each request would take a dozen.
+pub(super) fn add(number: &AtomicU64, n: u64) {
+    number.store(number.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+/// A monotonically increasing count. It is one thread's; ask the registry again for another.
+#[derive(Debug, Default)]
+pub struct Counter(pub(super) Own<Cell>);
 
 impl Counter {
     /// Counts one.
@@ -15,15 +47,15 @@ impl Counter {
 
     /// Counts `n`.
     pub fn add(&self, n: u64) {
-        self.0.0.fetch_add(n, Relaxed);
+        add(&self.0.0, n);
     }
 }
 
 /// A value that goes up and down. The shards of a series are summed, so a value that is not a sum
 /// (a moment, a yes or no) must have one handle only. When the last handle of a series is dropped,
 /// the series disappears.
-#[derive(Clone, Debug, Default)]
-pub struct Gauge(pub(super) Arc<Cell>);
+#[derive(Debug, Default)]
+pub struct Gauge(pub(super) Own<Cell>);
 
 impl Gauge {
     /// Sets this shard.
@@ -33,9 +65,7 @@ impl Gauge {
 
     /// Adds to this shard; subtracts when negative.
     pub fn add(&self, difference: f64) {
-        // A shard normally has one writer, so the first try succeeds.
-        let add = |bits| Some((f64::from_bits(bits) + difference).to_bits());
-        let _ = self.0.0.fetch_update(Relaxed, Relaxed, add);
+        self.set(self.0.value() + difference);
     }
 
     /// Adds one.
@@ -50,8 +80,8 @@ impl Gauge {
 }
 
 /// A distribution of durations over fixed buckets.
-#[derive(Clone, Debug, Default)]
-pub struct Histogram(pub(super) Arc<Distribution>);
+#[derive(Debug, Default)]
+pub struct Histogram(pub(super) Own<Distribution>);
 
 impl Histogram {
     /// Counts one duration, in seconds. One that is negative or no number counts as 0.
@@ -136,7 +166,7 @@ impl Cell {
 
 impl Shard for Cell {
     fn absorb(&self, other: &Self) {
-        self.0.fetch_add(other.count(), Relaxed);
+        add(&self.0, other.count());
     }
 }
 
@@ -173,9 +203,8 @@ impl Distribution {
             .unwrap_or_else(beyond);
         // Only the shard of a default handle, which belongs to no series, has no buckets.
         if let Some(count) = self.counts.get(bucket) {
-            count.fetch_add(1, Relaxed);
-            self.micros
-                .fetch_add((seconds * 1e6).round() as u64, Relaxed);
+            add(count, 1);
+            add(&self.micros, (seconds * 1e6).round() as u64);
         }
     }
 
@@ -193,8 +222,8 @@ impl Distribution {
 impl Shard for Distribution {
     fn absorb(&self, other: &Self) {
         for (mine, theirs) in self.counts.iter().zip(other.counts()) {
-            mine.fetch_add(theirs, Relaxed);
+            add(mine, theirs);
         }
-        self.micros.fetch_add(other.micros(), Relaxed);
+        add(&self.micros, other.micros());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::handle::{Cell, Counter, Distribution, Gauge, Histogram, Shards, is_held};
+use super::handle::{Cell, Counter, Distribution, Gauge, Histogram, Own, Shards, is_held};
 use super::names::Metric;
 use super::requests::CodeTable;
 use super::scrape::{Kind, Sample, Scrape, Value, render_labels};
@@ -49,7 +49,7 @@ impl Registry {
                 _ => None,
             },
         );
-        shard.map_or_else(Counter::default, Counter)
+        shard.map_or_else(Counter::default, |shard| Counter(shard.into()))
     }
 
     /// A new shard of a gauge, at 0.
@@ -69,7 +69,7 @@ impl Registry {
             shards.push(Arc::clone(&shard));
             Some(shard)
         });
-        shard.map_or_else(Gauge::default, Gauge)
+        shard.map_or_else(Gauge::default, |shard| Gauge(shard.into()))
     }
 
     /// A new shard of a histogram. `buckets` are upper bounds in seconds, ascending, without the
@@ -90,11 +90,11 @@ impl Registry {
                 _ => None,
             }
         });
-        shard.map_or_else(Histogram::default, Histogram)
+        shard.map_or_else(Histogram::default, |shard| Histogram(shard.into()))
     }
 
     /// A new shard of the requests of a site, by method and status.
-    pub(super) fn codes(&self, metric: Metric, labels: &[(&'static str, &str)]) -> Arc<CodeTable> {
+    pub(super) fn codes(&self, metric: Metric, labels: &[(&'static str, &str)]) -> Own<CodeTable> {
         let empty = || Series::Codes(Shards::new(CodeTable::default()));
         let (name, help) = (metric.name, metric.help);
         let shard = self.shard(
@@ -108,7 +108,7 @@ impl Registry {
                 _ => None,
             },
         );
-        shard.unwrap_or_default()
+        shard.unwrap_or_default().into()
     }
 
     /// Adds a function that is called at each scrape, for what is known only when asked. It runs on
@@ -322,7 +322,7 @@ c_seconds_count{site="x"} 3
     fn a_gauge_without_handles_disappears_with_its_family() {
         let registry = Registry::new();
         let one = registry.gauge("up", "Up", &[]);
-        let two = one.clone();
+        let two = registry.gauge("up", "Up", &[]);
         two.inc();
         drop(one);
         assert!(registry.encode().ends_with("\nup 1\n"));

@@ -1,11 +1,11 @@
 //! Requests of a site, by method and status code.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::handle::{Counter, Histogram, Shard};
+use super::handle::{Counter, Histogram, Own, Shard, add};
 use super::names;
 use super::registry::Registry;
 
@@ -27,7 +27,7 @@ pub fn method_index(method: &str) -> usize {
 /// What one worker counts for one site.
 #[derive(Debug)]
 pub struct RequestSeries {
-    codes: Arc<CodeTable>,
+    codes: Own<CodeTable>,
     duration: Histogram,
     received: Counter,
     sent: Counter,
@@ -152,7 +152,7 @@ impl Row {
     /// Counts `n` in a slot.
     fn at(&self, slot: usize, n: u64) {
         let block = self.0[slot / BLOCK].get_or_init(Box::default);
-        block[slot % BLOCK].fetch_add(n, Relaxed);
+        add(&block[slot % BLOCK], n);
     }
 
     /// All slots that are not 0.

@@ -1,7 +1,6 @@
 //! What a request was: the metrics, the access log, its span, and what an operator is to know.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -34,7 +33,7 @@ pub(super) struct Account<'w> {
     pub(super) status: u16,
     pub(super) received: u64,
     pub(super) sent: u64,
-    pub(super) server: Option<Arc<str>>,
+    pub(super) server: Option<&'w str>,
     pub(super) upstream_time: Option<Duration>,
     /// When the response was through, where it was.
     pub(super) ended: Option<Instant>,
@@ -84,7 +83,7 @@ impl<C> Exchange<'_, '_, C> {
                 client = %peer.client,
                 %host,
                 %target,
-                server = account.server.as_deref().unwrap_or_default(),
+                server = account.server.unwrap_or_default(),
                 status = if account.started { account.status } else { failure.status() },
                 error = %failure,
                 "request failed"
@@ -126,7 +125,7 @@ impl<C> Exchange<'_, '_, C> {
                 sent: account.sent,
                 tls: peer.tls_version,
                 site: account.site.map(|site| &*world.table().site(site).label),
-                server: account.server.as_deref(),
+                server: account.server,
                 error: failure.map(|failure| failure.kind().map_or("client_gone", ErrorKind::code)),
             });
         }
@@ -148,7 +147,7 @@ impl<C> Exchange<'_, '_, C> {
                 received: account.received,
                 sent: account.sent,
                 duration: took,
-                upstream: account.server.as_deref(),
+                upstream: account.server,
                 upstream_duration: account.upstream_time,
                 referer: head.fields.get(Id::Referer),
                 user_agent: head.fields.get(Id::UserAgent),

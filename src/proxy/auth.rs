@@ -56,9 +56,9 @@ impl Auth {
     }
 
     /// Lets a request in or not. `Break`: the client has its answer.
-    pub(super) async fn admit<C: Client>(
-        &self,
-        guest: &mut Exchange<'_, '_, C>,
+    pub(super) async fn admit<'w, C: Client>(
+        &'w self,
+        guest: &mut Exchange<'_, 'w, C>,
     ) -> Result<ControlFlow<()>, Failure> {
         if let Some(basic) = &self.basic {
             let from = guest.account.client;

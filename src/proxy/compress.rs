@@ -421,6 +421,10 @@ impl<C: Client> Client for Compressed<'_, C> {
     fn last(&mut self) {
         self.client.last();
     }
+
+    fn deadline(&mut self) -> &mut Deadline {
+        self.client.deadline()
+    }
 }
 
 #[cfg(test)]

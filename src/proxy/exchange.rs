@@ -6,6 +6,8 @@ use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Client;
 use super::error::Failure;
 use crate::config::Timeouts;
@@ -14,7 +16,7 @@ use crate::http::framing::BodyError;
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::upstream::Upstream;
 use crate::upstream::connection::Connection;
-use crate::wire::{Body, Deadline, ReadError, rest};
+use crate::wire::{Body, ReadError, rest};
 
 /// Interim responses that are passed on before a server is taken for broken.
 const MAX_INTERIM: usize = 64;
@@ -200,21 +202,24 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Sends the request and waits for the head of the final response; interim ones are passed on. It
 /// does not wait for a server that checks have found to be down where `elsewhere` has another for
-/// it.
+/// it. `now`: where the clock was just looked at.
 pub async fn request<C: Client>(
     client: &mut C,
     server: &mut Connection,
     head: &RequestHead,
     upload: &mut Upload,
     timeouts: &Timeouts,
-    deadline: &mut Deadline,
+    now: Option<Instant>,
     elsewhere: Option<&Upstream>,
 ) -> Result<ResponseHead, Failure> {
     let mut interim = 0;
     let mut left = timeouts.upstream_response;
     // The part of what is left that the deadline is set to.
     let part = |left: Duration| elsewhere.map_or(left, |_| left.min(LOOK));
-    deadline.set(part(left));
+    match now {
+        Some(now) => client.deadline().set_from(now, part(left)),
+        None => client.deadline().set(part(left)),
+    }
     let mut waiting = Stall::Server;
     poll_fn(|cx| {
         loop {
@@ -232,7 +237,7 @@ pub async fn request<C: Client>(
             if moved || stall != waiting {
                 waiting = stall;
                 left = timeouts.upstream_response;
-                deadline.set(match stall {
+                client.deadline().set(match stall {
                     Stall::Client => timeouts.request_body,
                     Stall::Server => part(left),
                 });
@@ -240,21 +245,21 @@ pub async fn request<C: Client>(
             if upload.done && client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
-            if deadline.poll(cx).is_pending() {
+            if client.deadline().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if waiting == Stall::Client {
                 return Poll::Ready(Err(Failure::ClientStalled));
             }
             left = left.saturating_sub(part(left));
-            if left.is_zero() || deadline.left() == Some(Duration::ZERO) {
+            if left.is_zero() || client.deadline().left() == Some(Duration::ZERO) {
                 return Poll::Ready(Err(Failure::ResponseTimeout));
             }
             let is_down = server.server().health.is_down();
             if is_down && upload.is_replayable() && elsewhere.is_some_and(Upstream::can_spare) {
                 return Poll::Ready(Err(Failure::WentDown));
             }
-            deadline.set(part(left));
+            client.deadline().set(part(left));
         }
     })
     .await
@@ -297,13 +302,12 @@ pub async fn response<C: Client>(
     server: &mut Connection,
     upload: &mut Upload,
     timeouts: &Timeouts,
-    deadline: &mut Deadline,
 ) -> Result<u64, Failure> {
     upload.forget();
     let mut sent = 0;
     let mut ended = false;
     let mut waiting = Stall::Server;
-    deadline.set(timeouts.upstream_idle);
+    client.deadline().set(timeouts.upstream_idle);
     poll_fn(|cx| {
         let (_, mut moved) = upload.poll(cx, client, server)?;
         let mut stall = Stall::Server;
@@ -345,12 +349,12 @@ pub async fn response<C: Client>(
         }
         if moved || stall != waiting {
             waiting = stall;
-            deadline.set(match stall {
+            client.deadline().set(match stall {
                 Stall::Client => timeouts.send,
                 Stall::Server => timeouts.upstream_idle,
             });
         }
-        if deadline.poll(cx).is_ready() {
+        if client.deadline().poll(cx).is_ready() {
             return Poll::Ready(Err(match waiting {
                 Stall::Client => Failure::ClientNotReading,
                 Stall::Server => Failure::BodyTimeout,

@@ -22,14 +22,13 @@ use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::Preamble;
 use crate::upstream::{InFlight, Upstream};
-use crate::wire::Deadline;
 
 /// One request on its way to one of the servers of an upstream.
-pub(super) struct Forward<'a> {
+pub(super) struct Forward<'a, 'w> {
     pub(super) local: &'a Local,
-    pub(super) world: &'a Snapshot,
+    pub(super) world: &'w Snapshot,
     pub(super) peer: &'a Peer,
-    pub(super) upstream: &'a Upstream,
+    pub(super) upstream: &'w Upstream,
     /// The deadlines that hold, for the whole request too.
     pub(super) timeouts: &'a Timeouts,
     pub(super) total: Option<Duration>,
@@ -38,10 +37,10 @@ pub(super) struct Forward<'a> {
 }
 
 /// A response that has begun.
-pub(super) struct Answer {
+pub(super) struct Answer<'w> {
     pub(super) connection: Connection,
     pub(super) head: ResponseHead,
-    pub(super) in_flight: InFlight,
+    pub(super) in_flight: InFlight<'w>,
     /// The server's place in its upstream.
     pub(super) server: usize,
 }
@@ -57,21 +56,20 @@ struct Attempt {
     given_up: bool,
 }
 
-impl Forward<'_> {
+impl<'w> Forward<'_, 'w> {
     /// Tries servers until one answers, all were tried, or trying again could do harm. `begin` is
     /// now, or as good as now.
     pub(super) async fn run<C: Client>(
         &self,
         client: &mut C,
         upload: &mut Upload,
-        deadline: &mut Deadline,
         mut begin: Instant,
-        account: &mut Account<'_>,
-    ) -> Result<Answer, Failure> {
+        account: &mut Account<'w>,
+    ) -> Result<Answer<'w>, Failure> {
         let upstream = self.upstream;
         upstream.budget.pay();
         if let Some(total) = self.total {
-            deadline.bound(total);
+            client.deadline().bound(total);
         }
         let idempotent = self.head.method.is_idempotent();
         // HTTP/2 can say that it has not touched a request.
@@ -88,19 +86,11 @@ impl Forward<'_> {
         let mut fresh = false;
         loop {
             let url = &upstream.servers()[server].url;
-            account.server = Some(Arc::clone(url));
+            account.server = Some(url);
             let series = self.world.server(upstream, server);
             let mut attempt = Attempt::default();
             let result = self
-                .attempt(
-                    client,
-                    server,
-                    fresh,
-                    series,
-                    upload,
-                    deadline,
-                    &mut attempt,
-                )
+                .attempt(client, server, fresh, series, upload, begin, &mut attempt)
                 .await;
             let now = Instant::now();
             let took = now - begin;
@@ -136,7 +126,7 @@ impl Forward<'_> {
                 replayable: upload.is_replayable(),
             };
             if tried.len() >= upstream.retries
-                || deadline.left() == Some(Duration::ZERO)
+                || client.deadline().left() == Some(Duration::ZERO)
                 || !failure.may_retry(progress)
             {
                 return Err(failure);
@@ -170,16 +160,21 @@ impl Forward<'_> {
         fresh: bool,
         series: &UpstreamSeries,
         upload: &mut Upload,
-        deadline: &mut Deadline,
+        now: Instant,
         attempt: &mut Attempt,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer<'w>, Failure> {
         let timeouts = self.timeouts;
         let server = &self.upstream.servers()[index];
+        // As far as nothing is waited for.
+        let mut now = Some(now);
         let pass = match self.upstream.gate(index) {
             None => None,
             Some(gate) => Some(match gate.try_pass() {
                 Some(pass) => pass,
-                None => Box::pin(self.wait(client, gate)).await?,
+                None => {
+                    now = None;
+                    Box::pin(self.wait(client, gate)).await?
+                }
             }),
         };
         let in_flight = InFlight::new(server, pass);
@@ -202,8 +197,10 @@ impl Forward<'_> {
             }
             None => {
                 series.connects.inc();
+                now = None;
                 let limit = timeouts.upstream_connect;
-                let limit = deadline.left().map_or(limit, |left| left.min(limit));
+                let left = client.deadline().left();
+                let limit = left.map_or(limit, |left| left.min(limit));
                 let preamble = told.map(|version| Preamble {
                     client: self.peer.id,
                     header: preamble::header(self.peer, version),
@@ -223,7 +220,7 @@ impl Forward<'_> {
             self.head,
             upload,
             timeouts,
-            deadline,
+            now,
             elsewhere,
         )
         .await;

@@ -41,11 +41,13 @@ pub fn to_upstream(head: &mut RequestHead, hop: Hop) -> Option<Vec<u8>> {
     if !hop.trusted {
         head.fields.remove_all(FORWARDED);
     }
-    let client = hop.client.to_canonical();
-    extend(head, Id::XForwardedFor, |out| address(out, client));
+    let client = Address::of(hop.client);
+    extend(head, Id::XForwardedFor, |out| {
+        out.extend_from_slice(client.text())
+    });
     let authority = SmallVec::<[u8; 64]>::from_slice(head.authority());
     extend(head, Id::Forwarded, |out| {
-        forwarded(out, client, &authority, hop.scheme)
+        forwarded(out, &client, &authority, hop.scheme)
     });
     if !head.fields.has(Id::XForwardedProto) {
         head.fields.push_with(Id::XForwardedProto, |out| {
@@ -113,13 +115,13 @@ fn extend(head: &mut RequestHead, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// RFC 7239, section 4. An IPv6 address and a host with a port need quotes.
-fn forwarded(out: &mut Vec<u8>, client: IpAddr, authority: &[u8], scheme: &str) {
-    let (before, after): (&[u8], &[u8]) = match client {
-        IpAddr::V4(_) => (b"for=", b""),
-        IpAddr::V6(_) => (b"for=\"[", b"]\""),
+fn forwarded(out: &mut Vec<u8>, client: &Address, authority: &[u8], scheme: &str) {
+    let (before, after): (&[u8], &[u8]) = match client.is_v6 {
+        false => (b"for=", b""),
+        true => (b"for=\"[", b"]\""),
     };
     out.extend_from_slice(before);
-    address(out, client);
+    out.extend_from_slice(client.text());
     out.extend_from_slice(after);
     if !authority.is_empty() {
         let quote: &[u8] = if authority.contains(&b':') {
@@ -136,24 +138,49 @@ fn forwarded(out: &mut Vec<u8>, client: IpAddr, authority: &[u8], scheme: &str) 
     out.extend_from_slice(scheme.as_bytes());
 }
 
-/// Appends an address. Twice for each request, and formatting costs more than all else here: an
-/// IPv4 address is written by hand.
-fn address(out: &mut Vec<u8>, address: IpAddr) {
-    let IpAddr::V4(v4) = address else {
-        let _ = write!(out, "{address}");
-        return;
-    };
-    for (at, octet) in v4.octets().into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
+/// An address as text, which is longest where it is of IPv6 (RFC 4291, section 2.2).
+struct Address {
+    text: [u8; 45],
+    len: usize,
+    is_v6: bool,
+}
+
+impl Address {
+    /// Formatting costs more than all else here: an IPv4 address is written by hand.
+    fn of(client: IpAddr) -> Self {
+        let (mut text, mut len) = ([0; 45], 0);
+        let v4 = match client.to_canonical() {
+            IpAddr::V4(v4) => v4,
+            IpAddr::V6(v6) => {
+                let mut room = &mut text[..];
+                let _ = write!(room, "{v6}");
+                len = 45 - room.len();
+                let is_v6 = true;
+                return Self { text, len, is_v6 };
+            }
+        };
+        let mut put = |byte| {
+            text[len] = byte;
+            len += 1;
+        };
+        for (at, octet) in v4.octets().into_iter().enumerate() {
+            if at > 0 {
+                put(b'.');
+            }
+            if octet >= 100 {
+                put(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                put(b'0' + octet / 10 % 10);
+            }
+            put(b'0' + octet % 10);
         }
-        if octet >= 100 {
-            out.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            out.push(b'0' + octet / 10 % 10);
-        }
-        out.push(b'0' + octet % 10);
+        let is_v6 = false;
+        Self { text, len, is_v6 }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.text[..self.len]
     }
 }
 
@@ -215,9 +242,7 @@ mod tests {
         let mut all: Vec<IpAddr> = (0..=255).map(|n| [n, 255 - n, 0, n].into()).collect();
         all.push("2001:db8::1".parse().unwrap());
         for ip in all {
-            let mut out = Vec::new();
-            address(&mut out, ip);
-            assert_eq!(String::from_utf8(out).unwrap(), ip.to_string());
+            assert_eq!(Address::of(ip).text(), ip.to_string().as_bytes());
         }
     }
 

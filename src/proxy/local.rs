@@ -2,12 +2,11 @@
 
 use std::cell::{Ref, RefCell};
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use super::World;
 use super::compress::Room;
@@ -23,10 +22,6 @@ use crate::telemetry::access::{AccessLog, Writer};
 use crate::telemetry::spans::Outbox;
 use crate::upstream::Upstream;
 use crate::upstream::pool::Pool;
-use crate::wire::Deadline;
-
-/// Deadlines that are kept with their timers.
-const DEADLINES: usize = 256;
 
 /// Length of an HTTP date (RFC 9110, section 5.6.7).
 const DATE: usize = 29;
@@ -34,8 +29,7 @@ const DATE: usize = 29;
 /// See the module.
 #[derive(Debug)]
 pub struct Local {
-    shared: Arc<ArcSwap<World>>,
-    snapshot: RefCell<Rc<Snapshot>>,
+    present: RefCell<Present>,
     registry: Registry,
     clock: Clock,
     date: RefCell<(i64, [u8; DATE])>,
@@ -44,7 +38,6 @@ pub struct Local {
     access: RefCell<Writer>,
     draining: Rc<Draining>,
     certificates: Arc<Resolver>,
-    deadlines: RefCell<Vec<Deadline>>,
     compressing: Room,
     random: Random,
 }
@@ -59,14 +52,17 @@ impl Local {
         draining: Rc<Draining>,
         certificates: Arc<Resolver>,
     ) -> Self {
-        let snapshot = RefCell::new(Rc::new(Snapshot::new(shared.load_full(), &registry)));
+        let snapshot = Rc::new(Snapshot::new(shared.load_full(), &registry));
+        let present = RefCell::new(Present {
+            shared: Cache::new(shared),
+            snapshot,
+        });
         let edge = Edge::new(&registry);
         let date = RefCell::new((i64::MIN, [0; DATE]));
         let access = RefCell::new(access.writer());
         let pool = Pool::default();
         Self {
-            shared,
-            snapshot,
+            present,
             registry,
             clock,
             date,
@@ -76,19 +72,7 @@ impl Local {
             draining,
             certificates,
             random: Random::new(),
-            deadlines: RefCell::default(),
             compressing: Room::default(),
-        }
-    }
-
-    /// A deadline that is off, with a timer that others had before, so that a request need not
-    /// arm one.
-    pub fn deadline(&self) -> Lent<'_> {
-        let mut deadline = self.deadlines.borrow_mut().pop().unwrap_or_default();
-        deadline.reset();
-        Lent {
-            deadline,
-            of: &self.deadlines,
         }
     }
 
@@ -104,12 +88,12 @@ impl Local {
 
     /// The world as it is now; a request takes it once and keeps it.
     pub fn world(&self) -> Rc<Snapshot> {
-        let shared = self.shared.load();
-        let mut snapshot = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(&shared, &snapshot.world) {
-            *snapshot = Rc::new(Snapshot::new(Arc::clone(&shared), &self.registry));
+        let Present { shared, snapshot } = &mut *self.present.borrow_mut();
+        let world = shared.load();
+        if !Arc::ptr_eq(world, &snapshot.world) {
+            *snapshot = Rc::new(Snapshot::new(Arc::clone(world), &self.registry));
         }
-        Rc::clone(&snapshot)
+        Rc::clone(snapshot)
     }
 
     /// For ids of requests and traces.
@@ -156,34 +140,11 @@ impl Local {
     }
 }
 
-/// A deadline that goes back when it is dropped.
+/// The world as it is, as far as this worker knows; it looks each time whether there is another.
 #[derive(Debug)]
-pub struct Lent<'a> {
-    deadline: Deadline,
-    of: &'a RefCell<Vec<Deadline>>,
-}
-
-impl Deref for Lent<'_> {
-    type Target = Deadline;
-
-    fn deref(&self) -> &Deadline {
-        &self.deadline
-    }
-}
-
-impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut Deadline {
-        &mut self.deadline
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let mut stock = self.of.borrow_mut();
-        if stock.len() < DEADLINES {
-            stock.push(std::mem::take(&mut self.deadline));
-        }
-    }
+struct Present {
+    shared: Cache<Arc<ArcSwap<World>>, Arc<World>>,
+    snapshot: Rc<Snapshot>,
 }
 
 /// A world, with this worker's handles beside it.

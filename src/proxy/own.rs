@@ -12,7 +12,7 @@ use super::rules::{Known, Rules};
 use super::{Client, Local};
 use crate::http::field::{Fields, Id};
 use crate::http::{Framing, Method, RequestHead, ResponseHead, Version};
-use crate::wire::{Body, Deadline};
+use crate::wire::Body;
 
 /// The methods that are told to whoever asks; others pass too.
 const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
@@ -38,8 +38,7 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
     if head.version != Version::Http2 || !is_small || head.expects_continue {
         return;
     }
-    let mut deadline = Deadline::default();
-    deadline.set(HEARING);
+    client.deadline().set(HEARING);
     let mut heard = 0;
     poll_fn(|cx| {
         loop {
@@ -50,7 +49,7 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
                     client.consume(count);
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return deadline.poll(cx),
+                Poll::Pending => return client.deadline().poll(cx),
             }
         }
     })
@@ -189,8 +188,7 @@ impl<'a> Own<'a> {
         send: Duration,
     ) -> Result<(), Failure> {
         client.start(self.head, false)?;
-        let mut deadline = Deadline::default();
-        deadline.set(send);
+        client.deadline().set(send);
         let mut rest = &self.body[..];
         let mut finished = false;
         poll_fn(|cx| {
@@ -198,10 +196,11 @@ impl<'a> Own<'a> {
                 match client.poll_send(cx, rest)? {
                     Poll::Ready(count) => {
                         rest = &rest[count..];
-                        deadline.set(send);
+                        client.deadline().set(send);
                     }
                     Poll::Pending => {
-                        return deadline.poll(cx).map(|()| Err(Failure::ClientNotReading));
+                        let late = client.deadline().poll(cx);
+                        return late.map(|()| Err(Failure::ClientNotReading));
                     }
                 }
             }
@@ -211,7 +210,10 @@ impl<'a> Own<'a> {
             }
             match client.poll_flush(cx) {
                 Poll::Ready(result) => Poll::Ready(result),
-                Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+                Poll::Pending => {
+                    let late = client.deadline().poll(cx);
+                    late.map(|()| Err(Failure::ClientNotReading))
+                }
             }
         })
         .await

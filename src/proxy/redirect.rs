@@ -9,18 +9,18 @@ use super::{Asked, Client, Exchange, Local, Peer, Snapshot};
 use crate::http::host::Host;
 use crate::http::{Method, RequestHead};
 
-/// Serves a request that came in plain text. `port`: where HTTPS is.
+/// Serves a request that came in plain text; when it was over. `port`: where HTTPS is.
 pub async fn plain<C: Client>(
     local: &Local,
     peer: &Peer,
     head: RequestHead,
     client: &mut C,
     port: u16,
-) {
+) -> Instant {
     if is_answered(&local.world(), peer, &head) {
         return super::handle(local, peer, head, client).await;
     }
-    redirect(local, peer, head, client, port).await;
+    redirect(local, peer, head, client, port).await
 }
 
 /// Whether it is for a part of a site that is served in plain text too.
@@ -54,7 +54,7 @@ async fn redirect<C: Client>(
     mut head: RequestHead,
     client: &mut C,
     port: u16,
-) {
+) -> Instant {
     let begin = Instant::now();
     let world = local.world();
     let mut exchange = Exchange::new(local, &world, peer, &mut head, client);
@@ -71,7 +71,9 @@ async fn redirect<C: Client>(
     if let Err(failure) = &result {
         exchange.fail(failure).await;
     }
-    exchange.record(begin.elapsed(), result.err().as_ref());
+    let ended = Instant::now();
+    exchange.record(ended - begin, result.err().as_ref());
+    ended
 }
 
 /// The same host and path. What is not a host is refused, not repeated.

@@ -268,6 +268,9 @@ impl Table {
         self.exact
             .get(host)
             .or_else(|| {
+                if self.wildcard.is_empty() {
+                    return None;
+                }
                 let (label, parent) = host.split_once('.')?;
                 self.wildcard.get(parent).filter(|_| !label.is_empty())
             })

@@ -103,13 +103,13 @@ enum Broken {
 
 /// A connection to one of the servers. Nothing was sent before there is one, so that another can
 /// always be tried.
-async fn connect(
+async fn connect<'u>(
     world: &Snapshot,
     peer: &Peer,
     kind: Kind,
-    upstream: &Upstream,
+    upstream: &'u Upstream,
     account: &mut Account,
-) -> Result<(Io, InFlight), Failure> {
+) -> Result<(Io, InFlight<'u>), Failure> {
     let header = upstream
         .proxy_protocol()
         .map(|version| preamble::header(peer, version));
@@ -154,12 +154,12 @@ async fn connect(
     Err(last)
 }
 
-async fn attempt(
-    upstream: &Upstream,
+async fn attempt<'u>(
+    upstream: &'u Upstream,
     index: usize,
     kind: Kind,
     header: &[u8],
-) -> Result<(Io, InFlight), Failure> {
+) -> Result<(Io, InFlight<'u>), Failure> {
     let server = &upstream.servers()[index];
     let pass = match upstream.gate(index) {
         None => None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Client;
 use super::error::Failure;
 use crate::upstream::connection::Connection;
-use crate::wire::{Body, Deadline};
+use crate::wire::Body;
 
 /// Where one direction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +36,12 @@ pub async fn run<C: Client>(
     client: &mut C,
     server: &mut Connection,
     silence: Duration,
-    deadline: &mut Deadline,
 ) -> Result<Passed, Failure> {
     server.begin_tunnel();
     client.begin_tunnel();
     let mut passed = Passed::default();
     let (mut up, mut down) = (Way::Open, Way::Open);
-    deadline.set(silence);
+    client.deadline().set(silence);
     poll_fn(|cx| {
         let before = (passed.up, passed.down);
         poll_up(cx, client, server, &mut up, &mut passed.up)?;
@@ -51,9 +50,9 @@ pub async fn run<C: Client>(
             return Poll::Ready(Ok(passed));
         }
         if before != (passed.up, passed.down) {
-            deadline.set(silence);
+            client.deadline().set(silence);
         }
-        if deadline.poll(cx).is_ready() {
+        if client.deadline().poll(cx).is_ready() {
             passed.silent = true;
             return Poll::Ready(Ok(passed));
         }

@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::Instant;
+
 use super::Service;
 use super::linger;
 use crate::drain::Guard;
@@ -58,9 +60,10 @@ impl<I: Stream> Http1<I> {
     /// Serves requests until one side closes.
     pub async fn serve(&mut self, service: &Service, peer: &Peer, guard: &Guard) {
         let mut requests = 0;
+        // When the last one was over.
+        let mut since = None;
         let end = loop {
-            let fresh = requests == 0;
-            if let Some(end) = self.idle(service, guard, fresh).await {
+            if let Some(end) = self.idle(service, guard, since).await {
                 break end;
             }
             requests += 1;
@@ -68,8 +71,9 @@ impl<I: Stream> Http1<I> {
             // where it will be, and not moved there.
             let exchange = Box::new_uninit();
             let exchange = Box::write(exchange, self.exchange(service, peer, guard, requests));
-            if let Some(end) = Box::into_pin(exchange).await {
-                break end;
+            match Box::into_pin(exchange).await {
+                Ok(ended) => since = Some(ended),
+                Err(end) => break end,
             }
         };
         if end != End::Abort {
@@ -79,16 +83,21 @@ impl<I: Stream> Http1<I> {
 
     /// Waits for a request to begin. A connection that has had none yet is not cut by a shutdown:
     /// its client could not know whether its request was taken.
-    async fn idle(&mut self, service: &Service, guard: &Guard, fresh: bool) -> Option<End> {
+    async fn idle(
+        &mut self,
+        service: &Service,
+        guard: &Guard,
+        since: Option<Instant>,
+    ) -> Option<End> {
         if self.reader.has_leftover() {
             return None;
         }
         let timeouts = *service.local.world().timeouts();
-        self.deadline.set(if fresh {
-            timeouts.request_head
-        } else {
-            timeouts.idle
-        });
+        let fresh = since.is_none();
+        match since {
+            None => self.deadline.set(timeouts.request_head),
+            Some(since) => self.deadline.set_from(since, timeouts.idle),
+        }
         self.writer.release();
         poll_fn(|cx| {
             if let Poll::Ready(result) = self.reader.poll_start(cx, &mut self.io) {
@@ -115,14 +124,14 @@ impl<I: Stream> Http1<I> {
         .await
     }
 
-    /// One request and its response; how the connection ends, if it does.
+    /// One request and its response; when that was over, or how the connection ends.
     async fn exchange(
         &mut self,
         service: &Service,
         peer: &Peer,
         guard: &Guard,
         count: u64,
-    ) -> Option<End> {
+    ) -> Result<Instant, End> {
         let world = service.local.world();
         let last = count >= world.limits().requests_per_connection;
         if last {
@@ -136,7 +145,7 @@ impl<I: Stream> Http1<I> {
             Err(ReadError::Body(_)) => {
                 return self.refuse(service, peer, Refusal::HeadTimeout).await;
             }
-            Err(_) => return Some(End::Abort),
+            Err(_) => return Err(End::Abort),
         };
         self.reader.begin_body(head.framing);
         let leaves = !head.keep_alive;
@@ -150,13 +159,17 @@ impl<I: Stream> Http1<I> {
             finished: false,
             connection: self,
         };
-        service.handle(peer, head, &mut client).await;
-        let (keep, aborted, tunnel) = (client.keep, client.aborted, client.tunnel);
+        let mut ended = service.handle(peer, head, &mut client).await;
+        let (mut keep, aborted, tunnel) = (client.keep, client.aborted, client.tunnel);
+        if keep && !aborted && !tunnel && !self.reader.is_end() {
+            keep = self.discard(service).await;
+            ended = Instant::now();
+        }
         match () {
-            () if aborted || tunnel => Some(End::Abort),
-            () if keep && self.discard(service).await => None,
-            () if leaves && self.reader.is_end() && !self.reader.has_leftover() => Some(End::Done),
-            () => Some(End::Close),
+            () if aborted || tunnel => Err(End::Abort),
+            () if keep => Ok(ended),
+            () if leaves && self.reader.is_end() && !self.reader.has_leftover() => Err(End::Done),
+            () => Err(End::Close),
         }
     }
 
@@ -187,7 +200,12 @@ impl<I: Stream> Http1<I> {
     }
 
     /// Answers what could not be read; nothing after it can be either.
-    async fn refuse(&mut self, service: &Service, peer: &Peer, refusal: Refusal) -> Option<End> {
+    async fn refuse(
+        &mut self,
+        service: &Service,
+        peer: &Peer,
+        refusal: Refusal,
+    ) -> Result<Instant, End> {
         let mut client = Http1Client {
             version: Version::Http11,
             keep: false,
@@ -199,14 +217,11 @@ impl<I: Stream> Http1<I> {
             connection: self,
         };
         proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
-        Some(End::Close)
+        Err(End::Close)
     }
 
     /// Reads what is left of a body that nobody wanted; whether that brought it to its end.
     async fn discard(&mut self, service: &Service) -> bool {
-        if self.reader.is_end() {
-            return true;
-        }
         if self
             .reader
             .remaining()
@@ -392,5 +407,9 @@ impl<I: Stream> Client for Http1Client<'_, I> {
 
     fn last(&mut self) {
         self.keep = false;
+    }
+
+    fn deadline(&mut self) -> &mut Deadline {
+        &mut self.connection.deadline
     }
 }

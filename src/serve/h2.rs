@@ -214,10 +214,19 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
                     self.input.consume(taken);
                     if let Some((slot, head)) = opened {
                         self.requests += 1;
-                        let client = Http2Client::new(&self.connection, slot);
+                        let deadline = connection.deadlines.pop().unwrap_or_default();
+                        let client = Http2Client::new(&self.connection, slot, deadline);
                         // Boxed: a set of large futures would make every connection large.
                         let serving = stream(client, head, self.service, self.peer);
                         self.streams.push(Box::pin(serving));
+                    }
+                    if connection.is_littered() {
+                        drop(connection);
+                        self.poll_streams(cx);
+                        connection = self.connection.borrow_mut();
+                        if connection.is_littered() {
+                            return Poll::Ready(Err(Fault::Resets));
+                        }
                     }
                 }
             }
@@ -318,6 +327,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin> Serving<'a, I> {
         }
         let is_idle = self.connection.borrow().is_idle();
         if is_idle && !self.was_idle {
+            self.connection.borrow_mut().deadlines = Vec::new();
             self.idle.set(self.timeouts.idle);
         }
         self.was_idle = is_idle;
@@ -362,7 +372,9 @@ async fn stream(
 ) {
     let asked = head.and_then(|mut head| client.ask(&mut head).map(|()| head));
     match asked {
-        Ok(head) => service.handle(peer, head, &mut client).await,
+        Ok(head) => {
+            service.handle(peer, head, &mut client).await;
+        }
         Err(refusal) => {
             proxy::refuse(&service.local, peer, &mut client, refusal.into()).await;
             if matches!(

@@ -26,10 +26,10 @@ use crate::proxy::{Local, Peer};
 use crate::telemetry::Throttle;
 use crate::tls::{Current, Ja4, Policies, Session};
 use crate::upstream::pool::ClientId;
-use crate::wire::{Cork, cork};
+use crate::wire::{Cork, Socket, cork};
 
 /// TLS with a client.
-pub type Tls = TlsStream<Cork<TcpStream>>;
+pub type Tls = TlsStream<Cork<Socket>>;
 
 /// A handshake that is done.
 pub struct Done {
@@ -106,7 +106,7 @@ pub async fn accept(
     let nameless = |error| Failed { error, name: None };
     // Before it has said something, there is nothing to read, nor to keep room for.
     stream.readable().await.map_err(nameless)?;
-    let stream = Cork::new(stream);
+    let stream = Cork::new(Socket::new(stream));
     let (start, ja4) = match policies.ja4 {
         true => greeting(stream).await.map_err(nameless)?,
         false => {
@@ -187,8 +187,8 @@ fn finish(
 
 /// Reads the greeting, and keeps its bytes for as long as it takes to know them again.
 async fn greeting(
-    mut stream: Cork<TcpStream>,
-) -> io::Result<(StartHandshake<Cork<TcpStream>>, Option<Ja4>)> {
+    mut stream: Cork<Socket>,
+) -> io::Result<(StartHandshake<Cork<Socket>>, Option<Ja4>)> {
     let mut acceptor = Acceptor::default();
     let mut seen = Vec::with_capacity(2048);
     loop {

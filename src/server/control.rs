@@ -159,15 +159,19 @@ async fn control(
     let ending = loop {
         tokio::select! {
             reason = signals.end.recv() => break Ending::Told(reason),
-            _ = signals.hup.recv() => {
-                reload_now(server).await;
+            reply = asked(&mut signals.hup, &mut reloads) => {
+                // It may wait for a disk for ever, and the end must not.
+                let outcome = tokio::select! {
+                    outcome = reload_now(server) => outcome,
+                    reason = signals.end.recv() => break Ending::Told(reason),
+                };
+                if let Some(reply) = reply {
+                    let _ = reply.send(outcome);
+                }
             }
             _ = signals.usr1.recv() => {
                 info!("reopening the access log");
                 server.access.reopen();
-            }
-            Some(reply) = reloads.recv() => {
-                let _ = reply.send(reload_now(server).await);
             }
             reply = asked(&mut signals.usr2, &mut upgrades) => {
                 under_way.store(true, Ordering::Relaxed);
@@ -241,15 +245,12 @@ async fn refuse(mut usr2: Signal) {
     }
 }
 
-/// Waits until a new process is to take over; whom to tell how that went.
-async fn asked(
-    usr2: &mut Signal,
-    upgrades: &mut mpsc::Receiver<UpgradeRequest>,
-) -> Option<UpgradeRequest> {
+/// Waits until something is asked for, by a signal or at the admin address; whom to tell how it went.
+async fn asked<T>(signal: &mut Signal, requests: &mut mpsc::Receiver<T>) -> Option<T> {
     tokio::select! {
-        _ = usr2.recv() => None,
-        // The admin address lives as long as the loop that asks.
-        Some(reply) = upgrades.recv() => Some(reply),
+        _ = signal.recv() => None,
+        // Without an admin address nobody asks.
+        Some(reply) = requests.recv() => Some(reply),
     }
 }
 

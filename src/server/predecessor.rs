@@ -93,11 +93,10 @@ pub struct Known {
 impl Known {
     /// Of all servers of which it matters.
     pub fn of(upstreams: &Upstreams) -> Vec<Self> {
-        let now = Moment::now();
         let known = |upstream: &Upstream, server: &Server| Self {
             upstream: upstream.name.to_string(),
             url: server.url.to_string(),
-            drained: server.health.proven(now) == Standing::Drained,
+            drained: server.health.proven() == Standing::Drained,
             down: (server.health.is_down()).then(|| server.health.complaint().unwrap_or_default()),
             addresses: match server.address {
                 ServerAddress::Name(..) => server.addresses.all(),

@@ -31,7 +31,8 @@ struct Plan {
 impl Server {
     /// Reads the configuration and all certificates again. Blocks while it reads.
     pub fn reload(&self) -> ReloadOutcome {
-        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
+        let current = self.config();
         let plan = match self.plan(&current) {
             Ok(plan) => plan,
             Err(refused) => {
@@ -47,7 +48,7 @@ impl Server {
                 };
             }
         };
-        let outcome = self.commit(&mut current, plan);
+        let outcome = self.commit(&current, plan);
         self.reloads.record(ReloadResult::Taken);
         info!(changed = ?outcome.changed, refused = ?outcome.refused, "reloaded");
         outcome
@@ -87,7 +88,7 @@ impl Server {
     }
 
     /// Nothing here can fail.
-    fn commit(&self, current: &mut Config, plan: Plan) -> ReloadOutcome {
+    fn commit(&self, current: &Config, plan: Plan) -> ReloadOutcome {
         let Plan {
             config,
             sockets,
@@ -146,7 +147,7 @@ impl Server {
         self.access.commit(access);
         self.telemetry.set_level(level);
         self.alerting.taken(&config);
-        *current = config;
+        self.config.store(Arc::new(config));
         ReloadOutcome {
             ok: true,
             changed,

@@ -166,7 +166,8 @@ async fn begin(server: &Server, name: &Arc<str>, targets: &[Target]) {
 impl Server {
     /// Makes the world anew, of the same configuration.
     fn rebuild(&self) {
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
+        let config = self.config();
         let previous = self.shared.world.load();
         let world = world(
             &config,

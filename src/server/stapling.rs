@@ -147,11 +147,7 @@ impl Stapling {
     fn is_behind(&self, server: &Server) -> bool {
         let now = server.shared.clock.now();
         let generation = server.keeper.inventory().load().generation();
-        // Held while a reload lasts, for which nothing may wait here.
-        let Ok(config) = server.config.try_lock() else {
-            return false;
-        };
-        let fetch = config.tls.ocsp;
+        let fetch = server.config().tls.ocsp;
         self.seen.is_none_or(|seen| {
             let age = now.since(seen.at);
             (seen.generation, seen.fetch) != (generation, fetch) || !(0..AFRESH).contains(&age)

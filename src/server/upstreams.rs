@@ -173,19 +173,18 @@ pub(super) fn pause(holds: Option<Duration>, every: Option<Duration>) -> Duratio
 fn describe(server: &Arc<Server>) {
     let world = Arc::clone(&server.shared.world);
     server.registry.collector(move |scrape| {
-        let now = Moment::now();
         for upstream in world.load().upstreams.iter() {
-            collect(upstream, now, scrape);
+            collect(upstream, scrape);
         }
     });
 }
 
 #[allow(clippy::cast_precision_loss)] // small numbers
-fn collect(upstream: &Upstream, now: Moment, scrape: &mut Scrape) {
+fn collect(upstream: &Upstream, scrape: &mut Scrape) {
     for (at, server) in upstream.servers().iter().enumerate() {
         let labels = [("upstream", &*upstream.name), ("server", &*server.url)];
         let (health, load) = (&server.health, &server.load);
-        let up = health.proven(now) == Standing::Up;
+        let up = health.proven() == Standing::Up;
         let queued = upstream.gate(at).map_or(0, |gate| gate.queued());
         for (metric, value) in [
             (metric::UPSTREAM_UP, usize::from(up)),
@@ -233,7 +232,7 @@ pub fn routes(server: &Arc<Server>) -> Vec<Route> {
     let (shown, drained, used) = (world(), world(), world());
     vec![
         Route::get("/api/upstreams", "the servers behind", move |_| {
-            let upstreams = report(&shown.load().upstreams, Moment::now());
+            let upstreams = report(&shown.load().upstreams);
             async move { Reply::json(StatusCode::OK, &json!({ "upstreams": upstreams })) }
         }),
         Route::post(
@@ -273,7 +272,7 @@ fn change(call: &Call, world: &World, out: bool) -> Reply {
         return not_found("it has no such server; GET /api/upstreams lists them");
     };
     let now = Moment::now();
-    let is_drained = |server: &upstream::Server| server.health.proven(now) == Standing::Drained;
+    let is_drained = |server: &upstream::Server| server.health.proven() == Standing::Drained;
     let others = upstream.servers().iter().filter(|s| s.id != server.id);
     if out && !which.force && others.into_iter().all(|other| is_drained(other)) {
         let detail = "it is the last one: requests would be answered with 503; \

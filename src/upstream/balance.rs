@@ -85,6 +85,12 @@ impl Upstream {
     /// Chooses a server, by its place in [`servers`](Self::servers), that was not tried. `None`: all
     /// were, or are drained.
     pub fn choose(&self, key: Key, tried: &[usize], now: Moment) -> Option<usize> {
+        let chosen = self.pick(key, tried, now)?;
+        self.servers[chosen].health.chosen(now);
+        Some(chosen)
+    }
+
+    fn pick(&self, key: Key, tried: &[usize], now: Moment) -> Option<usize> {
         if self.servers.len() == 1 {
             return (tried.is_empty() && self.rank(0, now).is_some()).then_some(0);
         }

@@ -76,6 +76,10 @@ pub struct Health {
     failures: AtomicU32,
     /// When it may be tried again; 0: it is not ejected.
     ejected_until: AtomicU64,
+    /// For how long it was ejected last, in milliseconds.
+    ejected_for: AtomicU64,
+    /// When it was given a request last although it was ejected.
+    tried: AtomicU64,
     /// Ejections in a row.
     in_row: AtomicU32,
     /// Ejections ever.
@@ -89,8 +93,24 @@ pub struct Health {
 impl Health {
     /// How it stands, with this many requests in flight. Once its time is over an ejected server
     /// is given one request at a time, until one succeeds: whether it has recovered is found out
-    /// at the cost of one.
+    /// at the cost of one. What is in flight may be older and last for long, as a WebSocket does;
+    /// so another is given after as long as it was left alone.
     pub fn standing(&self, now: Moment, in_flight: usize) -> Standing {
+        match self.proven() {
+            Standing::Ejected if self.may_be_tried(now, in_flight) => Standing::Up,
+            standing => standing,
+        }
+    }
+
+    fn may_be_tried(&self, now: Moment, in_flight: usize) -> bool {
+        let (until, tried) = (self.ejected_until.load(Relaxed), self.tried.load(Relaxed));
+        let is_waited_for = || tried >= until && now.since(tried) < self.ejected_for.load(Relaxed);
+        now.0 >= until && (in_flight == 0 || !is_waited_for())
+    }
+
+    /// The same, for whoever only looks: an ejected server is up again when it has shown that it is,
+    /// not when it may be tried.
+    pub fn proven(&self) -> Standing {
         if self.drained.load(Relaxed) {
             return Standing::Drained;
         }
@@ -99,16 +119,15 @@ impl Health {
         }
         match self.ejected_until.load(Relaxed) {
             0 => Standing::Up,
-            until if now.0 >= until && in_flight == 0 => Standing::Up,
             _ => Standing::Ejected,
         }
     }
 
-    /// The same, for whoever only looks: an ejected server is up again when it has shown that it is,
-    /// not when it may be tried.
-    pub fn proven(&self, now: Moment) -> Standing {
-        const BUSY: usize = 1;
-        self.standing(now, BUSY)
+    /// Notes that it was chosen for a request.
+    pub(super) fn chosen(&self, now: Moment) {
+        if self.ejected_until.load(Relaxed) != 0 {
+            self.tried.store(now.0, Relaxed);
+        }
     }
 
     /// Whether it is left alone because of failures.
@@ -162,6 +181,7 @@ impl Health {
         let span = span(ejection, in_row);
         self.ejections.fetch_add(1, Relaxed);
         self.failures.store(0, Relaxed);
+        self.ejected_for.store(span, Relaxed);
         self.ejected_until
             .store(now.0.saturating_add(span), Relaxed);
         Duration::from_millis(span)
@@ -274,8 +294,10 @@ mod tests {
         assert_eq!(health.standing(Moment(1099), 0), Standing::Ejected);
         // One request at a time finds out.
         assert_eq!(health.standing(Moment(1100), 0), Standing::Up);
+        health.chosen(Moment(1100));
+        assert_eq!(health.standing(Moment(1100), 0), Standing::Up);
         assert_eq!(health.standing(Moment(1100), 1), Standing::Ejected);
-        assert_eq!(health.proven(Moment(1100)), Standing::Ejected);
+        assert_eq!(health.proven(), Standing::Ejected);
         assert!(health.failed(Moment(1100), &RULE), "one more is enough");
         assert_eq!(millis(health.eject(Moment(1100), &RULE)), 200);
         assert!(health.succeeded(Moment(1300), &RULE));
@@ -286,6 +308,21 @@ mod tests {
         health.succeeded(Moment(9000), &RULE);
         assert_eq!(fail_until_ejected(&health, 9000), 100);
         assert_eq!(span(&RULE, 50), millis(LONGEST));
+    }
+
+    #[test]
+    fn what_lasts_keeps_no_server_out() {
+        let health = Health::default();
+        fail_until_ejected(&health, 1000);
+        let standing = |now| health.standing(Moment(now), 5);
+        // Those that all are ejected with may choose it all the same.
+        health.chosen(Moment(1050));
+        assert_eq!(standing(1099), Standing::Ejected);
+        assert_eq!(standing(1100), Standing::Up);
+        health.chosen(Moment(1100));
+        assert_eq!(standing(1199), Standing::Ejected);
+        assert_eq!(standing(1200), Standing::Up);
+        assert_eq!(health.proven(), Standing::Ejected);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::health::Moment;
 use super::{Open, Server, ServerId};
 use crate::config::{Protocol, ServerAddress};
 use crate::listen;
+use crate::wire::Socket;
 
 /// Connections that rest, to one server from one worker. More are closed when they come back.
 const MAX_RESTING: usize = 512;
@@ -392,6 +393,7 @@ async fn dial_at(
         }
     };
     announce(&mut stream, preamble).await?;
+    let stream = Socket::new(stream);
     let tls = match &server.tls {
         Some(tls) if speak != Speak::Passed => tls,
         _ => return Ok(Io::new(Stream::Tcp(stream))),

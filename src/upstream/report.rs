@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::{Deserialize, Serialize};
 
-use super::health::{Moment, Standing};
+use super::health::Standing;
 use super::{Upstream, Upstreams};
 use crate::clock::Timestamp;
 
@@ -52,23 +52,23 @@ pub struct ServerReport {
 }
 
 /// All of them, as they stand.
-pub fn report(upstreams: &Upstreams, now: Moment) -> Vec<Report> {
+pub fn report(upstreams: &Upstreams) -> Vec<Report> {
     upstreams
         .iter()
         .map(|upstream| Report {
             name: upstream.name.to_string(),
             servers: (0..upstream.servers.len())
-                .map(|at| server(upstream, at, now))
+                .map(|at| server(upstream, at))
                 .collect(),
         })
         .collect()
 }
 
 #[allow(clippy::cast_precision_loss)] // microseconds
-fn server(upstream: &Upstream, at: usize, now: Moment) -> ServerReport {
+fn server(upstream: &Upstream, at: usize) -> ServerReport {
     let server = &upstream.servers[at];
     let load = &server.load;
-    let standing = match server.health.proven(now) {
+    let standing = match server.health.proven() {
         Standing::Up => "up",
         Standing::Ejected => "ejected",
         Standing::Down => "down",
@@ -78,7 +78,7 @@ fn server(upstream: &Upstream, at: usize, now: Moment) -> ServerReport {
         url: server.url.to_string(),
         standing: standing.to_owned(),
         detail: (server.health.complaint())
-            .or_else(|| upstream.trouble(at, now).map(|why| why.to_string())),
+            .or_else(|| upstream.trouble(at).map(|why| why.to_string())),
         weight: upstream.shares[at].weight,
         backup: upstream.shares[at].backup,
         addresses: (server.addresses.all().iter())

@@ -1,4 +1,5 @@
-//! The kernel's side: one inotify instance, and the thread that listens to it.
+//! The kernel's side: one inotify instance and the table of mounts, and the thread that listens to
+//! both.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use smallvec::SmallVec;
 
+use super::mounts::Mounts;
 use super::pending::Pending;
 use crate::priority;
 
@@ -47,7 +50,7 @@ struct Shared {
 impl Inotify {
     pub(super) fn start(pending: Arc<Pending>) -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC)?;
-        // The thread blocks in `read`. Taking this watch away is an event, which ends it.
+        // The thread waits for events. Taking this watch away is one, which ends it.
         let sentinel = inotify::add_watch(&fd, "/proc/self", WatchFlags::DELETE_SELF)
             .or_else(|_| inotify::add_watch(&fd, "/", WatchFlags::DELETE_SELF))?;
         let shared = Arc::new(Shared {
@@ -56,11 +59,13 @@ impl Inotify {
             stop: AtomicBool::new(false),
         });
         let listener = Arc::clone(&shared);
+        // Where `/proc` is not mounted, mounts are found by polling.
+        let mounts = Mounts::open().ok();
         let thread = thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
                 priority::make_way();
-                listener.listen(&pending);
+                listener.listen(&pending, mounts);
             })?;
         Ok(Self {
             shared,
@@ -126,10 +131,17 @@ impl Shared {
         }
     }
 
-    fn listen(&self, pending: &Pending) {
+    fn listen(&self, pending: &Pending, mut mounts: Option<Mounts>) {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
         while !self.stop.load(Ordering::Acquire) {
+            if reader.is_buffer_empty()
+                && let Some(table) = &mut mounts
+                && let Err(error) = self.wait(table, pending)
+            {
+                tracing::warn!(%error, "mounts cannot be watched: they are found by polling");
+                mounts = None;
+            }
             match reader.next() {
                 Ok(event) => self.handle(&event, pending),
                 Err(rustix::io::Errno::INTR) => {}
@@ -137,6 +149,31 @@ impl Shared {
                     tracing::error!(%error, "inotify failed: changed files are found by polling");
                     return;
                 }
+            }
+        }
+    }
+
+    /// Waits until inotify has something to say. Mount points that change meanwhile are touched.
+    fn wait(&self, mounts: &mut Mounts, pending: &Pending) -> io::Result<()> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.fd, PollFlags::IN),
+                PollFd::new(&mounts.file, PollFlags::PRI),
+            ];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled?,
+            };
+            let [events, table] = fds.map(|fd| fd.revents());
+            if table.contains(PollFlags::PRI) {
+                for point in mounts.changed()? {
+                    pending.touch(Some(point));
+                }
+            } else if !table.is_empty() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            if !events.is_empty() {
+                return Ok(());
             }
         }
     }

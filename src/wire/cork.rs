@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::Socket;
 
 /// What is kept at most: one full TLS record (RFC 8446, section 5.2) and a small one.
 const MOST: usize = 17 << 10;
@@ -33,13 +34,13 @@ pub struct Cork<I: AsyncWrite + Unpin> {
     patient: bool,
 }
 
-impl Stream for TcpStream {
+impl Stream for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_read_ready(cx).map(|_| ())
+        self.get_ref().poll_read_ready(cx).map(|_| ())
     }
 }
 
-impl Cork<TcpStream> {
+impl Cork<Socket> {
     /// Like [`Stream::poll_readable`]; ready also where something is kept, which a read sends.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.kept.is_empty() {

@@ -6,6 +6,7 @@
 //! clock read when it is set, but when it is first asked about, which for what is at hand already
 //! is never.
 
+use std::num::NonZero;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub struct Deadline {
     /// No deadline is later than this one.
     bound: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes, by the place of its task, which the timer keeps from being another's.
+    wakes: Option<NonZero<usize>>,
 }
 
 impl Deadline {
@@ -30,12 +33,20 @@ impl Deadline {
         self.after = Some(after);
     }
 
+    /// Moves it to this long after `now`, for whoever has just looked at the clock.
+    pub fn set_from(&mut self, now: Instant, after: Duration) {
+        self.after = None;
+        self.move_to(now + after);
+    }
+
     /// Finds out when it is.
     fn settle(&mut self) {
-        let Some(after) = self.after.take() else {
-            return;
-        };
-        let at = Instant::now() + after;
+        if let Some(after) = self.after.take() {
+            self.move_to(Instant::now() + after);
+        }
+    }
+
+    fn move_to(&mut self, at: Instant) {
         let at = self.bound.map_or(at, |bound| at.min(bound));
         self.at = Some(at);
         if let Some(timer) = &mut self.timer
@@ -88,12 +99,19 @@ impl Deadline {
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        // It has been told already, mostly.
+        let who = NonZero::new(cx.waker().data().addr());
+        if who.is_some() && self.wakes == who && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.wakes = None;
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= at {
                 return Poll::Ready(());
             }
             timer.as_mut().reset(at);
         }
+        self.wakes = who;
         Poll::Pending
     }
 }

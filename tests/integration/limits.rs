@@ -160,10 +160,14 @@ fn h2(proxy: &Staunch) -> Wire {
 }
 
 fn ask(out: &mut Vec<u8>, stream: u32) {
+    ask_for(out, stream, "/");
+}
+
+fn ask_for(out: &mut Vec<u8>, stream: u32, path: &str) {
     let field = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
     let block = frames::block(&[
         field(":method", "GET"),
-        field(":path", "/"),
+        field(":path", path),
         field(":scheme", "https"),
         field(":authority", HOST),
     ]);
@@ -242,6 +246,38 @@ fn rapid_resets_end_the_connection() {
         hits(&proxy, "http2_frames") + hits(&proxy, "streams") >= 1.0
     });
     proxy.get("/").expect(200);
+}
+
+#[test]
+fn many_requests_may_be_taken_back_at_once() {
+    const COUNT: usize = 80;
+    let gate = Gate::new();
+    let origin = Origin::plan("origin").gated("/slow", &gate).start();
+    let proxy = Staunch::serving(&origin).start();
+    let mut wire = h2(&proxy);
+    let streams = || (1..).step_by(2).take(COUNT);
+    let mut out = Vec::new();
+    streams().for_each(|stream| ask_for(&mut out, stream, "/slow"));
+    wire.send(&out).unwrap();
+    until("all are with the server", || {
+        origin.requests().len() == COUNT
+    });
+    // A page is left, and another one opened on the same connection.
+    let mut out = Vec::new();
+    streams().for_each(|stream| frames::frame(&mut out, RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    let next = 2 * u32::try_from(COUNT).unwrap() + 1;
+    ask(&mut out, next);
+    wire.send(&out).unwrap();
+    let answered = loop {
+        match frames::next(&mut wire) {
+            Ok(Some((HEADERS, _, stream, _))) => break stream,
+            Ok(Some((GOAWAY, .., payload))) => panic!("it is told to go: {payload:?}"),
+            Ok(Some(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(answered, next);
+    gate.open();
 }
 
 #[test]

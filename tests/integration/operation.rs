@@ -562,3 +562,14 @@ fn the_version_is_told() {
         concat!("staunch ", env!("CARGO_PKG_VERSION"))
     );
 }
+
+#[test]
+fn a_reload_that_waits_for_the_disk_keeps_it_from_nothing() {
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin).start();
+    let _silent = proxy.reload_without_end();
+    proxy.get("/").expect(200);
+    proxy.admin_get("/healthz").expect(200);
+    proxy.term();
+    assert!(proxy.wait_exit().success());
+}

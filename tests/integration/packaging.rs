@@ -140,6 +140,9 @@ fn the_configuration_for_kubernetes_is_one() {
     let config = config::parse(&block, Path::new("staunch.toml"));
     let config = config.unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(config.sites.len(), 1, "{block}");
+    // The volume itself belongs to root, and only its owner may close a folder to others.
+    let state = config.state_dir.parent().unwrap().to_str().unwrap();
+    assert!(text.contains(&format!("{{ name: state, mountPath: {state} }}")));
     // The kubelet must not end it before it has drained.
     let drain = config.drain.notice + config.drain.deadline;
     let grace = text
@@ -227,10 +230,12 @@ fn bash_completes_a_command() {
 
 #[test]
 fn the_configuration_of_the_package_takes_nothing_from_a_server_that_runs() {
-    let text = read("packaging/debian/staunch.toml");
-    let config = config::parse(&text, Path::new("staunch.toml"));
-    let config = config.unwrap_or_else(|report| panic!("{report}"));
-    assert!(config.sites.is_empty());
+    let path = Path::new(ROOT).join("packaging/debian/staunch.toml");
+    // As `run` reads it, which refuses one that would serve nothing.
+    let config = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+    let text = fs::read_to_string(&path).unwrap();
+    // There is no certificate yet.
+    assert!(config.listen.https.is_empty());
     let addresses = config.listen.https.iter().chain(&config.listen.http);
     for address in addresses {
         assert!(
@@ -251,7 +256,7 @@ fn the_configuration_of_the_package_takes_nothing_from_a_server_that_runs() {
     let all = all.replacen("folder = \"/etc/letsencrypt/live\"\n", "", 1);
     let config = config::parse(&all, Path::new("staunch.toml"));
     let config = config.unwrap_or_else(|report| panic!("{report}\n{all}"));
-    assert_eq!(config.sites.len(), 1, "{all}");
+    assert_eq!(config.sites.len(), 2, "{all}");
 }
 
 #[test]
@@ -390,6 +395,28 @@ fn the_image_is_built_by_the_compiler_that_there_is_a_profile_for() {
         image.contains(&format!("FROM rust:{version}-")),
         "{compiler}"
     );
+}
+
+/// What is not sent to the builder cannot be copied by it.
+#[test]
+fn the_image_is_built_from_what_is_sent_to_the_builder() {
+    let ignore = read("packaging/docker/Dockerfile.dockerignore");
+    let mut lines = ignore.lines();
+    assert_eq!(lines.next(), Some("*"));
+    let sent: BTreeSet<_> = lines.map(|line| line.strip_prefix('!').unwrap()).collect();
+    let image = read("packaging/docker/Dockerfile");
+    let copies = image.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copies = copies.filter(|line| !line.starts_with("--from"));
+    let mut copied = BTreeSet::new();
+    for line in copies {
+        let mut words: Vec<_> = line.split(' ').collect();
+        words.pop();
+        copied.extend(words);
+    }
+    assert_eq!(sent, copied);
+    for path in copied {
+        assert!(Path::new(ROOT).join(path).exists(), "{path}");
+    }
 }
 
 #[test]

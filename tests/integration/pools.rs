@@ -523,3 +523,55 @@ fn names_are_resolved_and_used() {
     });
     proxy.get("/").expect(200);
 }
+
+#[test]
+fn what_lasts_at_a_server_keeps_it_from_nothing() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let one = Origin::plan("one")
+        .route("/tunnel", |exchange| {
+            exchange.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            )?;
+            loop {
+                let some = exchange.read_some()?;
+                if some.is_empty() {
+                    exchange.close();
+                    return Ok(());
+                }
+                exchange.send(some)?;
+            }
+        })
+        .route("/", move |exchange| match failing.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::Other.into()),
+            false => exchange.respond(200, "", b"one"),
+        })
+        .start();
+    let two = Origin::named("two");
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .sites(Site::new(&[HOST], "pool"))
+        .upstream("pool", &[&one.url(), &two.url()])
+        .set("upstream.pool.eject_after", 1)
+        .set("upstream.pool.eject_time", "\"100ms\"")
+        .start();
+    let mut tunnel = proxy.connect();
+    until("it has a tunnel to the first", || {
+        tunnel = proxy.connect();
+        let ask = "Connection: Upgrade\r\nUpgrade: echo\r\n";
+        tunnel.ask("GET", HOST, "/tunnel", ask).unwrap();
+        tunnel.read("GET").status == 101
+    });
+    let mut client = proxy.connect();
+    fails.store(true, Ordering::SeqCst);
+    until("the first is left alone", || {
+        client.get(HOST, "/").expect(200);
+        proxy.log().contains("left alone for a while")
+    });
+    fails.store(false, Ordering::SeqCst);
+    until("the first is used again", || {
+        client.get(HOST, "/").expect(200).text() == "one"
+    });
+    tunnel.send("still there").unwrap();
+    assert_eq!(tunnel.incoming().exactly(11).unwrap(), b"still there");
+}

@@ -190,3 +190,17 @@ fn nobody_there_costs_no_request() {
     proxy.term();
     assert!(proxy.wait_exit().success());
 }
+
+#[test]
+fn a_reload_that_waits_for_the_disk_holds_up_neither_spans_nor_health() {
+    let (collector, received) = collector(200);
+    let origin = Origin::echo();
+    let proxy = Staunch::serving(&origin)
+        .set("traces.endpoint", format!("{:?}", collector.url()))
+        .set("traces.service", "'edge'")
+        .start();
+    let _silent = proxy.reload_without_end();
+    proxy.get("/").expect(200);
+    until("the span arrives", || !spans(&received).is_empty());
+    proxy.admin_get("/healthz").expect(200);
+}

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs::{File as Handle, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use rustix::fs::OFlags;
 use super::Source;
 use crate::cert::Rejection;
 use crate::cert::load::{File, Input, MAX_BYTES, rejection_for_io};
+use crate::watch::Mount;
 
 /// How often files that change under the reader are read at once, before it says so.
 const ATTEMPTS: usize = 3;
@@ -75,9 +75,9 @@ impl Reader {
 
     /// Looks again which mounted files were deleted behind their mounts.
     pub fn look_at_mounts(&mut self) {
-        self.deleted = std::fs::read("/proc/self/mountinfo")
-            .map(|table| deleted_mounts(&table))
-            .unwrap_or_default();
+        let mounts = Mount::all().unwrap_or_default().into_iter();
+        let deleted = mounts.filter(|mount| mount.is_deleted);
+        self.deleted = deleted.map(|mount| mount.point).collect();
     }
 
     /// What the file system says of a source's files, without reading them.
@@ -221,47 +221,6 @@ fn is_still(path: &Path, meta: &Metadata) -> bool {
     std::fs::metadata(path).is_ok_and(|now| now.ino() == meta.ino() && now.dev() == meta.dev())
 }
 
-/// Mount points of files that were deleted where they came from (`proc_pid_mountinfo(5)`).
-fn deleted_mounts(table: &[u8]) -> HashSet<PathBuf> {
-    const ROOT: usize = 3;
-    const MOUNT_POINT: usize = 4;
-    table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let fields: Vec<_> = line.split(|byte| *byte == b' ').collect();
-            fields
-                .get(ROOT)?
-                .ends_with(b"//deleted")
-                .then(|| unescape(fields.get(MOUNT_POINT).copied().unwrap_or_default()))
-        })
-        .collect()
-}
-
-/// Undoes the octal escapes of a path in a mount table.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        match rest {
-            [
-                b'\\',
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                tail @ ..,
-            ] => {
-                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -363,13 +322,5 @@ mod tests {
         fs::write(dir.path().join("c.pem.ocsp"), "staple").unwrap();
         let input = reader.read(&source).input.unwrap();
         assert_eq!(input.ocsp.unwrap().bytes, b"staple");
-    }
-
-    #[test]
-    fn a_deleted_mount_is_found_in_the_table() {
-        let table = b"36 35 98:0 /host/a//deleted /etc/my\\040cert.pem rw - ext4 /dev/x rw\n\
-                      37 35 98:0 /host/b /etc/b.pem rw - ext4 /dev/x rw\n";
-        let found = deleted_mounts(table);
-        assert_eq!(found, HashSet::from(["/etc/my cert.pem".into()]));
     }
 }

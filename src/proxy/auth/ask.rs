@@ -82,9 +82,9 @@ impl Ask {
     }
 
     /// Asks. `Break`: the client has its answer.
-    pub async fn admit<C: Client>(
-        &self,
-        guest: &mut Exchange<'_, '_, C>,
+    pub async fn admit<'w, C: Client>(
+        &'w self,
+        guest: &mut Exchange<'_, 'w, C>,
         vouched: &[Arc<str>],
     ) -> Result<ControlFlow<()>, Failure> {
         let is_asked = !config::contains(&self.except, guest.account.client);
@@ -96,15 +96,16 @@ impl Ask {
             return Ok(ControlFlow::Continue(()));
         };
         let (outcome, result) = self.ask(guest, &question).await;
+        guest.client.deadline().reset();
         if !matches!(result, Err(Failure::ClientGone)) {
             guest.local.edge().forward_auth(outcome);
         }
         result
     }
 
-    async fn ask<C: Client>(
-        &self,
-        guest: &mut Exchange<'_, '_, C>,
+    async fn ask<'w, C: Client>(
+        &'w self,
+        guest: &mut Exchange<'_, 'w, C>,
         question: &RequestHead,
     ) -> (ForwardOutcome, Result<ControlFlow<()>, Failure>) {
         let failed = |failure| (ForwardOutcome::Failed, Err(failure));
@@ -112,7 +113,6 @@ impl Ask {
             return failed(Undecided::Circle.into());
         }
         let (local, world, peer) = (guest.local, guest.world, guest.peer);
-        let mut deadline = local.deadline();
         let mut upload = Upload::new(Framing::None, None);
         let mut aside = Account::new(world, peer, question);
         aside.client = guest.account.client;
@@ -130,20 +130,14 @@ impl Ask {
             head: question,
             upgrade: None,
         };
-        let answer = (forward.run(
-            &mut listener,
-            &mut upload,
-            &mut deadline,
-            Instant::now(),
-            &mut aside,
-        ))
-        .await;
+        let begin = Instant::now();
+        let answer = forward.run(&mut listener, &mut upload, begin, &mut aside);
         let Answer {
             mut connection,
             head: mut answer,
             in_flight,
             server,
-        } = match answer {
+        } = match answer.await {
             Ok(answer) => answer,
             Err(failure) => {
                 guest.account.server = aside.server;
@@ -153,7 +147,7 @@ impl Ask {
         match answer.status {
             200..=299 => {
                 self.take(&answer, guest.head, &mut guest.account);
-                if rest(&mut connection, &mut deadline).await {
+                if rest(&mut connection, guest.client.deadline()).await {
                     local.pool().put(connection, Instant::now());
                 }
                 drop(in_flight);
@@ -178,6 +172,7 @@ impl Ask {
             _ => None,
         };
         if let Some(to) = found {
+            guest.client.deadline().unbound();
             let result = sign_in(guest, to, &answer).await;
             return (ForwardOutcome::Redirected, result);
         }
@@ -204,20 +199,14 @@ impl Ask {
             Ok(()) if bodiless => {
                 guest.account.started = true;
                 listener.finish(None);
+                listener.deadline().unbound();
                 let send = world.timeouts().send;
                 flush(&mut listener, send).await.map(|()| 0)
             }
             Ok(()) => {
                 guest.account.started = true;
                 let timeouts = &self.upstream.timeouts;
-                exchange::response(
-                    &mut listener,
-                    &mut connection,
-                    &mut upload,
-                    timeouts,
-                    &mut deadline,
-                )
-                .await
+                exchange::response(&mut listener, &mut connection, &mut upload, timeouts).await
             }
         };
         if let Err(failure) = &result
@@ -326,11 +315,13 @@ fn value<'f>(fields: &'f Fields, name: &'f [u8]) -> Option<&'f [u8]> {
 
 /// Sends what is gathered.
 async fn flush<C: Client>(client: &mut C, send: Duration) -> Result<(), Failure> {
-    let mut deadline = Deadline::default();
-    deadline.set(send);
+    client.deadline().set(send);
     poll_fn(|cx| match client.poll_flush(cx) {
         Poll::Ready(result) => Poll::Ready(result),
-        Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientNotReading)),
+        Poll::Pending => {
+            let late = client.deadline().poll(cx);
+            late.map(|()| Err(Failure::ClientNotReading))
+        }
     })
     .await
 }
@@ -421,5 +412,9 @@ impl<C: Client> Client for Listener<'_, C> {
 
     fn last(&mut self) {
         self.client.last();
+    }
+
+    fn deadline(&mut self) -> &mut Deadline {
+        self.client.deadline()
     }
 }

@@ -147,6 +147,7 @@ struct Reader {
     room: usize,
     got: Vec<u8>,
     finished: bool,
+    deadline: Deadline,
 }
 
 impl Client for Reader {
@@ -201,6 +202,10 @@ impl Client for Reader {
     fn abort(&mut self) {}
 
     fn last(&mut self) {}
+
+    fn deadline(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::http::parse::HeadError;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::proxy::Client;
 use crate::proxy::error::{Failure, Refusal};
-use crate::wire::Body;
 use crate::wire::buffer::Store;
+use crate::wire::{Body, Deadline};
 
 /// See the module.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Http2Client {
     /// What was taken from the connection, of the request's body.
     chunk: Store,
     tunnel: Tunnel,
+    deadline: Deadline,
 }
 
 /// What the stream's data is.
@@ -39,12 +40,13 @@ enum Tunnel {
 
 impl Http2Client {
     /// Of a stream that has begun.
-    pub fn new(connection: &Rc<RefCell<Connection>>, slot: Slot) -> Self {
+    pub fn new(connection: &Rc<RefCell<Connection>>, slot: Slot, deadline: Deadline) -> Self {
         Self {
             connection: Rc::clone(connection),
             slot,
             chunk: Store::default(),
             tunnel: Tunnel::None,
+            deadline,
         }
     }
 
@@ -185,6 +187,10 @@ impl Client for Http2Client {
     }
 
     fn last(&mut self) {}
+
+    fn deadline(&mut self) -> &mut Deadline {
+        &mut self.deadline
+    }
 }
 
 impl Drop for Http2Client {
@@ -194,5 +200,7 @@ impl Drop for Http2Client {
         let left = u32::try_from(self.chunk.len()).unwrap_or_default();
         connection.release(self.slot, left);
         connection.leave(self.slot);
+        let deadline = std::mem::take(&mut self.deadline);
+        connection.deadlines.push(deadline);
     }
 }

@@ -23,6 +23,7 @@ use crate::http::hpack::{Decoder, Encoder};
 use crate::http::parse::HeadError;
 use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::proxy::error::Refusal;
+use crate::wire::Deadline;
 use frames::RESET;
 
 /// What a client may send on one stream before it is read: bounds what a slow upstream makes us
@@ -108,6 +109,8 @@ pub struct Connection {
     pub output: Output,
     /// What the client may do.
     pub budget: Budget,
+    /// Those of streams that are over: with their timers, so that a request need not arm one.
+    pub deadlines: Vec<Deadline>,
     streams: Streams,
     decoder: Decoder,
     encoder: Encoder,
@@ -155,6 +158,7 @@ impl Connection {
         Self {
             output,
             budget: Budget::new(),
+            deadlines: Vec::new(),
             streams: Streams::default(),
             decoder: Decoder::default(),
             encoder: Encoder::default(),
@@ -367,6 +371,12 @@ impl Connection {
     pub fn reject(&mut self, slot: Slot) {
         self.provoked += 1;
         self.end(slot, ErrorCode::PROTOCOL_ERROR);
+    }
+
+    /// Whether too many streams that the client has reset still cost us something. Those at work on
+    /// them have to be heard first: a page that is left takes all its requests back at once.
+    pub const fn is_littered(&self) -> bool {
+        self.streams.dying() > MAX_RESETS
     }
 
     /// Whether the client's mistakes are too many.

@@ -2,11 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
+
+use crate::wire::Socket;
 
 /// The byte stream beneath.
 #[derive(Debug)]
@@ -20,11 +22,11 @@ pub struct Io {
 #[derive(Debug)]
 pub enum Stream {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// A unix socket.
     Unix(UnixStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 macro_rules! each {
@@ -95,22 +97,12 @@ impl Io {
     /// Whether the peer has closed, or has sent something unasked, as far as can be told without a
     /// system call where nothing has happened.
     pub(super) fn is_stale(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
-        let (tcp, unix) = match &self.stream {
-            Stream::Tcp(stream) => (Some(stream), None),
-            Stream::Tls(stream) => (Some(stream.get_ref().0), None),
-            Stream::Unix(stream) => (None, Some(stream)),
-        };
-        // The reactor knows of readiness before we ask the kernel; only then is it worth asking.
-        let asked = match (tcp, unix) {
-            (Some(stream), _) if stream.poll_read_ready(&mut cx).is_ready() => {
-                stream.try_read(&mut byte)
-            }
-            (_, Some(stream)) if stream.poll_read_ready(&mut cx).is_ready() => {
-                stream.try_read(&mut byte)
-            }
-            _ => return false,
+        // The reactor knows of readiness before the kernel is asked; only then is it.
+        let asked = match &self.stream {
+            Stream::Tcp(stream) => stream.get_ref().try_read(&mut byte),
+            Stream::Tls(stream) => stream.get_ref().0.get_ref().try_read(&mut byte),
+            Stream::Unix(stream) => stream.try_read(&mut byte),
         };
         !matches!(asked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -488,6 +489,22 @@ impl Staunch {
 
     pub fn hup(&self) {
         self.signal(Signal::HUP);
+    }
+
+    /// Has it read a configuration from a disk that does not answer, for as long as what is returned
+    /// lives.
+    #[track_caller]
+    pub fn reload_without_end(&self) -> fs::File {
+        let path = self.builder.config_path();
+        fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        self.hup();
+        let mut write = fs::OpenOptions::new();
+        write
+            .write(true)
+            .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap());
+        // It can be written to once somebody reads.
+        eventually("the reload reads", || write.open(&path).ok())
     }
 
     pub fn term(&self) {

@@ -1,6 +1,6 @@
 //! What becomes of each kind of frame that a client sends (RFC 9113, section 6).
 
-use super::{Block, Connection, FAREWELL, Fault, Going, MAX_RESETS, Opened, Purpose};
+use super::{Block, Connection, FAREWELL, Fault, Going, Opened, Purpose};
 use crate::http::frame::{ErrorCode, Head, MAX_PAYLOAD, flag, kind, setting, unpadded};
 use crate::serve::h2::streams::{Past, Reset};
 
@@ -175,10 +175,7 @@ impl Connection {
             }
             None => {}
         }
-        match self.streams.dying() > MAX_RESETS {
-            true => Err(Fault::Resets),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// RFC 9113, section 6.5.
