@@ -24,6 +24,7 @@ mod map;
 mod method;
 mod parse;
 mod plain;
+mod port;
 mod rewrite;
 mod rules;
 mod scope;
@@ -74,7 +75,6 @@ struct Import {
     proxy_from: BTreeSet<String>,
     forwarded_from: BTreeSet<String>,
     certificates: Vec<(String, String, String)>,
-    names: BTreeSet<String>,
     /// Addresses whose default server is known.
     defaults: BTreeSet<String>,
     timeouts: Vec<String>,
@@ -86,20 +86,22 @@ struct Import {
     no_tickets: bool,
     /// The server that is read listens on another port than the usual one.
     odd_port: bool,
-    /// A server that is named as the default is still to come.
-    default_follows: bool,
+    /// Ports for which a server is named as the default.
+    default_ports: port::Ports,
     /// No server with TLS listens at the usual port.
     odd_tls: bool,
-    /// The ports of the first server with TLS.
-    ports: Option<BTreeSet<String>>,
+    /// Where the server that is read listens.
+    here: port::Here,
     /// The names of servers with TLS.
     secured: BTreeSet<String>,
+    /// Of those, the ones of servers that ask more of connections.
+    strict: BTreeSet<String>,
     /// What requests to the server that is read come by.
     by: value::By,
     /// Servers with TLS that another serves in plain text, and those others.
     twins: plain::Twins,
     quotas: Quotas,
-    sites: String,
+    sites: port::Sites,
     streams: String,
     upstreams: upstream::Upstreams,
 }
@@ -238,7 +240,11 @@ impl Import {
                 .filter(|one| one.name == "server_name");
             let names = names.flat_map(|names| names.args.iter().cloned());
             // One without a name is there all the same.
-            self.secured.extend(names.chain(["_".to_owned()]));
+            let names: Vec<_> = names.chain(["_".to_owned()]).collect();
+            if !port::guard(&scope.inside(server.inside())).is_empty() {
+                self.strict.extend(names.iter().cloned());
+            }
+            self.secured.extend(names);
         }
         let mut at = servers()
             .filter(|server| secure(server))
@@ -248,21 +254,18 @@ impl Import {
         self.odd_tls = !self.secured.is_empty() && !at.any(usual);
         self.twins = plain::Twins::find(servers(), secure);
         // Without one that is named as the default, it is the first.
-        let any_secure = !self.secured.is_empty();
-        let mut listens = servers()
-            .filter(|server| secure(server) == any_secure)
+        let listens = servers()
             .flat_map(Directive::inside)
             .filter(|one| one.name == "listen");
-        self.default_follows =
-            listens.any(|listen| listen.args.iter().any(|arg| arg.starts_with("default")));
+        let defaults =
+            listens.filter(|listen| listen.args.iter().any(|arg| arg.starts_with("default")));
+        let addresses = defaults.filter_map(|listen| server::address(listen.first()));
+        self.default_ports = addresses.map(|address| port::of(&address)).collect();
         for server in http.iter().filter(|directive| directive.name == "server") {
             self.seen.mark(server);
             self.server(server, &scope);
         }
         self.unused_groups(http);
-        if self.sites.is_empty() {
-            self.sites.push_str("\n# No server was found.\n");
-        }
     }
 
     fn unused_groups(&mut self, level: &[Directive]) {
@@ -341,7 +344,10 @@ impl Import {
                 let _ = writeln!(text, "key = {}", quoted(key));
             }
         }
-        text.push_str(&self.sites);
+        match self.sites.is_empty() {
+            true => text.push_str("\n# No server was found.\n"),
+            false => text.push_str(&self.written_sites()),
+        }
         text.push_str(&self.streams);
         text.push_str(&self.upstreams.text);
         text.push_str(&self.quotas.text);

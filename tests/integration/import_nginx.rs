@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{Origin, Port, Ran, Staunch, TestCa, require, run, until};
 
+mod ports;
+
 /// Writes files into a folder, imports the first of them, and has the result checked.
 fn import(folder: &Path, files: &[(&str, &str)]) -> Ran {
     for (name, text) in files {
@@ -770,31 +772,4 @@ fn an_id_that_a_client_sends_is_told_of() {
         "{}",
         ran.stdout
     );
-}
-
-/// A registry at a port for those who write, and at another for those who read.
-#[test]
-fn servers_that_their_ports_tell_apart_are_told_of() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = |port: u16, name: &str, to: u16| {
-        format!(
-            "server {{ listen {port} ssl; server_name {name}; ssl_certificate /c;\n\
-             ssl_certificate_key /k; location / {{ proxy_pass http://127.0.0.1:{to}; }} }}\n"
-        )
-    };
-    let redirect =
-        "server { listen 8080; server_name a.test; return 301 https://a.test$request_uri; }";
-    let conf = server(8443, "a.test", 1) + &server(8444, "a.test", 2) + redirect;
-    let conf = conf + "\n" + &server(8445, "b.test", 3);
-    let ran = import(folder.path(), &[("site.conf", &conf)]);
-    for told in [
-        "site.conf:3: differs: server (3, 6): listens at another port",
-        "another server has this name already: where only their ports tell them apart",
-        "site.conf:5: differs: return 301 https://a.test$request_uri: plain-text addresses redirect \
-         to the port",
-    ] {
-        assert!(ran.stderr.contains(told), "{told}\n{}", ran.stderr);
-    }
-    assert!(!ran.stderr.contains("needs a hand"), "{}", ran.stderr);
-    assert!(ran.stdout.contains(":8445"), "{}", ran.stdout);
 }

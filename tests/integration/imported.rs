@@ -54,10 +54,13 @@ const ASKED: [&str; 7] = [
     "x-via",
 ];
 
-/// What is asked: `# try: HOST PATH`, or `# plain: HOST PATH` without TLS.
+/// What is asked: `# try: HOST PATH`, `# plain: HOST PATH` without TLS, or `# other: HOST PATH` at
+/// another port.
 #[derive(Clone, Debug)]
 struct Question {
     scheme: &'static str,
+    /// Which of the ports.
+    port: usize,
     host: String,
     /// It may have an option of curl's behind it.
     path: String,
@@ -66,23 +69,33 @@ struct Question {
 impl Question {
     fn read(line: &str) -> Option<Self> {
         let of = |begin| line.strip_prefix(begin);
-        let (scheme, rest) = match (of("# try: "), of("# plain: ")) {
-            (Some(rest), _) => ("https", rest),
-            (None, Some(rest)) => ("http", rest),
-            (None, None) => return None,
-        };
+        let kinds = [
+            ("# try: ", "https"),
+            ("# plain: ", "http"),
+            ("# other: ", "https"),
+        ];
+        let (port, (scheme, rest)) = (kinds.into_iter())
+            .map(|(begin, scheme)| Some((scheme, of(begin)?)))
+            .enumerate()
+            .find_map(|(port, found)| Some((port, found?)))?;
         let (host, path) = rest.split_once(' ')?;
         Some(Self {
             scheme,
+            port,
             host: host.to_owned(),
             path: path.to_owned(),
         })
     }
 }
 
-fn ask(question: &Question, [https, http]: [u16; 2], bare: bool) -> Answer {
-    let Question { scheme, host, path } = question;
-    let port = if *scheme == "https" { https } else { http };
+fn ask(question: &Question, ports: [u16; 3], bare: bool) -> Answer {
+    let Question {
+        scheme,
+        port,
+        host,
+        path,
+    } = question;
+    let ([https, http, _], port) = (ports, ports[*port]);
     let (path, option) = path.split_once(' ').unwrap_or((path, "--http1.1"));
     let resolve = format!("{host}:{port}:127.0.0.1");
     let url = format!("{scheme}://{host}:{port}{path}");
@@ -166,6 +179,7 @@ struct Case {
     text: String,
     https: Port,
     http: Port,
+    other: Port,
     builder: Builder,
     _origins: [Origin; 2],
     questions: Vec<Question>,
@@ -194,7 +208,7 @@ impl Case {
                 .find(|line| line.trim_start().starts_with(key));
             line.unwrap().split('"').nth(1).unwrap().to_owned()
         };
-        let (https, http) = (Port::free(), Port::free());
+        let [https, http, other] = std::array::from_fn(|_| Port::free());
         let questions = text.lines().filter_map(Question::read).collect();
         let folder = tempfile::tempdir().unwrap();
         let pem = folder.path().join("both.pem");
@@ -209,6 +223,7 @@ impl Case {
         let text = text
             .replace("@HTTPS@", &https.address().to_string())
             .replace("@HTTP@", &http.address().to_string())
+            .replace("@OTHER@", &other.address().to_string())
             .replace("@CHAIN@", &place("chain"))
             .replace("@KEY@", &place("key"))
             .replace("@PEM@", pem.to_str().unwrap())
@@ -221,6 +236,7 @@ impl Case {
             text,
             https,
             http,
+            other,
             builder,
             _origins: origins,
             questions,
@@ -244,8 +260,8 @@ impl Case {
         program
     }
 
-    fn ports(&self) -> [u16; 2] {
-        [&self.https, &self.http].map(|port| port.address().port())
+    fn ports(&self) -> [u16; 3] {
+        [&self.https, &self.http, &self.other].map(|port| port.address().port())
     }
 
     /// Starts a program and asks it all the questions.
@@ -458,7 +474,7 @@ macro_rules! well_known {
 
 well_known! {
     artifactory, asked, begun, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
-    mastodon, methods, plain, portainer, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    mastodon, methods, plain, portainer, ports, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
 }
 
 #[test]

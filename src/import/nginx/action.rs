@@ -122,8 +122,9 @@ impl Import {
             }
             match self.rewritten(rewrite, location, matcher, &server.variables) {
                 Some(line) if action.is_empty() => {
-                    if line.starts_with("replace_prefix") {
-                        self.differs(rewrite, ENCODED);
+                    match line.starts_with("replace_prefix") {
+                        true => self.differs(rewrite, ENCODED),
+                        false => self.tell_slash(rewrite, matcher),
                     }
                     action.push(line);
                 }
@@ -235,6 +236,7 @@ impl Import {
             );
         };
         self.seen.mark(rewrite);
+        self.tell_slash(rewrite, matcher);
         let (expression, asked) = within(expression, matcher);
         let (name, _) = self.upstreams.add(wanted, pass, scope);
         let rules = self.rules(scope, &variables, Some(wanted));

@@ -3,18 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use super::port::{self, Ports};
 use super::scope::Scope;
+use super::server::address;
 use super::{Directive, Import};
 use crate::import::Loss;
 
-/// What is told where a server without TLS cannot be a site of its own.
-const OTHER: &str = "was served in plain text beside a server with TLS of the same name: its \
-                     addresses redirect there now. What has to stay in plain text needs a name of \
-                     its own, with `plain_text = true`";
+/// What is told where a server without TLS cannot be of the site with its name.
+const OTHER: &str = "was served in plain text beside a server with TLS of the same name, which asks \
+                     for client certificates or versions of TLS: its addresses redirect there now. \
+                     What has to stay in plain text needs a name of its own, with `plain_text = true`";
 
 /// Servers that are written twice, with TLS and without.
 #[derive(Default)]
-pub(super) struct Twins(Vec<(usize, usize)>);
+pub(super) struct Twins(Vec<(usize, usize, Ports)>);
 
 impl Twins {
     /// Those that have the same names and serve the same.
@@ -33,19 +35,31 @@ impl Twins {
                 .clone()
                 .filter(|server| secure(server) && !both(server));
             let other = others.find(|other| named && serves_same(plain, other))?;
-            Some((other.id, plain.id))
+            let listens = plain.inside().iter().filter(|one| one.name == "listen");
+            let addresses = listens.filter_map(|listen| address(listen.first()));
+            let mut ports: Ports = addresses.map(|address| port::of(&address)).collect();
+            if ports.is_empty() {
+                ports.insert("80".to_owned());
+            }
+            Some((other.id, plain.id, ports))
         });
         Self(twins.collect())
     }
 
     /// Whether what a server with TLS serves is served in plain text by another.
     pub(super) fn has(&self, server: &Directive) -> bool {
-        self.0.iter().any(|(secure, _)| *secure == server.id)
+        self.0.iter().any(|(secure, ..)| *secure == server.id)
     }
 
     /// Whether a server without TLS serves what one with TLS does.
     pub(super) fn in_plain(&self, server: &Directive) -> bool {
-        self.0.iter().any(|(_, plain)| *plain == server.id)
+        self.0.iter().any(|(_, plain, _)| *plain == server.id)
+    }
+
+    /// Where a server with TLS is served in plain text by another.
+    pub(super) fn ports(&self, server: &Directive) -> Ports {
+        let own = self.0.iter().filter(|(secure, ..)| *secure == server.id);
+        own.flat_map(|(.., ports)| ports.clone()).collect()
     }
 }
 
@@ -90,7 +104,12 @@ impl Import {
             None => !self.secured.is_empty(),
             Some(_) => own.any(|name| self.secured.contains(*name)),
         };
-        if taken {
+        let mut own = names.iter().filter(named).peekable();
+        let strict = match own.peek() {
+            None => self.strict.contains("_"),
+            Some(_) => own.any(|name| self.strict.contains(*name)),
+        };
+        if taken && strict {
             self.lost(server, OTHER);
             for inner in server.inside() {
                 self.seen.mark_all(inner);

@@ -52,6 +52,7 @@ impl Import {
             return None;
         };
         let (location, scope) = location;
+        self.tell_slash(rewrite, matcher);
         let matcher = Matcher::Regex(expression);
         self.seen.mark(rewrite);
         let Some((mut action, rules)) = self.forwards(server, location, &matcher, &scope) else {
@@ -74,6 +75,15 @@ impl Import {
         })
     }
 
+    /// Tells of a `rewrite` that may lead to a path without a slash at its begin.
+    pub(super) fn tell_slash(&mut self, rewrite: &Directive, matcher: &Matcher) {
+        if may_lack_slash(rewrite, matcher) {
+            let advice = "puts a slash before what a group is, where it has none: nginx answers 500 \
+                          where nothing is left of the path, and else asks for one without a slash";
+            self.differs(rewrite, advice);
+        }
+    }
+
     /// The upstream and the rules of a location, where all that it does is to pass requests on.
     fn forwards<'d>(
         &mut self,
@@ -92,6 +102,37 @@ impl Import {
             Outcome::Forward(action, rules) if action.len() == 1 => Some((action, rules)),
             _ => None,
         }
+    }
+}
+
+/// Whether what a `rewrite` leads to begins with a group that need not begin with a slash.
+fn may_lack_slash(rewrite: &Directive, matcher: &Matcher) -> bool {
+    let (text, to) = (rewrite.first(), rewrite.args.get(1));
+    let number = to.and_then(|to| to.strip_prefix('$')?.chars().next()?.to_digit(10));
+    let Some(number @ 1..) = number else {
+        return false;
+    };
+    let group = |at: &usize| {
+        let (before, behind) = text.split_at(*at);
+        behind.starts_with('(') && !behind.starts_with("(?") && !before.ends_with('\\')
+    };
+    let places = text.char_indices().map(|(at, _)| at);
+    let Some(at) = places.filter(group).nth(number as usize - 1) else {
+        return false;
+    };
+    let (before, group) = (text[..at].trim_start_matches('^'), &text[at + 1..]);
+    let group = group.strip_prefix('\\').unwrap_or(group);
+    if group.starts_with('/') && !group.starts_with("/?") {
+        return false;
+    }
+    let before = before.replace("\\/", "/").replace("\\.", ".");
+    match matcher {
+        _ if before.is_empty() => false,
+        Matcher::Prefix(path) => {
+            let rest = path.strip_prefix(before.as_str());
+            rest.is_none_or(|rest| !rest.starts_with('/'))
+        }
+        Matcher::Any | Matcher::Exact(_) | Matcher::Regex(_) => true,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What holds for requests and responses of a location: fields, access, sizes, deadlines, pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth::signs_in;
 use super::scope::Scope;
@@ -49,6 +49,14 @@ const OWN: [&str; 11] = [
     "Via",
     "Date",
 ];
+
+/// Whether clients never see what the server behind sends in a field.
+fn hides(scope: &Scope<'_>, name: &str) -> bool {
+    let hidden = scope.all("proxy_hide_header");
+    hidden
+        .iter()
+        .any(|one| one.first().eq_ignore_ascii_case(name))
+}
 
 impl Import {
     /// What holds in a location, but for who is let in. `pass`: where its requests go.
@@ -120,6 +128,11 @@ impl Import {
                     self.differs(directive, advice);
                 } else if directive.args.len() < 3 {
                     self.differs(directive, "is said with errors too, as with `always`");
+                }
+                if !is_answer && !hides(scope, name) {
+                    let advice = "takes the place of one that the server behind sends: nginx sent both, \
+                                  of which browsers take the first";
+                    self.differs(directive, advice);
                 }
                 continue;
             }
@@ -212,10 +225,15 @@ impl Import {
             false => "proxy_set_header",
         };
         let mut host = Some(pass.host().to_owned());
+        let mut known = BTreeSet::new();
         for set in scope.all(name) {
             let [name, value] = set.args.as_slice() else {
                 continue;
             };
+            if !known.insert(name.to_ascii_lowercase()) && !value.is_empty() {
+                let advice = "is there twice: nginx sent both, here the last one is sent";
+                self.differs(set, advice);
+            }
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             if is("Host") {
                 host = match variables.plain(value).as_str() {

@@ -8,7 +8,7 @@ use super::plain::leads_to_tls;
 use super::rules::is_anyway;
 use super::scope::Scope;
 use super::value::{By, Variables};
-use super::{Directive, Import, array, map, quoted};
+use super::{Directive, Import, array, map, port, quoted};
 use crate::import::formula::Formula;
 use crate::import::site::{CLOSED, Deed, Matcher, Route, Rules, Site, without_repeated};
 use crate::import::{Loss, pattern};
@@ -70,11 +70,13 @@ impl Import {
         let in_plain = secure.is_empty();
         if self.twins.in_plain(server) {
             self.seen.mark_all(server);
+            self.defaults.extend(plain.iter().cloned());
             return self.http.extend(plain);
         }
         if !in_plain {
             self.http.extend(plain.iter().cloned());
         } else if !self.plain_server(server, &scope) {
+            self.defaults.extend(plain.iter().cloned());
             return self.http.extend(plain);
         }
         self.by = match (in_plain, plain.is_empty()) {
@@ -88,24 +90,29 @@ impl Import {
         // The first on an address is its default, unless another is named so.
         let odd = |addresses: &[String], port| addresses.iter().any(|one| !one.ends_with(port));
         self.odd_port = odd(&secure, ":443") || self.by != By::Tls && odd(&plain, ":80");
-        let addresses = if in_plain { plain } else { secure };
-        let new = addresses
-            .iter()
-            .filter(|address| self.defaults.insert((*address).clone()))
-            .count();
-        default |= new > 0 && !self.default_follows;
-        // There is one for all addresses.
-        default &= !self.names.contains("*");
+        let (addresses, also_plain) = match in_plain {
+            true => (plain, Vec::new()),
+            false => (secure, plain),
+        };
+        for address in &addresses {
+            let new = self.defaults.insert(address.clone());
+            default |= new && !self.default_ports.contains(&port::of(address));
+        }
+        self.defaults.extend(also_plain.iter().cloned());
+        let main: port::Ports = addresses.iter().map(|one| port::of(one)).collect();
+        let mut ports = main.clone();
+        if self.by == By::Both {
+            ports.extend(also_plain.iter().map(|one| port::of(one)));
+            ports.extend(self.twins.ports(server));
+        }
+        self.here = port::Here::new(&scope, ports, main, self.by);
+        // There is one for each port.
+        default &= self.sites.is_free("*", &self.here);
         if in_plain {
-            // Whom nobody names is of a server with TLS, where there is one.
-            default &= self.secured.is_empty();
             self.forwarded(&scope);
         } else {
             self.certificates(server, &scope);
             self.forwarded(&scope);
-        }
-        if !in_plain {
-            self.apart(server, &addresses);
         }
         // Where it is left out, its addresses would be those of other sites.
         if self.site(server, scope, default) {
@@ -113,19 +120,6 @@ impl Import {
                 true => self.http.extend(addresses),
                 false => self.https.extend(addresses),
             }
-        }
-    }
-
-    /// Tells of a server at a port of its own: names are all that tells sites apart.
-    fn apart(&mut self, server: &Directive, addresses: &[String]) {
-        let port = |address: &String| address.rsplit(':').next().map(str::to_owned);
-        let ports: BTreeSet<_> = addresses.iter().filter_map(port).collect();
-        let before = self.ports.get_or_insert_with(|| ports.clone());
-        if *before != ports {
-            let advice = "listens at another port than the servers before it: each site is answered at \
-                          all addresses of listen.https here, by its names. Where one port must not \
-                          serve it, use a staunch of its own, or a condition on {local_port}";
-            self.differs(server, advice);
         }
     }
 
@@ -293,13 +287,10 @@ impl Import {
             self.seen.mark(set);
         }
         self.find_pages(&server);
-        let mut tls = match self.by {
+        let tls = match self.by {
             By::Plain => Vec::new(),
             By::Tls | By::Both => self.site_tls(&server.scope),
         };
-        if self.by != By::Tls {
-            tls.push("plain_text = true".to_owned());
-        }
         self.redirects_of_names(&mut server, &mut names, &tls);
         server.names.clone_from(&names);
         match self.whole_server(&mut server) {
@@ -317,6 +308,7 @@ impl Import {
             let mut rules = server.rules.clone();
             rules.extend(std::mem::take(&mut route.rules));
             route.rules = rules;
+            self.in_plain(route);
         }
         if names.is_empty() {
             return;
@@ -328,7 +320,14 @@ impl Import {
             tls,
             routes,
         };
-        self.sites.push_str(&site.text());
+        self.add_site(site, directive);
+    }
+
+    /// What a route says where its requests come in plain text.
+    fn in_plain(&self, route: &mut Route) {
+        if self.by != By::Tls {
+            route.rules.insert("plain_text", "true".to_owned());
+        }
     }
 
     /// `if ($host = name) { return … }`: a site for that name.
@@ -358,9 +357,10 @@ impl Import {
             let split = |known: &String| (*known == name) == is;
             let scope = server.scope.clone();
             let root = Matcher::Prefix("/".to_owned());
-            let Some(route) = self.answer(inner, server, &scope, root) else {
+            let Some(mut route) = self.answer(inner, server, &scope, root) else {
                 continue;
             };
+            self.in_plain(&mut route);
             self.seen.mark_all(condition);
             let (own, rest): (Vec<_>, Vec<_>) = names.drain(..).partition(split);
             *names = rest;
@@ -374,7 +374,7 @@ impl Import {
                 tls: tls.to_vec(),
                 routes: vec![route],
             };
-            self.sites.push_str(&site.text());
+            self.add_site(site, server.directive);
         }
     }
 
@@ -493,8 +493,9 @@ impl Import {
 
     fn site_names(&mut self, scope: &Scope<'_>, default: bool) -> Vec<String> {
         let mut names = Vec::new();
-        let mut add = |name: String, all: &mut BTreeSet<String>| {
-            let new = all.insert(name.clone());
+        let here = self.here.clone();
+        let mut add = |name: String, all: &mut port::Sites| {
+            let new = all.take(&name, &here);
             if new {
                 names.push(name);
             }
@@ -505,7 +506,7 @@ impl Import {
                 let name = name.to_ascii_lowercase();
                 if let Some((found, _)) = name.strip_prefix('~').and_then(map::of_expression) {
                     for name in &found {
-                        add(name.clone(), &mut self.names);
+                        add(name.clone(), &mut self.sites);
                     }
                     let found = found.join(", ");
                     let advice = format!("is {found} here, which is for one label only");
@@ -516,7 +517,7 @@ impl Import {
                 let certified = begin.map(|begin| self.certified(scope, begin));
                 if let Some(found) = certified.filter(|found| !found.is_empty()) {
                     for name in &found {
-                        add(name.clone(), &mut self.names);
+                        add(name.clone(), &mut self.sites);
                     }
                     let found = found.join(", ");
                     let advice = format!("is {found} here, by the certificate; add others");
@@ -528,9 +529,9 @@ impl Import {
                     .or_else(|| name.strip_prefix('.'))
                 {
                     Some(parent) => {
-                        let mut new = add(format!("*.{parent}"), &mut self.names);
+                        let mut new = add(format!("*.{parent}"), &mut self.sites);
                         if name.starts_with('.') {
-                            new |= add(parent.to_owned(), &mut self.names);
+                            new |= add(parent.to_owned(), &mut self.sites);
                         }
                         match new {
                             true => (
@@ -545,13 +546,12 @@ impl Import {
                         Loss::Real,
                         "is a pattern; write the names that it stands for",
                     ),
-                    None => match add(name.clone(), &mut self.names) {
+                    None => match add(name.clone(), &mut self.sites) {
                         true => continue,
                         false => (
                             Loss::Real,
-                            "another server has this name already: where only their ports tell them \
-                             apart, give this one a name of its own, or one site routes for each \
-                             {local_port}",
+                            "another server has this name already, at the same port or on other terms \
+                             (plain text, client certificates): give this one a name of its own",
                         ),
                     },
                 };
@@ -559,7 +559,7 @@ impl Import {
             }
         }
         if default {
-            add("*".to_owned(), &mut self.names);
+            add("*".to_owned(), &mut self.sites);
         }
         names
     }

@@ -111,9 +111,15 @@ impl Pass {
 
     /// `$proxy_host`: what is asked for unless something else is said.
     pub(super) fn host(&self) -> &str {
+        // `proxy_pass` leaves out the port that a scheme has anyway.
+        let usual = match self.scheme {
+            _ if self.http2 => None,
+            "https" => self.to.strip_suffix(":443"),
+            _ => self.to.strip_suffix(":80"),
+        };
         match self.to.starts_with("unix:") {
             true => "localhost",
-            false => &self.to,
+            false => usual.unwrap_or(&self.to),
         }
     }
 
