@@ -216,6 +216,7 @@ mod tests {
         state.write("x", &[b"1"]).unwrap();
         fs::write(state.file("y.1.1.unfinished"), "half").unwrap();
         assert_eq!(state.names().unwrap(), ["x"]);
+        state.tidy().unwrap();
         assert!(!state.file("y.1.1.unfinished").exists());
         state.remove("x").unwrap();
         state.remove("x").unwrap();

@@ -237,7 +237,6 @@ frontend off
             "whatever port is behind it in Host",
             "is left out here where its value is empty",
             "is answered at once here, with 500",
-            "is answered with the status alone, without what it says besides",
             "not imported: use_backend c if { hdr(x-made) 1 }: goes by what cannot be asked here",
             "not imported: use-server s2",
             "GET is asked here",

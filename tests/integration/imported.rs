@@ -565,7 +565,7 @@ fn what_haproxy_answers_in_its_own_words_is_answered_so_here() {
     let output = haproxy_and_staunch_agree_with("answered", &[("gone.map", "/listed/ 1\n")]);
     nothing_is_lost(&output);
     for line in [
-        "body = \"{\\\"error\\\":\\\"slow\\\"}\"",
+        "body = '{\"error\":\"slow\"}'",
         "error_pages = { 503 = { redirect = \"https://sorry.test/now\" } }",
     ] {
         assert!(output.contains(line), "{line}\n{output}");

@@ -199,6 +199,8 @@ fn each_command_has_a_manual_page_and_each_shell_its_completions() {
     let commands = help.split("Commands:\n").nth(1).unwrap();
     let commands: Vec<_> = (commands.lines())
         .take_while(|line| !line.is_empty())
+        // What is said of them may go on, further in.
+        .filter(|line| !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|command| *command != "help")
         .collect();

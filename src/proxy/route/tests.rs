@@ -1,3 +1,5 @@
+//! Which route a path leads to.
+
 use proptest::prelude::*;
 
 use super::*;
