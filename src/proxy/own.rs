@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::{Failure, phrase};
@@ -54,6 +54,15 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
         }
     })
     .await;
+}
+
+/// Ready once a client that takes nothing has had its time.
+pub(super) fn poll_late<C: Client>(
+    client: &mut C,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Failure>> {
+    let late = client.deadline().poll(cx);
+    late.map(|()| Err(Failure::ClientNotReading))
 }
 
 /// A response, and its body as far as it is sent.
@@ -201,10 +210,7 @@ impl<'a> Own<'a> {
                         rest = &rest[count..];
                         client.deadline().set(send);
                     }
-                    Poll::Pending => {
-                        let late = client.deadline().poll(cx);
-                        return late.map(|()| Err(Failure::ClientNotReading));
-                    }
+                    Poll::Pending => return poll_late(client, cx),
                 }
             }
             if !finished {
@@ -213,10 +219,7 @@ impl<'a> Own<'a> {
             }
             match client.poll_flush(cx) {
                 Poll::Ready(result) => Poll::Ready(result),
-                Poll::Pending => {
-                    let late = client.deadline().poll(cx);
-                    late.map(|()| Err(Failure::ClientNotReading))
-                }
+                Poll::Pending => poll_late(client, cx),
             }
         })
         .await

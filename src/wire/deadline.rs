@@ -148,4 +148,22 @@ mod tests {
             assert_eq!(begin.elapsed().as_secs(), 20);
         });
     }
+
+    #[test]
+    fn it_wakes_who_asked_last() {
+        paused().block_on(async {
+            let mut deadline = Deadline::default();
+            let begin = Instant::now();
+            deadline.set_from(begin, Duration::from_secs(10));
+            let asked = tokio::spawn(async move {
+                for _ in 0..2 {
+                    assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx).is_pending())).await);
+                }
+                deadline
+            });
+            let mut deadline = asked.await.unwrap();
+            poll_fn(|cx| deadline.poll(cx)).await;
+            assert_eq!(begin.elapsed().as_secs(), 10);
+        });
+    }
 }

@@ -107,3 +107,43 @@ impl AsyncWrite for Socket {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Short reads and writes leave the reactor to say when there is more; nothing may get lost, and
+    /// nobody may wait for ever.
+    #[tokio::test]
+    async fn what_one_end_writes_the_other_reads_to_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (Socket::new(near.unwrap()), Socket::new(far.unwrap().0));
+        let sent: Vec<u8> = (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+        let write = async {
+            // More than the buffers of the kernel hold, then little by little.
+            let (much, little) = sent.split_at(sent.len() - 1000);
+            near.write_all(much).await.unwrap();
+            for piece in little.chunks(7) {
+                near.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            near.shutdown().await.unwrap();
+        };
+        let read = async {
+            let (mut got, mut room) = (Vec::new(), vec![0; 9000]);
+            loop {
+                match far.read(&mut room).await.unwrap() {
+                    0 => return got,
+                    count => got.extend_from_slice(&room[..count]),
+                }
+            }
+        };
+        let ((), got) = tokio::join!(write, read);
+        assert!(got == sent);
+    }
+}

@@ -17,6 +17,12 @@ fn import(folder: &Path, files: &[(&str, &str)]) -> Ran {
     ran
 }
 
+/// The same of one file.
+fn import_one(text: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    import(folder.path(), &[("haproxy.cfg", text)])
+}
+
 #[track_caller]
 fn has(text: &str, parts: &[&str]) {
     for part in parts {
@@ -152,16 +158,11 @@ fn connections_of_haproxy_are_streams_here() {
 /// What cannot be asked here is told, and closes no more than it may have been for.
 #[test]
 fn a_rule_of_haproxy_that_cannot_be_asked_here_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let ran = import(
-        folder.path(),
-        &[(
-            "haproxy.cfg",
-            "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
-             http-request deny if METH_POST { var(txn.a) 1 }\n \
-             use_backend b if { req.hdr(a),word(2,:) x }\n default_backend b\n\
-             backend b\n server s 127.0.0.1:80\n",
-        )],
+    let ran = import_one(
+        "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
+         http-request deny if METH_POST { var(txn.a) 1 }\n \
+         use_backend b if { req.hdr(a),word(2,:) x }\n default_backend b\n\
+         backend b\n server s 127.0.0.1:80\n",
     );
     has(
         &ran.stderr,
@@ -264,10 +265,9 @@ frontend off
 
 #[test]
 fn what_a_cookie_said_beside_its_name_is_told() {
-    let folder = tempfile::tempdir().unwrap();
     let text = "frontend f\n  mode http\n  bind :80\n  default_backend b\nbackend b\n  mode http\n  \
                 cookie app insert indirect nocache\n  server s1 127.0.0.1:1 cookie s1\n";
-    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    let ran = import_one(text);
     has(&ran.stdout, &["sticky = \"app\""]);
     has(
         &ran.stderr,
@@ -336,7 +336,6 @@ fn what_haproxy_answers_itself_is_answered_alike() {
 /// Checks, agents, detours and what else is said of servers and of who comes by a proxy.
 #[test]
 fn what_haproxy_asks_of_servers_is_carried_over_or_told() {
-    let folder = tempfile::tempdir().unwrap();
     let text = "defaults\n mode tcp\nfrontend f\n mode http\n bind :80\n \
                 tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }\n \
                 compression algo gzip\n default_backend web\n\
@@ -346,7 +345,7 @@ fn what_haproxy_asks_of_servers_is_carried_over_or_told() {
                 listen mail\n bind :25\n option tcp-check\n tcp-check connect port 26 ssl\n \
                 tcp-check comment greeted\n \
                 server m 10.0.0.3:25 check socks4 127.0.0.1:1080 check-via-socks4 verify none\n";
-    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    let ran = import_one(text);
     has(
         &ran.stdout,
         &[
@@ -375,12 +374,11 @@ fn what_haproxy_asks_of_servers_is_carried_over_or_told() {
 /// Who is let past a rejection is not rejected, and all others are.
 #[test]
 fn who_haproxy_accepts_before_it_rejects_is_let_in() {
-    let folder = tempfile::tempdir().unwrap();
     let text = "defaults\n mode http\nfrontend f\n bind :80\n acl near src 10.0.0.0/8\n \
                 tcp-request connection accept if near\n tcp-request connection reject\n \
                 tcp-request content accept if HTTP\n tcp-request content reject\n default_backend b\n\
                 backend b\n server a 10.0.0.1:80\n";
-    let ran = import(folder.path(), &[("haproxy.cfg", text)]);
+    let ran = import_one(text);
     has(
         &ran.stdout,
         &["allow = [\"10.0.0.0/8\"]", "upstream = \"b\""],
@@ -412,27 +410,22 @@ fn a_backend_of_haproxy_without_servers_answers_with_its_page() {
 /// What is alike but for words, and what browsers and balancers do without.
 #[test]
 fn what_haproxy_has_beside_sites_is_told_and_costs_no_hand() {
-    let folder = tempfile::tempdir().unwrap();
-    let ran = import(
-        folder.path(),
-        &[(
-            "haproxy.cfg",
-            "defaults\n mode http\n\
-             frontend statistics\n bind :1936\n stats uri /\n \
-             http-request use-service prometheus-exporter if { path /metrics }\n \
-             default_backend own\n\
-             backend own\n server s 127.0.0.1:1936\n\
-             frontend f\n bind :443 ssl crt /c.pem\n \
-             http-response set-header Alt-Svc 'h3=\":443\"; ma=86400'\n \
-             stick-table type ip size 1k store http_req_rate(10s)\n http-request track-sc0 src\n \
-             http-request deny deny_status 429 content-type application/json string '{}' \
-             if { sc_http_req_rate(0) gt 20 }\n \
-             http-request add-header Forwarded for=%[src];host=%[req.hdr(host)];proto=https\n \
-             http-request set-header X-Version h2 if { ssl_fc_alpn -i h2 }\n default_backend b\n\
-             frontend quic\n bind quic4@:443 ssl crt /c.pem alpn h3\n default_backend b\n\
-             backend b\n balance leastconn\n stick-table type string size 1k\n \
-             stick on req.cook(session)\n server s 127.0.0.1:80\n",
-        )],
+    let ran = import_one(
+        "defaults\n mode http\n\
+         frontend statistics\n bind :1936\n stats uri /\n \
+         http-request use-service prometheus-exporter if { path /metrics }\n \
+         default_backend own\n\
+         backend own\n server s 127.0.0.1:1936\n\
+         frontend f\n bind :443 ssl crt /c.pem\n \
+         http-response set-header Alt-Svc 'h3=\":443\"; ma=86400'\n \
+         stick-table type ip size 1k store http_req_rate(10s)\n http-request track-sc0 src\n \
+         http-request deny deny_status 429 content-type application/json string '{}' \
+         if { sc_http_req_rate(0) gt 20 }\n \
+         http-request add-header Forwarded for=%[src];host=%[req.hdr(host)];proto=https\n \
+         http-request set-header X-Version h2 if { ssl_fc_alpn -i h2 }\n default_backend b\n\
+         frontend quic\n bind quic4@:443 ssl crt /c.pem alpn h3\n default_backend b\n\
+         backend b\n balance leastconn\n stick-table type string size 1k\n \
+         stick on req.cook(session)\n server s 127.0.0.1:80\n",
     );
     has(
         &ran.stderr,
@@ -460,15 +453,10 @@ fn what_haproxy_has_beside_sites_is_told_and_costs_no_hand() {
 /// What would lead nowhere is closed, not written so that nothing starts.
 #[test]
 fn where_haproxy_redirects_to_no_url_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let ran = import(
-        folder.path(),
-        &[(
-            "haproxy.cfg",
-            "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
-             redirect prefix www.example.com code 301 if { hdr(host) -i example.com }\n \
-             default_backend b\nbackend b\n server s 127.0.0.1:80\n",
-        )],
+    let ran = import_one(
+        "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
+         redirect prefix www.example.com code 301 if { hdr(host) -i example.com }\n \
+         default_backend b\nbackend b\n server s 127.0.0.1:80\n",
     );
     has(
         &ran.stderr,

@@ -533,14 +533,7 @@ fn what_lasts_at_a_server_keeps_it_from_nothing() {
             exchange.send(
                 "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
             )?;
-            loop {
-                let some = exchange.read_some()?;
-                if some.is_empty() {
-                    exchange.close();
-                    return Ok(());
-                }
-                exchange.send(some)?;
-            }
+            exchange.send_back()
         })
         .route("/", move |exchange| match failing.load(Ordering::SeqCst) {
             true => Err(std::io::ErrorKind::Other.into()),

@@ -11,14 +11,7 @@ fn switch(exchange: &mut Exchange<'_>) -> io::Result<()> {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\
          X-Own: 1\r\n\r\n",
     )?;
-    loop {
-        let some = exchange.read_some()?;
-        if some.is_empty() {
-            exchange.close();
-            return Ok(());
-        }
-        exchange.send(some)?;
-    }
+    exchange.send_back()
 }
 
 const ASK: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";

@@ -25,14 +25,7 @@ fn websocket(exchange: &mut Exchange<'_>) -> std::io::Result<()> {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
     ))?;
-    loop {
-        let some = exchange.read_some()?;
-        if some.is_empty() {
-            exchange.close();
-            return Ok(());
-        }
-        exchange.send(some)?;
-    }
+    exchange.send_back()
 }
 
 fn ask(path: &str) -> Request<()> {

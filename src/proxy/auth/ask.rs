@@ -318,10 +318,7 @@ async fn flush<C: Client>(client: &mut C, send: Duration) -> Result<(), Failure>
     client.deadline().set(send);
     poll_fn(|cx| match client.poll_flush(cx) {
         Poll::Ready(result) => Poll::Ready(result),
-        Poll::Pending => {
-            let late = client.deadline().poll(cx);
-            late.map(|()| Err(Failure::ClientNotReading))
-        }
+        Poll::Pending => own::poll_late(client, cx),
     })
     .await
 }

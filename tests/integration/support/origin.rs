@@ -358,6 +358,18 @@ impl Exchange<'_> {
         Ok(some)
     }
 
+    /// Sends back whatever comes, until the other side ends: for tunnels.
+    pub fn send_back(&mut self) -> io::Result<()> {
+        loop {
+            let some = self.read_some()?;
+            if some.is_empty() {
+                self.close();
+                return Ok(());
+            }
+            self.send(some)?;
+        }
+    }
+
     /// Closes the connection after this exchange.
     pub const fn close(&mut self) {
         self.close = true;
