@@ -248,15 +248,9 @@ fn users_come_and_go_with_their_file_and_stay_where_it_is_broken() {
         alerts.contains("users_file_unusable")
     });
     assert_eq!(is(bob), 200);
-    assert!(
-        proxy.log().contains("line 1 is not used"),
-        "{}",
-        proxy.log()
-    );
+    proxy.wait_log("line 1 is not used");
     fs::remove_file(&file).unwrap();
-    until("it is told", || {
-        proxy.log().contains("there is no such file")
-    });
+    proxy.wait_log("there is no such file");
     assert_eq!(is(bob), 200);
     // Replaced as a whole, as Kubernetes and careful people do.
     let new = file.with_extension("new");
@@ -560,9 +554,7 @@ fn a_site_that_asks_itself_is_found_out() {
         .set("upstream.self.tls.name", format!("'{HOST}'"))
         .start();
     proxy.connect().get(HOST, "/").expect(502);
-    until("it is told", || {
-        proxy.log().contains("leads back to a site that asks it")
-    });
+    proxy.wait_log("leads back to a site that asks it");
     assert!(origin.requests().is_empty());
 }
 

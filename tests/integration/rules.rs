@@ -315,7 +315,7 @@ fn error_pages_are_of_what_staunch_answers_itself() {
     };
     let missing = builder.path("missing.html");
     let proxy = with(&origin, &pages(&missing)).start();
-    assert!(proxy.log().contains("missing.html"), "{}", proxy.log());
+    proxy.wait_log("missing.html");
     let mut client = proxy.connect();
     assert_eq!(client.get(HOST, "/own").expect(404).text(), "own");
     let response = client.get(HOST, "/none/").expect(404);

@@ -294,7 +294,7 @@ fn a_key_of_another_that_is_there_at_the_start_is_told_at_once() {
     wait_served(&proxy, &first);
     let alarms = proxy.count("staunch_certificate_rejections_total", &[]);
     assert!(alarms == 1.0, "{alarms} rejections are counted");
-    assert!(proxy.log().contains("key_mismatch"));
+    proxy.wait_log("key_mismatch");
 }
 
 #[test]

@@ -146,11 +146,7 @@ fn a_collector_that_is_away_holds_up_nobody_and_is_asked_again() {
         proxy.count("staunch_spans_total", &[("outcome", "sent")]) == 1.0
     });
     assert_eq!(received.lock().unwrap().len(), 2);
-    assert!(
-        proxy.log().contains("spans could not be sent"),
-        "{}",
-        proxy.log()
-    );
+    proxy.wait_log("spans could not be sent");
 }
 
 #[test]

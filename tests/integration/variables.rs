@@ -63,11 +63,7 @@ fn what_the_greeting_looks_like() {
     client.ask("GET", HOST, "/", "X-Known: forged\r\n").unwrap();
     assert_eq!(client.read("GET").expect(200).field("x-known"), None);
     assert!(origin.last().all("x-known").is_empty());
-    assert!(
-        proxy.log().contains("`{ja4}` is always empty here"),
-        "{}",
-        proxy.log()
-    );
+    proxy.wait_log("`{ja4}` is always empty here");
 }
 
 /// W3C Trace Context, sections 3.2.2 and 4.
