@@ -9,6 +9,7 @@ mod action;
 mod auth;
 mod condition;
 mod cookies;
+mod fields;
 mod owned;
 mod pages;
 mod pattern;
@@ -245,13 +246,14 @@ impl Rules {
 
     /// The values of rules for fields, of `rewrite_location` and `sign_in`.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
-        let all = self.request.iter().chain(&self.response);
+        let asked = self.forward_auth.as_ref().and_then(Setting::on);
+        let told = asked.into_iter().flat_map(|asked| &asked.set);
+        let all = self.request.iter().chain(&self.response).chain(told);
         let of_fields = all.filter_map(|rule| match &rule.change {
             Change::Remove => None,
             Change::Set(template) | Change::Add(template) => Some(template),
         });
         let locations = self.locations.iter().flatten();
-        let asked = self.forward_auth.as_ref().and_then(Setting::on);
         of_fields
             .chain(locations.map(|(_, template)| template))
             .chain(asked.and_then(|asked| asked.sign_in.as_ref()?.template()))

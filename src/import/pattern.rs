@@ -6,7 +6,7 @@ pub(in crate::import) fn convert(
     caseless: bool,
     groups: bool,
 ) -> Result<String, String> {
-    let text = without_lookahead(text)?;
+    let text = without_lookahead(text, groups)?;
     let mut out = String::new();
     if caseless {
         out.push_str("(?i)");
@@ -132,7 +132,7 @@ pub(in crate::import) fn refused_first(text: &str) -> Option<(String, String)> {
 }
 
 /// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.
-fn without_lookahead(text: &str) -> Result<String, String> {
+fn without_lookahead(text: &str, groups: bool) -> Result<String, String> {
     let Some(at) = text.find("(?!") else {
         return Ok(text.to_owned());
     };
@@ -140,23 +140,74 @@ fn without_lookahead(text: &str) -> Result<String, String> {
     let Some((literal, rest)) = behind.split_once(')') else {
         return Err("(?!".to_owned());
     };
-    let literal = literal.replace('\\', "");
-    let special = |c: char| "|()[]*+?^${}.".contains(c) && c != '.';
-    if literal.is_empty() || literal.contains(special) || !["", ".*", ".*$"].contains(&rest) {
-        return Err(format!("(?!{literal})"));
+    // What is written in its place has a length: a group around it would have more in it.
+    let in_group = rest.starts_with(['|', ')']);
+    match another(literal) {
+        Some(not) if is_anything(rest) && !(groups && in_group) => {
+            let rest = if in_group { rest } else { "" };
+            Ok(format!("{before}{not}{rest}"))
+        }
+        _ => Err(format!("(?!{literal})")),
     }
-    let mut not = String::new();
-    for c in literal.chars().rev() {
-        let c = match c {
-            '-' | '.' | '/' | '_' => format!("\\{c}"),
+}
+
+/// What begins with something else than a row of letters, some of which may be of several. `None`:
+/// it is more than that.
+fn another(literal: &str) -> Option<String> {
+    let mut letters = literal.chars();
+    let mut row = Vec::new();
+    while let Some(c) = letters.next() {
+        let is = match c {
+            '\\' => {
+                let next = letters.next().filter(char::is_ascii_punctuation)?;
+                format!("\\{next}")
+            }
+            '[' => {
+                let inside: String = letters.by_ref().take_while(|c| *c != ']').collect();
+                let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+                (!inside.is_empty() && inside.chars().all(plain)).then_some(inside)?
+            }
+            '-' | '/' | '_' => format!("\\{c}"),
+            c if "|()]*+?^${}".contains(c) => return None,
             c => c.to_string(),
         };
-        not = match not.is_empty() {
-            true => format!("(?:$|[^{c}])"),
-            false => format!("(?:$|[^{c}]|{c}{not})"),
-        };
+        row.push(is);
     }
-    Ok(format!("{before}{not}"))
+    let not = row
+        .into_iter()
+        .rev()
+        .fold(String::new(), |not, is| match (&*is, not.is_empty()) {
+            (".", true) => "$".to_owned(),
+            (".", false) => format!("(?:$|.{not})"),
+            (_, true) => format!("(?:$|[^{is}])"),
+            (_, false) => format!("(?:$|[^{is}]|[{is}]{not})"),
+        });
+    (!not.is_empty()).then_some(not)
+}
+
+/// Whether the rest of an expression matches whatever comes, from the inside of its groups on.
+fn is_anything(rest: &str) -> bool {
+    match rest {
+        "" | ".*" | ".*$" => true,
+        _ if rest.starts_with('|') => {
+            // Another way: what follows is behind the group.
+            let (mut depth, mut escaped) = (0, false);
+            let end = rest.char_indices().find(|(_, c)| {
+                match c {
+                    _ if escaped => {}
+                    '(' => depth += 1,
+                    ')' => depth -= 1,
+                    _ => {}
+                }
+                escaped = *c == '\\' && !escaped;
+                depth < 0
+            });
+            end.is_none_or(|(end, _)| is_anything(&rest[end..]))
+        }
+        _ => rest
+            .strip_prefix(')')
+            .is_some_and(|rest| !rest.starts_with(['*', '+', '?', '{']) && is_anything(rest)),
+    }
 }
 
 /// One for what is below a path too. `None`: it is for something else as well.
@@ -308,6 +359,30 @@ mod tests {
         ] {
             assert_eq!(pattern.is_match(path.as_bytes()), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_must_not_follow_may_be_in_a_group() {
+        let text = r"^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go ).*$";
+        let pattern = convert(text, false, false).unwrap();
+        for (client, expected) in [
+            ("docker/1.5", true),
+            ("docker/1.5.0 go/1.3", true),
+            ("docker/1.5.0-dev go/1.3", false),
+            ("docker/1.4.0-dev", true),
+            ("docker/1.6.0", false),
+            ("Go 1.1", true),
+        ] {
+            assert_eq!(matches(&pattern, client), expected, "{pattern} {client}");
+        }
+        let pattern = convert("^/(?!.ab)", false, false).unwrap();
+        for (path, expected) in [("/", true), ("/xa", true), ("/xb", true), ("/xab", false)] {
+            assert_eq!(matches(&pattern, path), expected, "{pattern} {path}");
+        }
+        for text in [r"(a(?!b))+c", r"(a(?!b))c", r"a(?![^b])", r"(a(?!b)|c)*"] {
+            assert!(convert(text, false, false).is_err(), "{text}");
+        }
+        assert!(convert(text, false, true).is_err());
     }
 
     #[test]

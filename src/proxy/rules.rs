@@ -310,6 +310,11 @@ fn on<T>(setting: &Option<Setting<T>>) -> Option<&T> {
     setting.as_ref().and_then(Setting::on)
 }
 
+/// Changes fields of a request that is no client's.
+pub(super) fn change(rules: &[FieldRule], known: &Known<'_>, fields: &mut Fields) {
+    Changes::of(rules, known, true).apply(fields);
+}
+
 /// Rules for fields, with their values.
 struct Changes<'r> {
     rules: &'r [FieldRule],

@@ -373,7 +373,8 @@ fn forward(authority: &str, also: &str) -> String {
 #[test]
 fn another_server_is_asked_about_each_request() {
     let (origin, authority) = (Origin::echo(), authority());
-    let lines = forward(&authority.url(), "")
+    let told = "set = { X-Real-IP = '{client_address}', X-Line = '{method} {uri}' }";
+    let lines = forward(&authority.url(), told)
         + "[site.request_headers]\nset = { 'X-Remote' = '{user} of {header:x-groups}' }\n";
     let proxy = with(&origin, &lines).start();
     let fields = [
@@ -383,6 +384,7 @@ fn another_server_is_asked_about_each_request() {
         "X-Original-URL: https://evil/",
         "X-Forwarded-Uri: /evil",
         "X-Forwarded-Method: EVIL",
+        "X-Real-IP: 203.0.113.9",
         "Authorization: Bearer t",
         "Range: bytes=0-1",
         "If-None-Match: \"x\"",
@@ -409,6 +411,8 @@ fn another_server_is_asked_about_each_request() {
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", HOST),
+        ("x-real-ip", "127.0.0.1"),
+        ("x-line", "PUT /a?b=c"),
     ] {
         assert_eq!(asked.all(name), [value], "{name}");
     }
@@ -597,6 +601,14 @@ fn what_cannot_be_is_told_with_what_to_do() {
         (
             "[site.forward_auth]\nupstream = 'http://a:1'\npath = '/x'\ncopy = ['Host']",
             "whom a request is for",
+        ),
+        (
+            "[site.forward_auth]\nupstream = 'http://a:1'\npath = '/x'\nset = { Host = 'x' }",
+            "`Host`",
+        ),
+        (
+            "[site.forward_auth]\nupstream = 'http://a:1'\npath = '/x'\nset = { X-A = '{nothing}' }",
+            "nothing",
         ),
         (
             "[site.forward_auth]\nupstream = 'http://a:1'\npath = '/x'\ncopy = ['Content-Length']",

@@ -196,6 +196,12 @@ impl Case {
             Origin::plan(name)
                 .route("/broken/", |it| it.respond(500, "", b"broken"))
                 .route("/cookie/", move |it| it.respond(200, cookie, b"cookie"))
+                .route("/stranger/", |it| {
+                    it.respond(401, "X-Vouch-Err: unknown\r\n", b"")
+                })
+                .route("/member/", |it| {
+                    it.respond(200, "X-Vouch-User: zoe\r\n", b"")
+                })
                 .route("/crumb/", move |it| it.respond(200, crumb, b"crumb"))
                 .start()
         };
@@ -475,6 +481,7 @@ macro_rules! well_known {
 well_known! {
     artifactory, asked, begun, discourse, generated, h5bp, homeassistant, inside, jellyfin, jenkins, keycloak, kibana, locations, managed, mapped,
     mastodon, methods, plain, portainer, ports, precise, prometheus, puma, sentry, sonarqube, synapse, vaultwarden,
+    vouched,
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::fields::{self, Field, Fields};
 use super::owned::{self, Side, Touch};
 use super::template::{Scope, Template};
-use super::{Setting, action};
+use super::{FieldRule, Setting, action};
 use crate::config::default;
 use crate::config::diagnostic::Complaint;
 use crate::config::read::{At, FromToml, Table, Value};
@@ -36,6 +37,8 @@ pub struct ForwardAuth {
     pub upstream: Arc<str>,
     /// What for.
     pub path: Arc<str>,
+    /// Fields that it is told besides.
+    pub set: Vec<FieldRule>,
     /// Fields of its answer that the upstream gets.
     pub copy: Vec<Arc<str>>,
     /// The field of its answer that says who the user is.
@@ -132,6 +135,11 @@ pub(super) fn forward(
                 "The path to ask it for, with `GET`. A 2xx admits the request; 401, 403, 429 and \
                  redirects go to the client; all else is a 502.",
             );
+            let set: Option<Fields> = t.optional(
+                "set",
+                "Fields that it is told besides, with variables: `{ \"X-Real-IP\" = \
+                 \"{client_address}\" }`.",
+            );
             let copy: Option<Vec<At<Arc<str>>>> = t.optional(
                 "copy",
                 "Fields of its answer that the upstream gets. Clients cannot send them.",
@@ -153,6 +161,9 @@ pub(super) fn forward(
             );
             let except = t.or("except", Vec::new(), "Clients that it is not asked about.");
             let sign_in = sign_in.and_then(|text| sign_in_at(t, &text, scope));
+            let set = set.into_iter().flat_map(|fields| fields.0);
+            let set = set.filter_map(|Field { name, value }| told(t, scope, name, value));
+            let set = set.collect();
             let copy = copy.into_iter().flatten();
             let copy = copy.filter_map(|name| field(t, name)).collect();
             let user = user.and_then(|name| field(t, name));
@@ -161,6 +172,7 @@ pub(super) fn forward(
             Some(Setting::On(ForwardAuth {
                 upstream: upstream?,
                 path: path?,
+                set,
                 copy,
                 user,
                 sign_in,
@@ -186,13 +198,40 @@ fn sign_in_at(t: &Table<'_>, text: &At<Arc<str>>, scope: &Scope) -> Option<SignI
     .ok()
 }
 
+/// A field that the server which is asked is told.
+fn told(
+    t: &Table<'_>,
+    scope: &Scope,
+    name: At<Arc<str>>,
+    value: At<Arc<str>>,
+) -> Option<FieldRule> {
+    if is_host(&name.value) {
+        t.complain(&name.span, of_host());
+        return None;
+    }
+    fields::rule(
+        t,
+        scope,
+        Side::Request,
+        Touch::Set,
+        name,
+        Some(value),
+        false,
+    )
+}
+
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host")
+}
+
+fn of_host() -> Complaint {
+    Complaint::new("`Host` says whom a request is for", "leave it out")
+}
+
 /// A field that another server may decide on.
 fn field(t: &Table<'_>, name: At<Arc<str>>) -> Option<Arc<str>> {
-    let refused = match name.value.eq_ignore_ascii_case("host") {
-        true => Err(Complaint::new(
-            "`Host` says whom a request is for",
-            "leave it out",
-        )),
+    let refused = match is_host(&name.value) {
+        true => Err(of_host()),
         false => owned::refuse(&name.value, Side::Request, Touch::Set),
     };
     match refused {

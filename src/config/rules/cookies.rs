@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::read::{Field, Fields};
+use super::fields::{Field, Fields};
 use crate::config::diagnostic::Complaint;
 use crate::config::read::{At, Table};
 

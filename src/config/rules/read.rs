@@ -8,10 +8,11 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::auth;
+use super::fields::{self, Field, Fields};
 use super::owned::{self, Side, Touch};
 use super::pages::Pages;
 use super::template::Scope;
-use super::{Change, FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace};
+use super::{FieldRule, Maintenance, RouteTimeouts, Rules, Setting, Template, Trace};
 use crate::config::compression::compression;
 use crate::config::default;
 use crate::config::diagnostic::Complaint;
@@ -212,31 +213,8 @@ fn fields(t: &mut Table<'_>, side: Side, scope: &Scope) -> Vec<FieldRule> {
         );
     }
     let mut rules = Vec::new();
-    let mut push = |name: At<Arc<str>>, touch, value: Option<At<Arc<str>>>, if_ok| {
-        if let Err(complaint) = owned::refuse(&name.value, side, touch) {
-            return t.complain(&name.span, complaint);
-        }
-        let template = match value {
-            None => None,
-            Some(At { value, span }) => match scope
-                .read(&value, t.cx)
-                .and_then(|template| owned::value(&value).map(|()| template))
-            {
-                Ok(template) => Some(template),
-                Err(complaint) => return t.complain(&span, complaint),
-            },
-        };
-        let change = match template {
-            None => Change::Remove,
-            Some(template) if touch == Touch::Set => Change::Set(template),
-            Some(template) => Change::Add(template),
-        };
-        let name = name.value;
-        rules.push(FieldRule {
-            name,
-            change,
-            if_ok,
-        });
+    let mut push = |name, touch, value, if_ok| {
+        rules.extend(fields::rule(t, scope, side, touch, name, value, if_ok));
     };
     for name in remove.into_iter().flatten() {
         push(name, Touch::Remove, None, false);
@@ -396,34 +374,6 @@ fn maintenance(t: &mut Table<'_>, place: Place) -> Option<Setting<Maintenance>> 
             }))
         },
     )
-}
-
-/// Fields and their values, as in `{ "X-Name" = "value" }`.
-pub(super) struct Fields(pub(super) Vec<Field>);
-
-pub(super) struct Field {
-    pub(super) name: At<Arc<str>>,
-    pub(super) value: At<Arc<str>>,
-}
-
-impl FromToml for Fields {
-    const FORM: &'static str = "a table of fields such as { \"X-Name\" = \"value\" }";
-
-    fn from_toml(value: Value<'_>) -> Option<Self> {
-        let mut fields = Vec::new();
-        for (name, node) in value.entries(Self::FORM)? {
-            let value = value.with(node);
-            let values = match node.get_ref() {
-                DeValue::Array(_) => Vec::from_toml(value).unwrap_or_default(),
-                _ => Vec::from_iter(At::from_toml(value)),
-            };
-            fields.extend(values.into_iter().map(|value| {
-                let name = name.clone();
-                Field { name, value }
-            }));
-        }
-        Some(Self(fields))
-    }
 }
 
 enum HstsWord {

@@ -246,6 +246,9 @@ pub(super) fn of(name: &str) -> (Loss, &'static str) {
         "dav_methods" | "dav_ext_methods" | "create_full_put_path" | "flv" | "mp4" => {
             real("served files; nothing here does")
         }
+        name if ["fastcgi_param", "uwsgi_param", "scgi_param"].contains(&name) => {
+            none("was for what is passed on by another protocol, which is told where that is done")
+        }
         _ if READ.contains(&name) => none("nothing that was imported goes by it"),
         _ => real(
             "has no equivalent that the importer knows; see config/staunch.toml for what there is",

@@ -6,7 +6,7 @@ use super::rules::network;
 use super::scope::Scope;
 use super::server::Server;
 use super::upstream::Pass;
-use super::value::title;
+use super::value::{Variables, title};
 use super::{Directive, Import, unit};
 use crate::config::SignIn;
 use crate::import::site::{Change, Rules, Side};
@@ -16,7 +16,7 @@ use crate::import::{Loss, array, quoted};
 pub(super) const READ: [&str; 2] = ["auth_basic", "auth_request"];
 
 /// Fields that the server which is asked gets in any case.
-const SENT: [&str; 12] = [
+const SENT: [&str; 13] = [
     "Host",
     "Content-Length",
     "Connection",
@@ -25,6 +25,7 @@ const SENT: [&str; 12] = [
     "X-Original-URL",
     "X-Original-URI",
     "X-Original-Method",
+    "X-Forwarded-Method",
     "X-Forwarded-For",
     "X-Forwarded-Proto",
     "X-Forwarded-Host",
@@ -54,9 +55,24 @@ impl Asked {
 
 /// Whether clients are sent somewhere to sign in by this `error_page`.
 pub(super) fn signs_in(page: &Directive, scope: &Scope<'_>) -> bool {
+    on(scope, "auth_request").is_some() && is_of_strangers(page)
+}
+
+/// Whether nobody gets this `error_page`: nginx itself turns nobody away there.
+pub(super) fn is_for_nobody(page: &Directive, scope: &Scope<'_>) -> bool {
+    let turns = [
+        "auth_basic",
+        "auth_request",
+        "auth_jwt",
+        "proxy_intercept_errors",
+    ];
+    is_of_strangers(page) && turns.iter().all(|name| on(scope, name).is_none())
+}
+
+/// Whether an `error_page` is for clients only that have not shown who they are.
+fn is_of_strangers(page: &Directive) -> bool {
     let mut codes = page.args.iter().rev().skip(1);
-    on(scope, "auth_request").is_some()
-        && codes.all(|code| code == "401" || code.starts_with('='))
+    codes.all(|code| code == "401" || code.starts_with('='))
         && page.args.iter().any(|code| code == "401")
 }
 
@@ -206,9 +222,19 @@ impl Import {
             }
             (Some(path), _) => path.clone(),
         };
-        self.sent(&inside);
+        let told = self.sent(&inside, &variables);
         let (name, _) = self.upstreams.add(&wanted, pass, &inside);
         let mut rule = format!("upstream = {}, path = {}", quoted(&name), quoted(&path));
+        if !told.is_empty() {
+            let _ = write!(rule, ", set = {{ {} }}", told.join(", "));
+        }
+        for set in inside.own().all("auth_request_set") {
+            let name = set.first().trim_start_matches('$').to_owned();
+            server.variables.known.insert(name, String::new());
+            let advice = "is never done in the location that is asked, by nginx neither: write it where \
+                          auth_request is";
+            self.note_as(set, Loss::None, advice);
+        }
         for set in scope.all("auth_request_set") {
             self.set(set, server, asked);
         }
@@ -229,20 +255,39 @@ impl Import {
         Some(rule)
     }
 
-    /// What the server that is asked was told.
-    fn sent(&mut self, inside: &Scope<'_>) {
+    /// What the server that is asked is told besides.
+    fn sent(&mut self, inside: &Scope<'_>, variables: &Variables) -> Vec<String> {
+        let mut told: Vec<(&str, String)> = Vec::new();
         for set in inside.all("proxy_set_header") {
-            let known = SENT
-                .iter()
-                .any(|name| set.first().eq_ignore_ascii_case(name));
-            if !known && set.args.get(1).is_some_and(|value| !value.is_empty()) {
-                self.lost(
-                    set,
-                    "told the server that is asked something that it is not told here; see \
-                     docs/authentication.md for what it is",
-                );
+            let [name, value] = set.args.as_slice() else {
+                continue;
+            };
+            let known = SENT.iter().any(|sent| name.eq_ignore_ascii_case(sent));
+            // It asks for no other protocol, and nobody is told `Proxy`.
+            if known
+                || ["Upgrade", "Proxy"]
+                    .iter()
+                    .any(|it| name.eq_ignore_ascii_case(it))
+            {
+                continue;
+            }
+            match variables.template(value) {
+                Ok(value) => {
+                    told.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+                    told.push((name, value));
+                }
+                Err(variable) => {
+                    let advice = format!(
+                        "told the server that is asked {variable}, which is not known here; see \
+                         docs/authentication.md for what it is told"
+                    );
+                    self.whole(set, Loss::Real, advice);
+                }
             }
         }
+        let told = told.into_iter();
+        told.map(|(name, value)| format!("{} = {}", quoted(name), quoted(value.trim())))
+            .collect()
     }
 
     /// `auth_request_set $name $upstream_http_field`

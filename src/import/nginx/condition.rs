@@ -186,6 +186,9 @@ impl Flags {
             return;
         };
         let name = map::bare(name).to_owned();
+        // What was never said is nothing, also where a value has the variable itself in it.
+        let nothing = || Some(vec![(Formula::always(), String::new())]);
+        self.values.entry(name.clone()).or_insert_with(nothing);
         let made = holds.and_then(|holds| self.changed(&name, value, holds));
         self.values.insert(name, made);
     }
@@ -210,11 +213,7 @@ impl Flags {
         for (formula, value) in &values {
             add(formula.and(&holds)?, value.clone())?;
         }
-        let before = match self.values.get(name) {
-            Some(before) => before.clone()?,
-            None => vec![(Formula::always(), String::new())],
-        };
-        for (formula, value) in before {
+        for (formula, value) in self.values.get(name)?.clone()? {
             match constant == Some(&value) {
                 true => add(formula, value)?,
                 false => add(formula.and(&others)?, value)?,

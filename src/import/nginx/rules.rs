@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::auth::signs_in;
+use super::auth::{is_for_nobody, signs_in};
 use super::scope::Scope;
 use super::upstream::Pass;
 use super::value::{By, Part, Variables, parts};
@@ -457,7 +457,7 @@ impl Import {
                 self.differs(directive, advice);
                 continue;
             }
-            if signs_in(directive, scope) {
+            if signs_in(directive, scope) || is_for_nobody(directive, scope) {
                 continue;
             }
             let statuses: Vec<_> = (statuses.iter())

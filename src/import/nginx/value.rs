@@ -134,6 +134,14 @@ impl Variables {
             "server_port" if !self.port => self.usual_port()?,
             // The idiom for an id of the request.
             _ if map::keeps_id(map.directive) => return Some("$request_id".to_owned()),
+            // Who says no host is not answered here.
+            source @ "http_host" => {
+                let own = map
+                    .default
+                    .is_some_and(|entry| map::bare(entry.first()) == source);
+                let rest = map.entries.iter().all(|entry| map::key(entry).is_empty());
+                return (own && rest).then(|| "$http_host".to_owned());
+            }
             // What a client says of those before it, or what is so here: that is not believed.
             source if source.starts_with("http_x_forwarded_") => {
                 let own = map
@@ -246,7 +254,7 @@ impl Variables {
             "https" => return self.https().map(str::to_owned),
             // Early data is never taken.
             "ssl_early_data" => return Some(String::new()),
-            "server_name" if !self.server.is_empty() => return Some(self.server.clone()),
+            "server_name" => return Some(self.server.clone()),
             name if self.named.iter().any(|group| group == name) => name,
             _ => {
                 let group = |c: char| ('1'..='9').contains(&c);

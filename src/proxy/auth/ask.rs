@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::basic::AUTHORIZATION;
-use crate::config::{self, ForwardAuth, SignIn};
+use crate::config::{self, FieldRule, ForwardAuth, SignIn};
 use crate::http::field::{Fields, Id, is_same_name};
 use crate::http::{Framing, Method, RequestHead, ResponseHead};
 use crate::metrics::ForwardOutcome;
@@ -23,7 +23,7 @@ use crate::proxy::error::{Failure, Undecided};
 use crate::proxy::exchange::{self, Upload};
 use crate::proxy::forward::{Answer, Forward};
 use crate::proxy::own::{self, Own};
-use crate::proxy::rules::{Random, location};
+use crate::proxy::rules::{Random, change, location};
 use crate::proxy::{Client, Exchange, headers, hop, identity};
 use crate::upstream::connection::Connection;
 use crate::upstream::health::Moment;
@@ -58,6 +58,7 @@ const WITHHELD: &[&str] = &[
 pub(super) struct Ask {
     upstream: Arc<Upstream>,
     path: Arc<str>,
+    set: Box<[FieldRule]>,
     copy: Box<[Arc<str>]>,
     user: Option<Arc<str>>,
     sign_in: Option<SignIn>,
@@ -72,6 +73,7 @@ impl Ask {
         Some(Self {
             upstream: Arc::clone(upstreams.get(&rule.upstream)?),
             path: Arc::clone(&rule.path),
+            set: rule.set.as_slice().into(),
             copy: rule.copy.as_slice().into(),
             user: rule.user.clone(),
             sign_in: rule.sign_in.clone(),
@@ -163,6 +165,8 @@ impl Ask {
         own::hear(guest.client, guest.head).await;
         let found = match (answer.status, &self.sign_in) {
             (401, Some(SignIn::To(template))) => {
+                // What is copied may be in it: nobody else gets this request.
+                copy(&self.copy, &answer, guest.head);
                 let to = guest.knowing(|known| location(template, known));
                 Some(to.map_err(Failure::from))
             }
@@ -266,17 +270,16 @@ impl Ask {
         fields.push(b"X-Original-Method", head.method_text());
         fields.push(b"X-Forwarded-Method", head.method_text());
         fields.push(b"X-Forwarded-Uri", head.target());
+        if !self.set.is_empty() {
+            guest.knowing(|known| change(&self.set, known, fields));
+        }
         fields.push(ASKER, self.asker.as_bytes());
         question
     }
 
     /// Takes from the answer what the upstream and the client are to get.
     fn take(&self, answer: &ResponseHead, head: &mut RequestHead, account: &mut Account<'_>) {
-        for name in &self.copy {
-            for value in values(&answer.fields, name.as_bytes()) {
-                head.fields.push(name.as_bytes(), value);
-            }
-        }
+        copy(&self.copy, answer, head);
         let marks = account.marks.get_or_insert_default();
         let user = self.user.as_ref();
         let user = user.and_then(|name| value(&answer.fields, name.as_bytes()));
@@ -300,6 +303,14 @@ async fn sign_in<C: Client>(
     own.head().fields.push(b"Cache-Control", b"no-store");
     guest.answer(own).await?;
     Ok(ControlFlow::Break(()))
+}
+
+fn copy(names: &[Arc<str>], answer: &ResponseHead, head: &mut RequestHead) {
+    for name in names {
+        for value in values(&answer.fields, name.as_bytes()) {
+            head.fields.push(name.as_bytes(), value);
+        }
+    }
 }
 
 fn values<'f>(fields: &'f Fields, name: &'f [u8]) -> impl Iterator<Item = &'f [u8]> {
