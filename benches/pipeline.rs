@@ -103,7 +103,6 @@ impl Pipeline {
             upstreams,
             timeouts: config.timeouts,
             limits: config.limits,
-            client_rate: None,
             spans: None,
             forwarded_from: Vec::new(),
             material,

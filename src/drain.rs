@@ -10,6 +10,9 @@ use std::task::{Context, Poll, Waker};
 /// How connections are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
+    /// The process will go in a moment. Those over HTTP/1.1 are told with their next response, so that
+    /// few of them rest when it does; nothing else changes.
+    Soon,
     /// The process is about to go: those that rest are closed.
     Now,
     /// There is time. Those that rest over HTTP/1.1 are told with their next response, or left to
@@ -21,8 +24,7 @@ pub enum Manner {
 /// Whether this worker is stopping, and which connections are still open.
 #[derive(Debug, Default)]
 pub struct Draining {
-    begun: Cell<bool>,
-    gently: Cell<bool>,
+    told: Cell<Option<Manner>>,
     open: Cell<usize>,
     slots: RefCell<Slots>,
 }
@@ -38,8 +40,7 @@ struct Slots {
 impl Draining {
     /// Tells all connections, now and in future.
     pub fn begin(&self, manner: Manner) {
-        self.begun.set(true);
-        self.gently.set(manner == Manner::Gently);
+        self.told.set(Some(manner));
         let wakers: Vec<_> = self
             .slots
             .borrow_mut()
@@ -50,9 +51,9 @@ impl Draining {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether it has begun.
+    /// Whether it has begun, and nothing is to begin any more.
     pub const fn has_begun(&self) -> bool {
-        self.begun.get()
+        matches!(self.told.get(), Some(Manner::Gently | Manner::Now))
     }
 
     /// Connections that are open.
@@ -92,14 +93,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Whether the end has come.
+    /// Whether the end has come, or comes soon: the next response is the last one.
     pub fn is_draining(&self) -> bool {
-        self.draining.begun.get()
+        self.draining.told.get().is_some()
     }
 
     /// Ready once the end has come, for a connection that rests and has no other way to be told.
     pub fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.draining.begun.get() && !self.draining.gently.get() {
+        if self.draining.told.get() == Some(Manner::Now) {
             return Poll::Ready(());
         }
         self.listen(cx);
@@ -108,7 +109,7 @@ impl Guard {
 
     /// Ready once the end has come.
     pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.draining.begun.get() {
+        if self.draining.has_begun() {
             return Poll::Ready(());
         }
         self.listen(cx);
@@ -180,6 +181,16 @@ mod tests {
         poll_fn(|cx| guard.poll_draining(cx)).await;
         let closing = poll_fn(|cx| Poll::Ready(guard.poll_closing(cx))).await;
         assert!(closing.is_pending());
+    }
+
+    #[tokio::test]
+    async fn soon_changes_nothing_but_the_next_response() {
+        let draining = Rc::new(Draining::default());
+        let guard = draining.guard();
+        draining.begin(Manner::Soon);
+        assert!(guard.is_draining() && !draining.has_begun());
+        let told = poll_fn(|cx| Poll::Ready(guard.poll_draining(cx))).await;
+        assert!(told.is_pending());
     }
 
     #[tokio::test]

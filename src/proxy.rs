@@ -27,6 +27,7 @@ mod redirect;
 pub mod route;
 pub mod rules;
 pub mod stream;
+mod tally;
 pub mod tunnel;
 
 use std::borrow::Cow;
@@ -59,7 +60,7 @@ use error::{Failure, Refusal, Side};
 use exchange::Upload;
 use forward::{Answer, Forward};
 use headers::Hop;
-use limit::{Bucket, Buckets, Key};
+use limit::Key;
 pub use local::{Local, Snapshot};
 use own::Own;
 pub use redirect::plain;
@@ -80,8 +81,6 @@ pub struct World {
     pub timeouts: Timeouts,
     /// Bounds.
     pub limits: Limits,
-    /// What each client may still ask for, where that is limited.
-    pub client_rate: Option<Buckets>,
     /// Where spans are put, if anywhere.
     pub spans: Option<Outbox>,
     /// Clients whose word on those before them is believed.
@@ -531,13 +530,13 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
 
     /// Takes the request from what its client and its site may still have.
     fn within_rates(&self) -> Result<(), Refusal> {
-        if let Some(clients) = self.world.client_rate() {
+        if let Some(clients) = self.world.tally().clients() {
             let taken = clients.take(Key::Client(self.account.client));
             taken.map_err(|wait| Refusal::ClientRate(seconds(wait)))?;
         }
         let table = self.world.table();
-        let site = (self.account.site).and_then(|site| table.site(site).rate.as_ref());
-        match site.map(Bucket::take) {
+        let site = (self.account.site).and_then(|site| table.site(site).rate.as_deref());
+        match site.map(limit::Bucket::take) {
             Some(Err(wait)) => Err(Refusal::SiteRate(seconds(wait))),
             _ => Ok(()),
         }

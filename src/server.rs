@@ -40,7 +40,6 @@ use crate::config::Config;
 use crate::listen::adopt::Inherited;
 use crate::metrics::{Registry, Reloads, Upgrades, describe_process};
 use crate::proxy::World;
-use crate::proxy::limit::Buckets;
 use crate::proxy::route::Table;
 use crate::proxy::rules::material::Material;
 use crate::state::StateDir;
@@ -360,7 +359,6 @@ fn world(
         upstreams,
         timeouts: config.timeouts,
         limits: config.limits,
-        client_rate: config.limits.client_rate.map(Buckets::new),
         forwarded_from: config.listen.forwarded_from.clone(),
         spans: config.traces.as_ref().map(|_| spans.clone()),
         material,

@@ -90,6 +90,8 @@ pub enum Command {
     Lend(oneshot::Sender<Vec<(SocketAddr, OwnedFd)>>),
     /// Stop accepting anywhere, and say when no connection is accepted any more.
     CloseAll(oneshot::Sender<()>),
+    /// Go on, and tell those that can be told with a response that the end is near.
+    Foretell(oneshot::Sender<()>),
     /// Stop accepting anywhere, finish what is open, and say when all is done.
     Drain {
         /// How connections are told.
@@ -199,6 +201,10 @@ async fn run(shared: Shared, mut inbox: mpsc::UnboundedReceiver<Command>) {
             Command::CloseAll(done) => {
                 close_all(&mut accepting).await;
                 let _ = done.send(());
+            }
+            Command::Foretell(told) => {
+                draining.begin(Manner::Soon);
+                let _ = told.send(());
             }
             Command::Drain { manner, done } => {
                 // Those that waited to be accepted are told too.

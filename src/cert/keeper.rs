@@ -18,14 +18,16 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
+use tracing::{error, warn};
 
 use super::Event;
 use super::inventory::Inventory;
@@ -40,6 +42,9 @@ pub use terms::{
     AcceptError, Accepted, Degraded, LoadReport, Options, Refusal, Setback, Timing, Wanted,
 };
 use terms::{Message, Shared};
+
+/// How long the end of its thread is waited for.
+const LAST: Duration = Duration::from_secs(10);
 
 /// What a keeper would begin with: everything read once, at the time that the clock tells, and what
 /// the state directory at this path remembers, as far as it can be read. Nothing is written.
@@ -66,7 +71,8 @@ pub struct Keeper {
     inbox: Sender<Message>,
     /// What was wrong when everything was read for the first time.
     beginning: Mutex<Option<broadcast::Receiver<Arc<Event>>>>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when its thread has ended.
+    over: Mutex<Receiver<Infallible>>,
 }
 
 impl Keeper {
@@ -84,23 +90,23 @@ impl Keeper {
         let beginning = Mutex::new(Some(shared.events.subscribe()));
         let mut conductor = Conductor::new(options, Arc::clone(&shared), wake);
         conductor.begin();
+        let (until_over, over) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || {
                 priority::make_way();
                 conductor.run(&messages);
+                drop(until_over);
             });
-        let thread = thread
-            .inspect_err(|error| {
-                tracing::error!(%error, "no thread to keep certificates: they will not be renewed");
-            })
-            .ok();
+        if let Err(error) = thread {
+            error!(%error, "no thread to keep certificates: they will not be renewed");
+        }
         Self {
             shared,
             clock,
             inbox,
             beginning,
-            thread,
+            over: Mutex::new(over),
         }
     }
 
@@ -187,9 +193,10 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // It logged its panic, if there was one.
-            let _panicked = thread.join();
+        // One that waits for the disk of a server that is gone would wait for it for ever.
+        let over = self.over.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if over.recv_timeout(LAST) == Err(RecvTimeoutError::Timeout) {
+            warn!("certificates are still being read: that is not waited for");
         }
     }
 }

@@ -418,7 +418,7 @@ fn drain(t: &mut Table<'_>) -> Drain {
             "notice",
             default::DRAIN_NOTICE,
             Duration::ZERO..=LONGEST,
-            "How long `/readyz` answers 503 before the listeners close.",
+            "How long `/readyz` answers 503 before the listeners close. In its last second, responses over HTTP/1.1 say `Connection: close`, so that hardly any connection rests when it is closed.",
         ),
         deadline: t.or_within(
             "deadline",

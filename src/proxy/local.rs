@@ -1,6 +1,8 @@
 //! What one worker has at hand to serve requests, without a lock and without asking anybody.
 
 use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,9 +12,9 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::World;
 use super::compress::Room;
-use super::limit::Buckets;
 use super::route::{SiteIndex, Table};
 use super::rules::Random;
+use super::tally::Tally;
 use crate::cert::select::Resolver;
 use crate::clock::Clock;
 use crate::config::{self, Limits, Timeouts};
@@ -52,7 +54,11 @@ impl Local {
         draining: Rc<Draining>,
         certificates: Arc<Resolver>,
     ) -> Self {
-        let snapshot = Rc::new(Snapshot::new(shared.load_full(), &registry));
+        let snapshot = Rc::new(Snapshot::new(
+            shared.load_full(),
+            &registry,
+            &Handles::default(),
+        ));
         let present = RefCell::new(Present {
             shared: Cache::new(shared),
             snapshot,
@@ -91,7 +97,9 @@ impl Local {
         let Present { shared, snapshot } = &mut *self.present.borrow_mut();
         let world = shared.load();
         if !Arc::ptr_eq(world, &snapshot.world) {
-            *snapshot = Rc::new(Snapshot::new(Arc::clone(world), &self.registry));
+            let known = snapshot.handles();
+            let next = Snapshot::new(Arc::clone(world), &self.registry, &known);
+            *snapshot = Rc::new(next);
         }
         Rc::clone(snapshot)
     }
@@ -151,28 +159,45 @@ struct Present {
 #[derive(Debug)]
 pub struct Snapshot {
     world: Arc<World>,
-    sites: Vec<RequestSeries>,
-    servers: Vec<Vec<UpstreamSeries>>,
-    streams: Vec<Option<StreamSeries>>,
+    sites: Vec<Rc<RequestSeries>>,
+    servers: Vec<Vec<Rc<UpstreamSeries>>>,
+    streams: Vec<Option<Rc<StreamSeries>>>,
     /// Some server is told whose connection it is.
     tells: bool,
 }
 
+/// Handles by what they are of.
+#[derive(Default)]
+struct Handles<'s> {
+    sites: HashMap<&'s str, &'s Rc<RequestSeries>>,
+    servers: HashMap<(&'s str, &'s str), &'s Rc<UpstreamSeries>>,
+    streams: HashMap<&'s str, &'s Rc<StreamSeries>>,
+}
+
 impl Snapshot {
-    fn new(world: Arc<World>, registry: &Registry) -> Self {
-        let site = |site: &super::route::Site| RequestSeries::new(registry, &site.label);
+    /// Handles that are `known` are used further: it is a request that finds the world changed, and
+    /// to ask the registry for those of ten thousand sites takes longer than it has.
+    fn new(world: Arc<World>, registry: &Registry, known: &Handles<'_>) -> Self {
+        let site = |site: &super::route::Site| {
+            let label = &*site.label;
+            kept(&known.sites, &label, || RequestSeries::new(registry, label))
+        };
         let sites = world.table.sites().iter().map(site).collect();
         let servers = (world.upstreams.iter())
             .map(|upstream| {
-                (upstream.servers().iter())
-                    .map(|server| UpstreamSeries::new(registry, &upstream.name, &server.url))
-                    .collect()
+                let server = |url: &str| {
+                    let new = || UpstreamSeries::new(registry, &upstream.name, url);
+                    kept(&known.servers, &(&*upstream.name, url), new)
+                };
+                let servers = upstream.servers().iter();
+                servers.map(|it| server(&it.url)).collect()
             })
             .collect();
         let streams = (world.upstreams.iter())
             .map(|upstream| {
                 let is_stream = world.streams.contains(&upstream.name);
-                is_stream.then(|| StreamSeries::new(registry, &upstream.name))
+                let new = || StreamSeries::new(registry, &upstream.name);
+                is_stream.then(|| kept(&known.streams, &&*upstream.name, new))
             })
             .collect();
         let tells = (world.upstreams.iter()).any(|upstream| upstream.proxy_protocol().is_some());
@@ -183,6 +208,23 @@ impl Snapshot {
             streams,
             tells,
         }
+    }
+
+    fn handles(&self) -> Handles<'_> {
+        let sites = self.world.table.sites().iter().zip(&self.sites);
+        let mut known = Handles {
+            sites: sites.map(|(site, it)| (&*site.label, it)).collect(),
+            ..Handles::default()
+        };
+        for upstream in self.world.upstreams.iter() {
+            let name = &*upstream.name;
+            let servers = upstream.servers().iter().zip(&self.servers[upstream.index]);
+            let servers = servers.map(|(server, it)| ((name, &*server.url), it));
+            known.servers.extend(servers);
+            let stream = self.streams[upstream.index].as_ref();
+            known.streams.extend(stream.map(|it| (name, it)));
+        }
+        known
     }
 
     /// Sites and routes.
@@ -200,9 +242,9 @@ impl Snapshot {
         &self.world.limits
     }
 
-    /// What each client may still ask for, where that is limited.
-    pub fn client_rate(&self) -> Option<&Buckets> {
-        self.world.client_rate.as_ref()
+    /// What clients have had of what is limited.
+    pub(super) fn tally(&self) -> &Tally {
+        self.world.material.tally()
     }
 
     /// Where spans are put, if anywhere.
@@ -228,7 +270,7 @@ impl Snapshot {
 
     /// Handles of an upstream that whole connections are passed on to.
     pub fn stream(&self, upstream: &Upstream) -> Option<&StreamSeries> {
-        self.streams[upstream.index].as_ref()
+        self.streams[upstream.index].as_deref()
     }
 
     /// Whether some server is told whose connection it is.
@@ -239,5 +281,12 @@ impl Snapshot {
     /// Handles of a server of an upstream of this world.
     pub fn server(&self, upstream: &Upstream, server: usize) -> &UpstreamSeries {
         &self.servers[upstream.index][server]
+    }
+}
+
+fn kept<K: Eq + Hash, T>(known: &HashMap<K, &Rc<T>>, of: &K, new: impl FnOnce() -> T) -> Rc<T> {
+    match known.get(of) {
+        Some(known) => Rc::clone(known),
+        None => Rc::new(new()),
     }
 }

@@ -6,11 +6,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::limit::{Buckets, Crowd, Key, Member};
 use super::rules::Known;
-use crate::config::{self, Template};
+use crate::config;
 
 /// All of them, by name.
 pub(super) type Quotas = BTreeMap<Arc<str>, Arc<Quota>>;
@@ -18,10 +16,10 @@ pub(super) type Quotas = BTreeMap<Arc<str>, Arc<Quota>>;
 /// One quota, shared by all sites and routes that name it, and by all workers.
 #[derive(Debug)]
 pub(super) struct Quota {
+    /// As it is configured.
+    terms: config::Quota,
     rate: Option<Buckets>,
     concurrent: Option<(Arc<Crowd>, NonZeroUsize)>,
-    by: Option<Template>,
-    except: Box<[IpNet]>,
 }
 
 impl Quota {
@@ -30,18 +28,22 @@ impl Quota {
         Self {
             rate: quota.rate.map(Buckets::new),
             concurrent: quota.concurrent.map(|most| (Arc::default(), most)),
-            by: quota.by.clone(),
-            except: quota.except.as_slice().into(),
+            terms: quota.clone(),
         }
+    }
+
+    /// Whether this is what is configured.
+    pub fn is(&self, quota: &config::Quota) -> bool {
+        self.terms == *quota
     }
 
     /// Takes a request from it; how long to wait, where there is nothing left. What is returned is
     /// kept while the request is worked on.
     pub fn take(&self, client: IpAddr, known: &Known<'_>) -> Result<Option<Member>, Duration> {
-        if config::contains(&self.except, client) {
+        if config::contains(&self.terms.except, client) {
             return Ok(None);
         }
-        let Some(template) = &self.by else {
+        let Some(template) = &self.terms.by else {
             return self.take_of(Key::Client(client));
         };
         match &known.text(template)[..] {

@@ -9,7 +9,6 @@ use super::error::Refusal;
 use super::limit::Bucket;
 use super::path;
 use super::path::{clean, normalise};
-use super::quota::{Quota, Quotas};
 use super::rules::material::Material;
 use super::rules::{Marks, Rules, encode_path};
 use crate::config::{
@@ -39,7 +38,7 @@ pub struct Site {
     /// What it asks of the connection that its requests come on.
     pub tls: Arc<SiteTls>,
     /// What it may still be asked for, where that is limited.
-    pub rate: Option<Bucket>,
+    pub rate: Option<Arc<Bucket>>,
     /// The rules that hold where no route does.
     pub rules: Option<Arc<Rules>>,
     /// All its requests take its one route, which is for `/` and asks for nothing.
@@ -206,9 +205,6 @@ impl Table {
             limits: &config.limits,
             upstreams,
             material,
-            quotas: (config.quotas.iter())
-                .map(|(name, quota)| (Arc::clone(name), Arc::new(Quota::new(quota))))
-                .collect(),
             compression: HashMap::new(),
         };
         let mut table = Self {
@@ -295,7 +291,6 @@ struct Shared<'c> {
     limits: &'c Limits,
     upstreams: &'c Upstreams,
     material: &'c Material,
-    quotas: Quotas,
     compression: HashMap<&'c CompressionRules, Option<Arc<Compression>>>,
 }
 
@@ -308,7 +303,7 @@ impl<'c> Shared<'c> {
     ) -> Option<Arc<Rules>> {
         match wider {
             Some((same, ready)) if *same == rules => ready.clone(),
-            _ => Rules::new(rules, self.upstreams, self.material, &self.quotas).map(Arc::new),
+            _ => Rules::new(rules, self.upstreams, self.material).map(Arc::new),
         }
     }
 
@@ -333,7 +328,7 @@ impl Site {
         let mut built = Self {
             label,
             tls: Arc::clone(&site.tls),
-            rate: site.rate.map(Bucket::new),
+            rate: shared.material.tally().site(&site.names),
             rules: rules.clone(),
             is_single: false,
             any: Vec::new(),

@@ -24,7 +24,7 @@ pub use value::{Known, encode_path};
 
 use super::auth::Auth;
 use super::error::Refusal;
-use super::quota::{Quota, Quotas};
+use super::quota::Quota;
 use crate::config::{self, Change, Cookies, FieldRule, Instead, Setting, Template, Trace};
 use crate::http::field::Fields;
 use crate::http::{RequestHead, ResponseHead};
@@ -86,7 +86,6 @@ impl Rules {
         rules: &config::Rules,
         upstreams: &Upstreams,
         material: &Material,
-        quotas: &Quotas,
     ) -> Option<Self> {
         let is_host = |rule: &&FieldRule| rule.name.eq_ignore_ascii_case("host");
         let host = rules.request.iter().rfind(is_host);
@@ -124,7 +123,7 @@ impl Rules {
                 .filter(|names| !names.is_empty())
                 .map(|names| names.join(", ").into()),
             quotas: (rules.quotas.iter().flatten())
-                .filter_map(|name| quotas.get(name).cloned())
+                .filter_map(|name| material.tally().quotas().get(name).cloned())
                 .collect(),
             auth: Auth::new(rules, upstreams, material),
             pages: pages.collect(),

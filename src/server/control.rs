@@ -35,6 +35,9 @@ const WAITING_RELOADS: usize = 16;
 /// How long the end waits for a slow disk.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// How long before the listeners close clients are told with each response.
+const LAST_NOTICE: Duration = Duration::from_secs(1);
+
 type ReloadRequest = oneshot::Sender<ReloadOutcome>;
 type UpgradeRequest = oneshot::Sender<Result<Upgraded, String>>;
 
@@ -401,8 +404,18 @@ async fn accept(server: Arc<Server>, acceptance: Acceptance) -> AcceptOutcome {
 async fn drain(server: &Server, end: &mut End) {
     let times = server.config().drain;
     info!(notice = ?times.notice, deadline = ?times.deadline, "draining");
+    let last = times.notice.min(LAST_NOTICE);
+    let notice = async {
+        tokio::time::sleep(times.notice - last).await;
+        // Whoever asks something now asks for the next thing on another connection, and is not
+        // among those that rest when the listeners close.
+        for told in tell_all(server, Command::Foretell) {
+            let _ = told.await;
+        }
+        tokio::time::sleep(last).await;
+    };
     tokio::select! {
-        () = tokio::time::sleep(times.notice) => {}
+        () = notice => {}
         reason = end.recv() => {
             warn!(reason, "told twice: ending at once");
             return stop(server).await;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{self, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -63,6 +63,8 @@ pub(super) struct Stapling {
     store: Option<StateDir>,
     requests: OcspRequests,
     client: Client,
+    /// Whom the questions under way are about.
+    under_way: HashMap<task::Id, Fingerprint>,
 }
 
 /// What the last look at all certificates was about.
@@ -81,13 +83,6 @@ struct Tended {
     answer: Option<Answer>,
     due: Timestamp,
     failures: u32,
-    under_way: bool,
-}
-
-/// What became of a question.
-struct Outcome {
-    about: Fingerprint,
-    result: Result<Answer, Failure>,
 }
 
 struct Failure {
@@ -107,6 +102,7 @@ impl Stapling {
             store: None,
             requests: OcspRequests::new(&server.registry),
             client: Client::new(),
+            under_way: HashMap::new(),
         };
         stapling.look(server);
         describe(&server.registry, server);
@@ -135,9 +131,13 @@ impl Stapling {
                     }
                     self.ask_some(&server, &mut asked);
                 }
-                Some(done) = asked.join_next() => {
-                    if let Ok(outcome) = done {
-                        self.conclude(outcome, server.shared.clock.now()).await;
+                Some(done) = asked.join_next_with_id() => {
+                    let (id, result) = done.unwrap_or_else(|panic| {
+                        let why = "asking failed in a way that was not foreseen".to_owned();
+                        (panic.id(), Err(Failure { why, silent: false }))
+                    });
+                    if let Some(about) = self.under_way.remove(&id) {
+                        self.conclude(about, result, server.shared.clock.now()).await;
                     }
                 }
             }
@@ -186,7 +186,6 @@ impl Stapling {
                     responder,
                     due: now,
                     failures: 0,
-                    under_way: false,
                 },
                 |tended| Tended {
                     held: Vec::new(),
@@ -256,11 +255,12 @@ impl Stapling {
     }
 
     /// Asks for those that are due.
-    fn ask_some(&mut self, server: &Server, asked: &mut JoinSet<Outcome>) {
+    fn ask_some(&mut self, server: &Server, asked: &mut JoinSet<Result<Answer, Failure>>) {
         let now = server.shared.clock.now();
         let silent = &self.silent;
-        let mut due = (self.tended.iter_mut())
-            .filter(|(_, it)| !it.under_way && it.due <= now)
+        let asked_already: Vec<_> = self.under_way.values().copied().collect();
+        let mut due = (self.tended.iter())
+            .filter(|(about, it)| it.due <= now && !asked_already.contains(about))
             .filter(|(_, it)| {
                 silent
                     .get(host(&it.responder))
@@ -273,23 +273,24 @@ impl Stapling {
             let Some(certificate) = tended.held.first() else {
                 continue;
             };
-            tended.under_way = true;
             let question = Question::about(certificate, server.roots.load().anchors());
-            let (about, client) = (*fingerprint, self.client.clone());
+            let client = self.client.clone();
             let (responder, clock) = (tended.responder.clone(), server.shared.clock.clone());
-            asked.spawn(async move {
-                let result = ask(&client, &responder, &question, || clock.now()).await;
-                Outcome { about, result }
-            });
+            let task = asked
+                .spawn(async move { ask(&client, &responder, &question, || clock.now()).await });
+            self.under_way.insert(task.id(), *fingerprint);
         }
     }
 
-    async fn conclude(&mut self, outcome: Outcome, now: Timestamp) {
-        let Outcome { about, result } = outcome;
+    async fn conclude(
+        &mut self,
+        about: Fingerprint,
+        result: Result<Answer, Failure>,
+        now: Timestamp,
+    ) {
         let Some(tended) = self.tended.get_mut(&about) else {
             return;
         };
-        tended.under_way = false;
         let newer = result.and_then(|answer| match &tended.answer {
             Some(known) if answer.is_older_than(known) => Err(Failure {
                 why: "its answer is older than the last one".to_owned(),

@@ -13,6 +13,8 @@ const LARGEST: u64 = 64 << 20;
 const STILL: Duration = Duration::from_millis(40);
 const LOOKS: usize = 25;
 
+const NO_FILE: &str = "it is a device, a pipe or a socket";
+
 /// What is wrong with one file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}; {help}", path.display())]
@@ -61,14 +63,18 @@ pub fn read_still(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Content>, Fault> {
     paths
         .iter()
-        .map(|path| match read_one(path) {
+        .map(|path| match read_one(path, LARGEST) {
             Ok(bytes) => Ok((path.clone(), bytes)),
             Err(error) => Err(in_words(path, &error)),
         })
         .collect()
 }
 
-fn read_one(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of so many bytes at most.
+///
+/// # Errors
+/// Those of the system; [`ErrorKind::FileTooLarge`]; [`ErrorKind::InvalidInput`] of what is no file.
+pub fn read_one(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // Without waiting, so that a pipe that nobody writes to is found out.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
     let file = OpenOptions::new()
@@ -80,12 +86,13 @@ fn read_one(path: &Path) -> io::Result<Vec<u8>> {
         return Err(ErrorKind::IsADirectory.into());
     }
     if !about.is_file() {
-        return Err(ErrorKind::InvalidInput.into());
+        return Err(io::Error::new(ErrorKind::InvalidInput, NO_FILE));
     }
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(ErrorKind::FileTooLarge.into());
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let message = format!("it is larger than {most} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
 }
@@ -104,10 +111,7 @@ fn in_words(path: &Path, error: &io::Error) -> Fault {
             "it is a folder".to_owned(),
             "name the files in it, one by one",
         ),
-        ErrorKind::InvalidInput => (
-            "it is a device, a pipe or a socket".to_owned(),
-            "name a file",
-        ),
+        ErrorKind::InvalidInput => (NO_FILE.to_owned(), "name a file"),
         ErrorKind::FileTooLarge => (
             format!("it is larger than {} MiB", LARGEST >> 20),
             "see what it is",

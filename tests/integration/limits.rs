@@ -109,6 +109,9 @@ fn a_quota_bounds_the_routes_that_name_it_and_no_other() {
     let mut client = proxy.connect();
     client.get(HOST, "/").expect(200);
     client.get(HOST, "/x").expect(429);
+    // A reload gives nobody more than his share.
+    proxy.reload().expect(200);
+    client.get(HOST, "/x").expect(429);
     let mut keyed = |key: &str| {
         let fields = format!("X-Api-Key: {key}\r\n");
         client.ask("GET", HOST, "/api/", &fields).unwrap();
@@ -142,6 +145,8 @@ fn a_quota_bounds_what_is_worked_on_at_once_and_some_are_exempt() {
     busy.ask("GET", HOST, "/slow", "").unwrap();
     until("the server has it", || !origin.requests().is_empty());
     let mut other = proxy.connect();
+    other.get(HOST, "/").expect(429);
+    proxy.reload().expect(200);
     other.get(HOST, "/").expect(429);
     other.get(HOST, "/exempt").expect(200);
     other.get(HOST, "/exempt").expect(200);

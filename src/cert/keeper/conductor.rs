@@ -221,29 +221,40 @@ impl Conductor {
             self.cover(slot, None);
         }
         loop {
-            match inbox.recv_timeout(self.sleep()) {
-                Ok(Message::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Reload(wanted, roots, reply)) => {
-                    // It may have given up waiting.
-                    let _gone = reply.send(self.reload(*wanted, roots));
-                }
-                Ok(Message::Accept {
-                    source,
-                    because,
-                    reply,
-                }) => {
-                    let _gone = reply.send(self.accept(&source, &because));
-                }
-                Ok(Message::GoBack(setback)) => self.go_back(setback),
-                Ok(Message::Settle(reply)) => self.settling.push(reply),
+            let message = match inbox.recv_timeout(self.sleep()) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            }
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => Message::Look,
+            };
             // Nothing here is known to panic. If something does, today's certificates must not be
             // served for ever for it.
-            if catch_unwind(AssertUnwindSafe(|| self.tick())).is_err() {
+            let turn = || {
+                self.obey(message);
+                self.tick();
+            };
+            if catch_unwind(AssertUnwindSafe(turn)).is_err() {
                 error!("the keeper of certificates failed and goes on; please report this");
                 self.failed = true;
             }
+        }
+    }
+
+    fn obey(&mut self, message: Message) {
+        match message {
+            Message::Look | Message::Stop => {}
+            Message::Reload(wanted, roots, reply) => {
+                // It may have given up waiting.
+                let _gone = reply.send(self.reload(*wanted, roots));
+            }
+            Message::Accept {
+                source,
+                because,
+                reply,
+            } => {
+                let _gone = reply.send(self.accept(&source, &because));
+            }
+            Message::GoBack(setback) => self.go_back(setback),
+            Message::Settle(reply) => self.settling.push(reply),
         }
     }
 

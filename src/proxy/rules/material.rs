@@ -1,10 +1,10 @@
-//! What rules need from files: the bodies of error pages, and whether there is maintenance. Read by
-//! the control plane; a request asks neither disk nor system.
+//! What rules are made with, beside the configuration: what is in files (the bodies of error pages,
+//! users, whether there is maintenance), and what has been counted so far. Read by the control plane;
+//! a request asks neither disk nor system.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,17 +13,20 @@ use crate::config::{Config, Rules};
 use crate::http::kept::Kept;
 use crate::proxy::auth::turns::Turns;
 use crate::proxy::auth::users::Users;
+use crate::proxy::tally::Tally;
+use crate::tls::file;
 
 /// The largest error page: it is held in memory, and sent to whoever provokes it.
 const LARGEST: u64 = 1 << 20;
 
-/// What was read for one configuration.
+/// What there is for one configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Material {
     pages: BTreeMap<PathBuf, Arc<Page>>,
     flags: BTreeMap<PathBuf, Arc<Flag>>,
     users: BTreeMap<PathBuf, Arc<Users>>,
     turns: OnceLock<Arc<Turns>>,
+    tally: Tally,
 }
 
 /// The body of an error.
@@ -58,6 +61,7 @@ impl Material {
         let (mut read, mut faults) = (Self::default(), Vec::new());
         // The same for as long as the process lives.
         read.turns.clone_from(&previous.turns);
+        read.tally = Tally::new(config, &previous.tally);
         for rules in all(config) {
             for path in rules.page_files() {
                 if read.pages.contains_key(path) || faults.iter().any(|f: &Fault| f.path == *path) {
@@ -109,6 +113,11 @@ impl Material {
         self.turns.get_or_init(Arc::default)
     }
 
+    /// What clients have had of what is limited.
+    pub(in crate::proxy) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// The files that are there or not.
     pub fn flags(&self) -> impl Iterator<Item = &Arc<Flag>> {
         self.flags.values()
@@ -141,12 +150,7 @@ fn all(config: &Config) -> impl Iterator<Item = &Rules> {
 
 impl Page {
     fn read(path: &Path) -> io::Result<Self> {
-        let mut body = Vec::new();
-        File::open(path)?.take(LARGEST + 1).read_to_end(&mut body)?;
-        if body.len() as u64 > LARGEST {
-            let message = format!("it is larger than {LARGEST} bytes");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-        }
+        let body = file::read_one(path, LARGEST)?;
         let kept = Kept::read(&body);
         let extension = path.extension().and_then(|extension| extension.to_str());
         let content_type = match extension.map(str::to_ascii_lowercase).as_deref() {
