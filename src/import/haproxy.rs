@@ -13,6 +13,7 @@ use super::{Error, Imported, Loss, Note, Place, array, quoted, without_covered};
 use format::{deadline, line};
 use parse::{Line, Section};
 
+mod alive;
 mod auth;
 mod backend;
 mod bind;
@@ -49,7 +50,9 @@ pub fn import(path: &Path) -> Result<Imported, Error> {
     };
     Import::with_rules_of_defaults(&mut sections);
     Import::without_captures(&mut sections);
+    Import::with_whole_samples(&mut sections);
     early.without_variables(&mut sections);
+    early.without_counts_of_servers(&mut sections);
     early.without_loops(&mut sections);
     early.between_sections(&mut sections);
     let mut import = Import {
@@ -161,6 +164,8 @@ struct Import {
     streams: String,
     /// The backend behind which TLS is terminated here, of a section that only tells names apart.
     ends: Option<String>,
+    /// Backends whose servers are backups of others.
+    spare: BTreeSet<String>,
     /// Names of upstreams by backends that something leads to.
     written: BTreeMap<String, Option<String>>,
     upstreams: String,
@@ -304,6 +309,10 @@ impl Import {
     fn rest(&mut self, sections: &[Section]) {
         for section in sections {
             let unused = section.kind == "backend" && !self.written.contains_key(&section.name);
+            if unused && self.spare.contains(&section.name) {
+                section.lines.iter().for_each(|line| self.seen(line));
+                continue;
+            }
             if unused {
                 let piece = format!("backend {}", section.name);
                 let is_seen = |line: &Line| self.seen.contains(&line.place);

@@ -162,6 +162,14 @@ impl Rules {
         rules
     }
 
+    /// Whether other fields of responses than this one are changed.
+    pub(in crate::import) fn has_fields_beside(&self, known: &str) -> bool {
+        self.0.keys().any(|key| match key {
+            Key::Field { side, name, .. } => *side == Side::Response && name.0 != known,
+            Key::Plain(_) => false,
+        })
+    }
+
     /// Takes away what is said of responses' fields.
     pub(in crate::import) fn without_response_fields(&mut self) {
         self.0.retain(|key, _| {

@@ -465,3 +465,87 @@ fn where_haproxy_redirects_to_no_url_is_told() {
     has(&ran.stdout, &["respond = 503  # closed"]);
     assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
 }
+
+/// Servers that are asked where those of others are down, a cookie of the server's, servers and pages
+/// that are none here, and names by expressions.
+const SPARES: &str = r#"defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend web
+    bind :80
+    acl dead nbsrv(app) lt 1
+    acl cached nbsrv(cache) gt 0
+    use_backend cache if { path_beg /static } cached
+    use_backend spare if dead
+    use_backend sorry if { path /sorry } { nbsrv(shop) eq 0 }
+    use_backend shop if { path_beg /shop/ }
+    use_backend odd if { path /odd }
+    http-request deny deny_status 503 if dead
+    http-request return status 429 if { path_beg /slow } { sc_http_req_rate(0) gt 20 }
+    http-request track-sc0 src
+    stick-table type ip size 1m expire 10s store http_req_rate(10s)
+    default_backend app
+backend app
+    balance leastconn
+    cookie SESSION prefix nocache
+    server a 10.0.0.1:80 check cookie a
+backend spare
+    option httpchk GET /ready
+    server b 10.0.0.2:80 check
+    server c 10.0.0.3:80
+backend cache
+    server d 10.0.0.4:80 check
+backend shop
+    errorfile 200 /tmp/none.http
+    server e 10.0.0.5:80 check
+backend sorry
+    errorfile 503 /tmp/none.http
+backend odd
+    server f 10.0.0.6:0
+frontend names
+    mode tcp
+    bind :443
+    use_backend one if { req.ssl_sni -m reg -i ^(.+\.)?one\.test$ }
+    use_backend two if { req.ssl_sni -m reg ^(www\.)?two\.test$ }
+    default_backend three
+backend one
+    mode tcp
+    server g 10.0.0.7:443
+backend two
+    mode tcp
+    server h 10.0.0.8:443
+backend three
+    mode tcp
+    server i 10.0.0.9:443
+"#;
+
+#[test]
+fn servers_that_haproxy_asks_where_others_are_down_are_backups_here() {
+    let ran = import_one(SPARES);
+    has(
+        &ran.stdout,
+        &[
+            "{ url = \"http://10.0.0.1:80\" },",
+            "{ url = \"http://10.0.0.2:80\", backup = true },",
+            "{ url = \"http://10.0.0.3:80\", backup = true },",
+            "sticky = \"SESSION-server\"",
+            "names = [\"*.one.test\", \"one.test\"]",
+            "names = [\"www.two.test\", \"two.test\"]",
+            "when = { \"{path}\" = \"^/slow\" }\nupstream = \"app\"\nquotas = [\"web\"]",
+        ],
+    );
+    has(
+        &ran.stderr,
+        &[
+            "differs: use_backend spare if dead: the servers of spare are backups of app",
+            "not imported: use_backend sorry if { path /sorry } { nbsrv(shop) eq 0 }",
+            "not imported: server f 10.0.0.6:0",
+            "not imported: errorfile 200",
+            "differs: http-request deny deny_status 503 if dead: where no server is up",
+        ],
+    );
+    assert!(!ran.stdout.contains("http://10.0.0.6:0"), "{}", ran.stdout);
+    assert!(!ran.stderr.contains("backend spare:"), "{}", ran.stderr);
+}

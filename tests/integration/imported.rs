@@ -522,6 +522,17 @@ fn backends_that_haproxy_looks_up_are_sites_and_routes_here() {
 }
 
 #[test]
+fn parts_of_paths_and_what_haproxy_says_of_the_scheme_need_no_hand() {
+    let files = [("listed.map", "/listed\n")];
+    nothing_is_lost(&haproxy_and_staunch_agree_with("parts", &files));
+}
+
+#[test]
+fn fields_that_haproxy_says_in_all_answers_are_in_its_redirects_too() {
+    nothing_is_lost(&haproxy_and_staunch_agree("after"));
+}
+
+#[test]
 fn what_haproxy_writes_anew_for_some_is_written_anew_here() {
     nothing_is_lost(&haproxy_and_staunch_agree("rewritten"));
 }

@@ -321,11 +321,15 @@ impl Import {
         }
         for cookie in section.all("cookie") {
             match cookie.has("rewrite") || cookie.has("prefix") {
-                true => self.tell(
-                    cookie,
-                    Loss::Real,
-                    "changed a cookie of the server's; see sticky",
-                ),
+                true => {
+                    let name = format!("{}-server", cookie.word(1));
+                    let _ = writeln!(text, "{}", line("sticky", &name));
+                    let advice = format!(
+                        "a cookie of its own brings clients back here, {name}; that of the server \
+                         is passed on as it is, and each client is given a server anew once"
+                    );
+                    self.tell(cookie, Loss::Slight, advice);
+                }
                 false => {
                     let _ = writeln!(text, "{}", line("sticky", cookie.word(1)));
                     let more = [

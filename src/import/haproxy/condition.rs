@@ -341,6 +341,13 @@ impl Lists {
             if self.tcp && how == "found" && values.is_empty() {
                 return Test::Host(Hosts::named(vec!["*".to_owned()]));
             }
+            // Of a connection, names are all that is asked.
+            if self.tcp
+                && how == "reg"
+                && let Some(names) = host::names_of(&values)
+            {
+                return Test::Host(Hosts::named(names));
+            }
             return host::test(how, &values).unwrap_or(Test::Unknown(shown));
         }
         let kind = kind.trim_end_matches(')');
@@ -387,7 +394,10 @@ fn path(how: &str, caseless: bool, mut values: Vec<String>) -> Option<Test> {
         "beg" => expressions(&|text| format!("^{}", escape(text))),
         "end" => expressions(&|text| format!("{}$", escape(text))),
         "sub" => expressions(&|text| escape(text)),
-        "dir" => expressions(&|text| format!("/{}(?:/|$)", escape(text))),
+        "dir" => expressions(&|text| {
+            let parts = text.trim_matches('/');
+            format!("/{}(?:/|$)", regex::escape(parts))
+        }),
         "reg" => expressions(&|text| text.clone()),
         _ => None,
     }

@@ -244,6 +244,8 @@ fn without_redirect(routes: &mut Vec<Route>) -> bool {
     let is_rest = |route: &Route| {
         route.matcher == all
             && route.conditions.is_empty()
+            // Those that are sent by themselves have no more than that.
+            && !route.rules.has_fields_beside("cache-control")
             && route
                 .action
                 .first()

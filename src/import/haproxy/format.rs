@@ -84,6 +84,7 @@ fn variable(sample: &str) -> Option<String> {
         "query" => "query",
         "url" | "pathq" | "capture.req.uri" => "uri",
         "method" => "method",
+        "ssl_fc,iif(https,http)" => "scheme",
         "ssl_fc_sni" => "sni",
         "base" => return Some("{host}{path}".to_owned()),
         // As it is called there.

@@ -115,26 +115,31 @@ impl Import {
         for line in section
             .lines
             .iter()
-            .filter(|line| line.has("location") || line.has("prefix"))
+            .filter(|line| line.word(0) == "redirect" || line.word(1) == "redirect")
         {
             let host = ["%[hdr(host)]", "%[req.hdr(host)]"];
             let names = |word: &String| {
                 let word = word.to_ascii_lowercase();
                 host.iter().any(|host| word.contains(host))
             };
-            if line.words.iter().any(names) {
+            if line.has("scheme") || line.words.iter().any(names) {
                 let advice =
                     "leads to the name alone here, without the port that is behind it in Host";
                 self.tell(line, Loss::Slight, advice);
             }
         }
         let mut lines: Vec<_> = section.lines.iter().collect();
-        lines.retain(|line| line.has("if") || line.has("unless") || line.word(0) == "acl");
+        lines.retain(|line| {
+            let looks_up = line.word(0) == "use_backend" && line.word(1).contains("%[");
+            looks_up || line.has("if") || line.has("unless") || line.word(0) == "acl"
+        });
         for line in lines {
             let words = line.words.iter().map(|word| word.to_ascii_lowercase());
             let mut words = words.skip_while(|word| {
-                let sample = word.trim_start_matches("req.");
-                !["hdr(host)", "hdr_end(host)", "hdr(host),lower"].contains(&sample)
+                let sample = word.trim_start_matches("%[").trim_start_matches("req.");
+                let sample = sample.trim_start_matches('f');
+                let whole = !sample.contains("field(1") && !sample.contains("host_only");
+                !(whole && (sample.starts_with("hdr(host)") || sample == "hdr_end(host)"))
             });
             if words.next().is_some() && words.all(|word| !word.contains(':')) {
                 let advice = "a name is taken here whatever port is behind it in Host";

@@ -248,6 +248,8 @@ pub(super) fn url(address: &str, scheme: &str) -> Option<String> {
         _ => (address.trim_end_matches(':'), None),
     };
     let port = match (port, scheme) {
+        // The client's own, or what a rule looks up.
+        (Some(0), _) => return None,
         (Some(port), _) => port,
         (None, "https") => 443,
         (None, "http") => 80,

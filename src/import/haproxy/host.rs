@@ -167,6 +167,38 @@ pub(super) fn name_of(expression: &str) -> Option<String> {
     })
 }
 
+/// The names that these expressions are for, where each is a name, its end, or either:
+/// `^(.+\.)?example\.com$`.
+pub(super) fn names_of(expressions: &[String]) -> Option<Vec<String>> {
+    const BELOW: [&str; 4] = [r"(.+\.)?", r"(.*\.)?", r"(?:.+\.)?", r"(?:.*\.)?"];
+    const LABELS: [&str; 3] = [r".+\.", r".*\.", r"[^\.]+\."];
+    let mut names = Vec::new();
+    for expression in expressions {
+        let inner = expression.strip_prefix('^')?;
+        let below = BELOW.iter().find_map(|group| inner.strip_prefix(group));
+        if let Some(name) = below {
+            let name = name_of(&format!("^{name}"))?;
+            names.extend([format!("*.{name}"), name]);
+            continue;
+        }
+        let label = LABELS.iter().find_map(|label| inner.strip_prefix(label));
+        if let Some(name) = label {
+            names.push(format!("*.{}", name_of(&format!("^{name}"))?));
+            continue;
+        }
+        let named = inner
+            .strip_prefix('(')
+            .and_then(|rest| rest.split_once(")?"));
+        if let Some((label, name)) = named {
+            names.push(name_of(&format!("^{label}{name}"))?);
+            names.push(name_of(&format!("^{name}"))?);
+            continue;
+        }
+        names.push(name_of(expression)?);
+    }
+    Some(names)
+}
+
 /// The same with a port behind the name.
 fn by_port(how: &str, values: &[String]) -> Option<Test> {
     let bare = |value: &String| value.rsplit_once(':').map(|(name, _)| name.to_owned());

@@ -247,10 +247,12 @@ impl Import {
 
 /// What is looked up, and what is found for it, in the order in which it is asked.
 fn entries(lines: &[String], how: &str) -> Option<Vec<(String, String)>> {
-    let mut entries: Vec<_> = (lines.iter())
-        .filter_map(|entry| entry.split_once(char::is_whitespace))
-        .map(|(value, found)| (value.to_owned(), found.trim().to_owned()))
-        .collect();
+    // What is found for a value alone is nothing.
+    let both = |entry: &String| match entry.split_once(char::is_whitespace) {
+        Some((value, found)) => (value.to_owned(), found.trim().to_owned()),
+        None => (entry.clone(), String::new()),
+    };
+    let mut entries: Vec<_> = lines.iter().map(both).collect();
     // The longest beginning is taken, whatever its place.
     if how == "beg" {
         entries.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));

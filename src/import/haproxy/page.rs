@@ -95,6 +95,11 @@ impl Import {
             return self.tell(line, Loss::Slight, advice);
         }
         let path = self.absolute(line.word(2));
+        if status < 400 {
+            let advice = "is no error here: write what is said with this status as the body of its \
+                          route; see respond";
+            return self.tell(line, Loss::Real, advice);
+        }
         match text(&path) {
             Some(text) => {
                 let said = Kept::read(text.as_bytes()).status;

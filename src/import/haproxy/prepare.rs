@@ -12,6 +12,72 @@ use crate::import::{Loss, Place};
 const DEEPEST: usize = 4;
 
 impl Import {
+    /// Writes what is made of several rules for the scheme and the query as the one sample for it.
+    pub(super) fn with_whole_samples(sections: &mut [Section]) {
+        let lines = sections.iter().flat_map(|section| &section.lines);
+        let mut made: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+        for line in lines {
+            if let Some((name, _)) = defined(line) {
+                made.entry(name).or_default().push(line.clone());
+            }
+        }
+        let said = |line: &Line, wanted: &[&str]| {
+            let rest = line.words.get(2..).unwrap_or_default().join(" ");
+            wanted.contains(&rest.as_str())
+        };
+        const SECURE: [&str; 1] = ["str(https) if { ssl_fc }"];
+        const PLAIN: [&str; 2] = ["str(http) if !{ ssl_fc }", "str(http) unless { ssl_fc }"];
+        const ASKED: [&str; 3] = [
+            "str(?) if { query -m found }",
+            "str(?) if { query -m len gt 0 }",
+            "str(?) if { query -m len ge 1 }",
+        ];
+        for (name, lines) in made {
+            let variable = format!("%[var({name})]");
+            let whole = match lines.as_slice() {
+                [one, other] if said(one, &SECURE) && said(other, &PLAIN) => {
+                    vec![(variable, "%[ssl_fc,iif(https,http)]")]
+                }
+                [one] if said(one, &ASKED) => vec![
+                    (format!("%[path]{variable}%[query]"), "%[pathq]"),
+                    (
+                        format!("%[base]{variable}%[query]"),
+                        "%[req.hdr(host)]%[pathq]",
+                    ),
+                ],
+                _ => continue,
+            };
+            let words = sections.iter_mut().flat_map(|section| &mut section.lines);
+            for word in words.flat_map(|line| &mut line.words) {
+                for (from, to) in &whole {
+                    *word = word.replace(from.as_str(), to);
+                }
+            }
+            // What goes by it in no other way is nothing without it.
+            let used = format!("var({name})");
+            let mut all = sections.iter().flat_map(|section| &section.lines);
+            let left = |line: &Line| !line.word(1).starts_with("set-var(");
+            if !all.any(|line| left(line) && line.words.iter().any(|word| word.contains(&used))) {
+                let made = |line: &Line| lines.iter().any(|made| made.place == line.place);
+                for section in sections.iter_mut() {
+                    section.lines.retain(|line| !made(line));
+                }
+            }
+        }
+        // A field that is `http`, and then `https` for what came so.
+        for section in sections.iter_mut() {
+            let is = |line: &Line, value: &str, condition: &[&str]| {
+                let begin = ["http-request", "set-header", "X-Forwarded-Proto", value];
+                let words: Vec<_> = line.words.iter().map(String::as_str).collect();
+                words == begin.iter().chain(condition).copied().collect::<Vec<_>>()
+            };
+            let secure = ["if", "{", "ssl_fc", "}"];
+            let last = (section.lines.iter()).rposition(|line| is(line, "https", &secure));
+            let mut at = 0..;
+            (section.lines).retain(|line| at.next() > last || !is(line, "http", &[]));
+        }
+    }
+
     /// Writes `var(NAME)` as what the variable is always made from.
     pub(super) fn without_variables(&mut self, sections: &mut [Section]) {
         let mut made: BTreeMap<String, Option<String>> = BTreeMap::new();

@@ -21,6 +21,43 @@ pub(super) enum Rewrite {
     },
 }
 
+impl Rewrite {
+    /// What it writes for the route.
+    fn line(&self) -> &str {
+        match self {
+            Self::Nothing => "",
+            Self::All(line) | Self::Some { line, .. } => line,
+        }
+    }
+
+    /// Whether groups of an expression are a part of what it writes.
+    pub(super) fn is_decoded(&self) -> bool {
+        let groups = ["{c", "{head}", "{tail}"];
+        let line = self.line();
+        line.starts_with("rewrite ") && groups.iter().any(|group| line.contains(group))
+    }
+
+    /// Whether a rule that always holds is for what it comes to.
+    pub(super) fn is_for(&self, other: &Line) -> bool {
+        let line = self.line();
+        let text = line.split('"').nth(1).unwrap_or_default();
+        let mut comes_to = String::new();
+        for part in text.split('{') {
+            match part.split_once('}') {
+                Some((_, behind)) => comes_to.push_str(&format!("x{behind}")),
+                None => comes_to.push_str(part),
+            }
+        }
+        if line.starts_with("replace_prefix") {
+            comes_to.push('x');
+        }
+        let path = comes_to.split('?').next().unwrap_or_default();
+        let always = !other.has("if") && !other.has("unless");
+        let is_for = |pattern| Matcher::Regex(pattern).is_for(path);
+        always && only(other).is_none_or(is_for)
+    }
+}
+
 /// What a rule does with the paths of a route. `None`: it cannot be said here.
 pub(super) fn rewritten(rule: &Line, matcher: &Matcher) -> Option<Rewrite> {
     // No path has a space in it.

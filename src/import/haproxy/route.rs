@@ -214,6 +214,22 @@ impl Import {
                         }
                     }
                     (
+                        Act::Answer(lines, _),
+                        Left::Unknown {
+                            what,
+                            paths,
+                            except,
+                            ..
+                        },
+                    ) if counted(&what) && is_refusal(lines) => {
+                        let quota = self.quota(section, rule.line, &what, &except);
+                        if quota.is_some() {
+                            self.page_of_quota(rule.line, lines);
+                            common.all.insert("error_pages", page::table(&self.pages));
+                        }
+                        quotas.extend(quota.map(|quota| (paths, quota)));
+                    }
+                    (
                         Act::Deny(_) | Act::Refuse(..),
                         Left::Unknown {
                             what,
@@ -634,14 +650,30 @@ impl Import {
             if matches!(rewrite, Rewrite::Nothing) {
                 continue;
             }
-            if !found.is_empty() {
+            let again = |(_, before): &(formula::All, Rewrite)| before.is_for(&rule);
+            if found.iter().any(again) {
+                let advice = "wrote anew what a rule before it had written already; here the first \
+                              that is for a path is applied: write what comes of both in one";
+                self.tell(&rule, Loss::Real, advice);
+            } else if !found.is_empty() {
                 let advice = "of several, one writes a path anew here: the first that is for it";
+                self.tell(&rule, Loss::Slight, advice);
+            }
+            if rewrite.is_decoded() {
+                let advice = "what it keeps of a path is percent-decoded and encoded again here: \
+                              %2F becomes a slash";
                 self.tell(&rule, Loss::Slight, advice);
             }
             found.push((terms, rewrite));
         }
         found
     }
+}
+
+/// Whether what is answered is an error.
+fn is_refusal(lines: &[String]) -> bool {
+    let mut lines = lines.iter();
+    lines.any(|line| line.starts_with("respond = 4") || line.starts_with("respond = 5"))
 }
 
 /// A rule that writes paths anew, and what else it asks for.

@@ -275,6 +275,10 @@ impl Import {
                 self.tell(rule, Loss::Real, "its body is not carried over; see body");
                 return None;
             }
+            // Nothing is said besides.
+            (None, None) if rule.word(1) == "return" && !rule.has("default-errorfiles") => {
+                Some(line("body", ""))
+            }
             (None, None) => None,
         };
         if let Some(body) = body.filter(|_| !["204", "205", "304"].contains(&status)) {
@@ -311,7 +315,7 @@ impl Import {
     fn replaced(&mut self, rule: &Line, side: Side) -> Option<Rules> {
         let (name, from, to) = (rule.word(2), rule.word(3), rule.word(4));
         let mut rules = Rules::default();
-        let all = ["^.*$", ".*", "(.*)", "^(.*)$"].contains(&from);
+        let all = ["^.*$", ".*", "(.*)", "^(.*)$", "^(.*)"].contains(&from);
         if side == Side::Request && all && !to.contains('\\') && !to.is_empty() {
             rules.change(side, Change::Set, name, quoted(&template(to).ok()?));
             return Some(rules);
@@ -338,9 +342,12 @@ impl Import {
             rules.insert("rewrite_location", table);
             return Some(rules);
         }
+        // All that do not say so themselves, which is no difference here.
+        let unsaid = from.starts_with("^((?:(?!") && from.ends_with(").)*)$")
+            || from.starts_with("^((?:.(?!") && from.ends_with("))*)$");
         if side == Side::Response
             && name.eq_ignore_ascii_case("set-cookie")
-            && all
+            && (all || unsaid)
             && let Some(attributes) = to.strip_prefix("\\1").and_then(attributes)
         {
             rules.insert("cookies", attributes);
@@ -369,7 +376,7 @@ impl Import {
             let scheme = if self.over_tls { "https" } else { "http" };
             let value = template(rule.word(3)).unwrap_or_else(|sample| sample);
             let alike = match name.to_ascii_lowercase().as_str() {
-                "x-forwarded-proto" => value == scheme || value.is_empty(),
+                "x-forwarded-proto" => ["", scheme, "{scheme}"].contains(&value.as_str()),
                 "forwarded" => rule
                     .word(3)
                     .split(';')

@@ -162,7 +162,14 @@ pub(super) fn pattern_of(
             .map(|value| pattern::convert(value, caseless, false).ok());
         return Some(formula::any(&each.collect::<Option<Vec<_>>>()?));
     }
-    let each: Vec<_> = values.iter().map(|value| regex::escape(value)).collect();
+    // Where a part begins and ends is not a part of it.
+    let bounds: &[char] = match how {
+        "dir" => &['/', '?'],
+        "dom" => &['/', '?', ':', '.'],
+        _ => &[],
+    };
+    let each = values.iter().map(|value| value.trim_matches(bounds));
+    let each: Vec<_> = each.map(regex::escape).collect();
     let body = match each.as_slice() {
         [] => return None,
         [one] => one.clone(),
