@@ -418,6 +418,7 @@ fn what_haproxy_has_beside_sites_is_told_and_costs_no_hand() {
          backend own\n server s 127.0.0.1:1936\n\
          frontend f\n bind :443 ssl crt /c.pem\n \
          http-response set-header Alt-Svc 'h3=\":443\"; ma=86400'\n \
+         http-response replace-header Set-Cookie ^((?:(?!;\\ [Ss]ecure\\b).)*)$ \\1;\\ Secure if { ssl_fc }\n \
          stick-table type ip size 1k store http_req_rate(10s)\n http-request track-sc0 src\n \
          http-request deny deny_status 429 content-type application/json string '{}' \
          if { sc_http_req_rate(0) gt 20 }\n \
@@ -443,6 +444,7 @@ fn what_haproxy_has_beside_sites_is_told_and_costs_no_hand() {
             "error_pages = { 429 = { body = \"{}\", content_type = \"application/json\" } }",
             "\"{scheme} {protocol}\" = \"^https (?:HTTP/2)\"",
             "balance = \"hash\"\nhash = \"cookie:session\"\n",
+            "cookies = { secure = true }",
         ],
     );
     assert!(!ran.stdout.contains("1936"), "{}", ran.stdout);
