@@ -551,3 +551,25 @@ fn servers_that_haproxy_asks_where_others_are_down_are_backups_here() {
     assert!(!ran.stdout.contains("http://10.0.0.6:0"), "{}", ran.stdout);
     assert!(!ran.stderr.contains("backend spare:"), "{}", ran.stderr);
 }
+
+/// Both are applied there, one to what the other wrote.
+#[test]
+fn a_second_rewrite_of_what_the_first_wrote_is_told() {
+    let ran = import_one(
+        "defaults\n mode http\nfrontend f\n bind :443 ssl crt /c.pem\n \
+         http-request replace-path /a/(.*) /b/\\1\n http-request replace-path /b/(.*) /c/\\1\n \
+         default_backend b\nbackend b\n server s 127.0.0.1:80\n",
+    );
+    has(
+        &ran.stderr,
+        &[
+            "not imported: http-request replace-path /b/(.*) /c/\\1: wrote anew what a rule before it",
+            "differs: http-request replace-path /a/(.*) /b/\\1: what it keeps of a path is",
+        ],
+    );
+    has(
+        &ran.stdout,
+        &["rewrite = \"/b/{c1}\"", "rewrite = \"/c/{c1}\""],
+    );
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+}
