@@ -3,7 +3,8 @@
 //! A [`Registry`] holds families of series. Whoever counts something asks it once for a handle
 //! ([`Counter`], [`Gauge`], [`Histogram`]) and keeps it: each handle is a *shard* of its series, an
 //! atomic of its own on a cache line of its own with one writer, so that counting takes no lock, not
-//! even a locked instruction, allocates nothing and does not contend with other threads. [`Registry::encode`] sums the shards of equal name and
+//! even a locked instruction, allocates nothing and does not contend with other threads.
+//! [`Registry::encode`] sums the shards of equal name and
 //! labels. Asking takes a lock for a moment and belongs where a worker or a snapshot is made, not
 //! where a request is served.
 //!

@@ -116,8 +116,15 @@ pub(in crate::import) fn without_looking(text: &str) -> String {
 /// `^(?!no)yes`: what must not stand at the beginning, and what is matched else.
 pub(in crate::import) fn refused_first(text: &str) -> Option<(String, String)> {
     let behind = text.strip_prefix("^(?!")?;
+    let end = end_of_group(behind)?;
+    let (no, yes) = (&behind[..end], &behind[end + 1..]);
+    Some((format!("^(?:{no})"), format!("^{yes}")))
+}
+
+/// Where the group ends that this is the inside of.
+fn end_of_group(inside: &str) -> Option<usize> {
     let (mut depth, mut escaped) = (1, false);
-    let end = behind.char_indices().find_map(|(at, c)| {
+    inside.char_indices().find_map(|(at, c)| {
         match c {
             _ if escaped => {}
             '(' => depth += 1,
@@ -126,9 +133,7 @@ pub(in crate::import) fn refused_first(text: &str) -> Option<(String, String)> {
         }
         escaped = c == '\\' && !escaped;
         (depth == 0).then_some(at)
-    })?;
-    let (no, yes) = (&behind[..end], &behind[end + 1..]);
-    Some((format!("^(?:{no})"), format!("^{yes}")))
+    })
 }
 
 /// Writes `(?!literal)` without looking ahead, where nothing that matters follows it.
@@ -191,18 +196,7 @@ fn is_anything(rest: &str) -> bool {
         "" | ".*" | ".*$" => true,
         _ if rest.starts_with('|') => {
             // Another way: what follows is behind the group.
-            let (mut depth, mut escaped) = (0, false);
-            let end = rest.char_indices().find(|(_, c)| {
-                match c {
-                    _ if escaped => {}
-                    '(' => depth += 1,
-                    ')' => depth -= 1,
-                    _ => {}
-                }
-                escaped = *c == '\\' && !escaped;
-                depth < 0
-            });
-            end.is_none_or(|(end, _)| is_anything(&rest[end..]))
+            end_of_group(rest).is_none_or(|end| is_anything(&rest[end..]))
         }
         _ => rest
             .strip_prefix(')')
