@@ -565,7 +565,7 @@ pub enum DiskState {
 /// One entry of the inventory, as `/api/certificates`, `staunch certs` and alerts see it. A source
 /// for which nothing is held at all has an entry too, with `certificate` empty. What is long in it is
 /// shared: alerts look at all of them each time that one changes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The file or files it was read from.
     pub source: Arc<[String]>,
@@ -584,7 +584,7 @@ pub struct Report {
 }
 
 /// The part of a [`Report`] about the certificate itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReportedCertificate {
     /// Subject alternative names.
     pub names: Arc<[Name]>,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::clockwatch::{ClockWatch, Moment};
 use super::condition::{Code, Condition};
 use super::engine::Engine;
-use super::evaluate::{coverage, turning_points};
+use super::evaluate::{Known, coverage, turning_points};
 use super::http::Client;
 use super::judge::{Judge, Observed};
 use super::memory::Memory;
@@ -65,6 +65,7 @@ pub fn play(play: &Play<'_>) -> Vec<Scene> {
         memory: play.memory.clone(),
         clock: ClockWatch::credulous(),
         engine: Engine::new(play.config.repeat),
+        known: Known::default(),
     };
     let mut points = turning_points_of(play);
     let mut scenes = Vec::new();

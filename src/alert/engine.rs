@@ -9,7 +9,8 @@
 //! others are a group and told as one: ten thousand certificates that expire together are a
 //! message, not ten thousand.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ const SOONEST: Duration = Duration::from_secs(60);
 /// One alert that fires.
 #[derive(Clone, Debug)]
 struct Active {
-    condition: Condition,
+    condition: Arc<Condition>,
     since: Timestamp,
     /// As grave as it is, or was a moment ago.
     severity: Severity,
@@ -145,7 +146,7 @@ impl Engine {
                 gone: None,
                 flaps: it.flaps,
                 restored: true,
-                condition: it.condition,
+                condition: Arc::new(it.condition),
             };
             engine.active.insert(active.condition.key(), active);
         }
@@ -163,7 +164,7 @@ impl Engine {
     pub fn save(&self, now: Duration) -> Saved {
         let before = |at: Duration| now.saturating_sub(at).as_secs();
         let firing = self.active.values().map(|it| SavedAlert {
-            condition: it.condition.clone(),
+            condition: (*it.condition).clone(),
             since: it.since,
             severity: it.severity,
             told: it.told.map(|told| (before(told.at), told.severity)),
@@ -192,7 +193,7 @@ impl Engine {
     }
 
     /// Hears what holds at this moment, and says what is to be told.
-    pub fn tick(&mut self, at: Moment, conditions: Vec<Condition>) -> Vec<Notification> {
+    pub fn tick(&mut self, at: Moment, conditions: Vec<Arc<Condition>>) -> Vec<Notification> {
         self.started.get_or_insert(at.monotonic);
         let mut out = Vec::new();
         self.absorb(at, conditions);
@@ -207,19 +208,18 @@ impl Engine {
     }
 
     /// Takes over what holds, and notes what no longer does.
-    fn absorb(&mut self, at: Moment, conditions: Vec<Condition>) {
-        let mut present: BTreeMap<Key, Condition> = BTreeMap::new();
-        for condition in conditions {
-            let key = condition.key();
-            if present
-                .get(&key)
-                .is_none_or(|known| known.severity < condition.severity)
-            {
-                present.insert(key, condition);
+    fn absorb(&mut self, at: Moment, conditions: Vec<Arc<Condition>>) {
+        let mut present: HashMap<(Code, &str), &Arc<Condition>> = HashMap::new();
+        for condition in &conditions {
+            let known = present
+                .entry((condition.code, &condition.subject))
+                .or_insert(condition);
+            if known.severity < condition.severity {
+                *known = condition;
             }
         }
         for (key, active) in &mut self.active {
-            if let Some(condition) = present.remove(key) {
+            if let Some(condition) = present.remove(&(key.code, key.subject.as_str())) {
                 if condition.severity < active.severity {
                     active.lesser.get_or_insert(at.monotonic);
                 } else {
@@ -227,15 +227,17 @@ impl Engine {
                     active.severity = condition.severity;
                     active.lesser = None;
                 }
-                active.condition = condition;
+                active.condition = Arc::clone(condition);
                 active.gone = None;
                 active.restored = false;
             } else {
                 active.gone.get_or_insert(at.monotonic);
             }
         }
-        self.revision += u64::from(!present.is_empty());
-        for (key, condition) in present {
+        let new: Vec<_> = present.into_values().collect();
+        self.revision += u64::from(!new.is_empty());
+        for condition in new {
+            let key = condition.key();
             let active = Active {
                 since: condition.since.map_or(at.wall, |since| since.min(at.wall)),
                 severity: condition.severity,
@@ -246,7 +248,7 @@ impl Engine {
                 gone: None,
                 flaps: self.flaps(&key, at.wall),
                 restored: false,
-                condition,
+                condition: Arc::clone(condition),
             };
             self.active.insert(key, active);
         }
@@ -415,7 +417,7 @@ impl Engine {
         for (code, members) in members {
             let each: Vec<_> = members
                 .iter()
-                .map(|it| (&it.condition, it.severity, it.since))
+                .map(|it| (&*it.condition, it.severity, it.since))
                 .collect();
             let Some(mut alert) = Alert::of_group(code, &each) else {
                 continue;
@@ -581,7 +583,7 @@ struct Urgency {
 }
 
 impl Active {
-    const fn urgency(&self) -> Urgency {
+    fn urgency(&self) -> Urgency {
         Urgency {
             severity: self.severity,
             since: self.since,

@@ -1,9 +1,10 @@
 //! From a snapshot of the world to the conditions that hold in it.
 //!
-//! [`evaluate`] is a pure function: no clock, no file, no memory of its own. The same world gives
-//! the same conditions, in a drill as in the night it matters.
+//! [`evaluate`] reads no clock and no file. The same world gives the same conditions, in a drill as
+//! in the night it matters: what it is lent to remember by ([`Known`]) only saves work.
 
 mod folders;
+mod known;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::cert::{
 use crate::clock::Timestamp;
 use crate::config::{Alerts, Severity, SiteName};
 use crate::priority;
+pub use known::Known;
 
 /// Files that were just written may be about to be written again.
 const SETTLES: i64 = 10;
@@ -95,17 +97,18 @@ pub fn coverage<'a>(
         .collect()
 }
 
-/// Every condition that holds in this world, at most one for each code and subject.
-pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
-    let mut found = Vec::new();
+/// Every condition that holds in this world, at most one for each code and subject. `known` is what
+/// an earlier look found, or nothing.
+pub fn evaluate(world: &World<'_>, known: &mut Known) -> Vec<Arc<Condition>> {
+    let mut all = Vec::new();
+    known.begin(world);
     // One source may have several entries, side by side: what is served and what was kept.
     for reports in world.reports.chunk_by(|a, b| a.source == b.source) {
-        // The canary is meant to be short of life and self-issued, and is watched over elsewhere.
-        if !reports[0].is_folder && !reports.iter().any(canary::is_canary) {
-            of_source(world, source_of(&reports[0]), reports, &mut found);
-        }
+        all.extend_from_slice(known.of_source(world, reports));
         priority::breathe();
     }
+    known.end();
+    let mut found = Vec::new();
     folders::lost(world, &mut found);
     of_names(world, &mut found);
     found.extend(world.memory.differences(world.now).map(|(source, difference)| {
@@ -134,7 +137,8 @@ pub fn evaluate(world: &World<'_>) -> Vec<Condition> {
              Dates of certificates cannot be judged rightly until it is mended.",
         )
     }));
-    found
+    all.extend(found.into_iter().map(Arc::new));
+    all
 }
 
 /// The file that a report is named after.
@@ -143,7 +147,16 @@ fn source_of(report: &Report) -> &str {
 }
 
 /// What is wrong with one source.
-fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Vec<Condition>) {
+fn of_source(world: &World<'_>, reports: &[Report]) -> Vec<Condition> {
+    let mut found = Vec::new();
+    let Some(first) = reports.first() else {
+        return found;
+    };
+    // The canary is meant to be short of life and self-issued, and is watched over elsewhere.
+    if first.is_folder || reports.iter().any(canary::is_canary) {
+        return found;
+    }
+    let source = source_of(first);
     // The one that clients get, or would get, speaks for the source.
     let best = reports
         .iter()
@@ -177,6 +190,7 @@ fn of_source(world: &World<'_>, source: &str, reports: &[Report], found: &mut Ve
             .iter()
             .find_map(|report| disk(world, source, &report.disk, held)),
     );
+    found
 }
 
 /// Whether it is what is on disk and not taken, rather than what was there before.

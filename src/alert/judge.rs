@@ -1,13 +1,15 @@
 //! The whole of it without input or output: what the world looks like goes in, what people are told
 //! comes out. The server turns it with the system's clock, a drill and the tests with their own.
 
+use std::sync::Arc;
+
 use crate::cert::{Event, Report};
 use crate::config::Alerts;
 
 use super::clockwatch::{ClockWatch, Moment};
 use super::condition::Condition;
 use super::engine::Engine;
-use super::evaluate::{Coverage, World, evaluate};
+use super::evaluate::{Coverage, Known, World, evaluate};
 use super::memory::Memory;
 use super::message::Notification;
 
@@ -31,12 +33,18 @@ pub struct Judge {
     pub clock: ClockWatch,
     /// What fires.
     pub engine: Engine,
+    /// What was found at the last look.
+    pub known: Known,
 }
 
 impl Judge {
     /// Learns from what happened to a certificate.
     pub fn learn(&mut self, event: &Event, at: Moment) {
         self.memory.observe(event, at.wall);
+        if let Event::Swapped { source, .. } | Event::Removed { source } = event {
+            // It may have another habit now.
+            self.known.forget(source);
+        }
     }
 
     /// Looks at the world, and says what is to be told. `pinned` is what others detected.
@@ -61,9 +69,9 @@ impl Judge {
             config,
             memory: &self.memory,
         };
-        let mut conditions = evaluate(&world);
-        conditions.extend(observed.degraded.iter().cloned());
-        conditions.extend(pinned);
+        let mut conditions = evaluate(&world, &mut self.known);
+        let elsewhere = observed.degraded.iter().cloned().chain(pinned);
+        conditions.extend(elsewhere.map(Arc::new));
         self.engine.tick(at, conditions)
     }
 }

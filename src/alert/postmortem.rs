@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::clockwatch::{ClockWatch, Moment};
 use super::condition::Code;
 use super::engine::Engine;
-use super::evaluate;
+use super::evaluate::{self, Known};
 use super::judge::{Judge, Observed};
 use super::memory::Memory;
 use super::message::{Notification, Occasion, Status};
@@ -44,6 +44,7 @@ impl Story {
                 memory: Memory::default(),
                 clock: ClockWatch::new(None),
                 engine: Engine::new(alerts().repeat),
+                known: Known::default(),
             },
             told: Vec::new(),
         }

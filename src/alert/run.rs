@@ -16,6 +16,7 @@ use super::clockwatch::{ClockWatch, Moment};
 use super::condition::{Code, Condition, severity_word};
 use super::delivery::{Delivery, Patience, Surroundings};
 use super::engine::Engine;
+use super::evaluate::Known;
 use super::exercise::Exercise;
 use super::http::Client;
 use super::judge::{Judge, Observed};
@@ -187,6 +188,7 @@ impl Watch {
                 BEGINNING,
                 ago,
             ),
+            known: Known::default(),
         };
         let judge = Arc::new(Mutex::new(judge));
         let show = show(Arc::clone(&judge), inputs.config.clone());

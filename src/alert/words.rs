@@ -21,6 +21,23 @@ pub fn span(seconds: i64) -> String {
     plural(count, unit)
 }
 
+/// For how many seconds from now [`span`] says the same of what is so far ahead, or, where negative,
+/// ago.
+pub const fn span_holds(ahead: i64) -> i64 {
+    let unit = match ahead.unsigned_abs() {
+        s if s >= 2 * DAY.unsigned_abs() => DAY,
+        s if s >= 2 * HOUR.unsigned_abs() => HOUR,
+        s if s >= 2 * MINUTE.unsigned_abs() => MINUTE,
+        _ => 1,
+    };
+    match ahead {
+        // It was rounded down, and goes down.
+        0.. => ahead % unit + 1,
+        // It goes up. The next unit is two of its kind, which is a whole number of this one.
+        _ => unit - (-ahead) % unit,
+    }
+}
+
 /// "1 day", "2 days".
 pub fn plural(count: i64, unit: &str) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
@@ -106,6 +123,18 @@ mod tests {
         assert_eq!(span(90 * MINUTE), "90 minutes");
         assert_eq!(span(1), "1 second");
         assert_eq!(span(-3 * DAY), "3 days");
+    }
+
+    #[test]
+    fn a_span_holds_until_it_would_be_told_otherwise() {
+        for ahead in (-5 * DAY..5 * DAY).step_by(61).chain(-300..300) {
+            let holds = span_holds(ahead);
+            let told = |later| span(ahead - later);
+            assert!(holds > 0, "{ahead}");
+            assert_eq!(told(holds - 1), told(0), "{ahead}");
+        }
+        assert_eq!(span_holds(2 * DAY + 30), 31);
+        assert_eq!(span_holds(-2 * DAY - 30), DAY - 30);
     }
 
     #[test]

@@ -26,6 +26,10 @@ fn condition(code: Code, subject: impl Into<String>) -> Condition {
     Condition::new(code, subject, Severity::Critical, "It is so.", "Do this.")
 }
 
+fn tick(engine: &mut Engine, at: Moment, conditions: Vec<Condition>) -> Vec<Notification> {
+    engine.tick(at, conditions.into_iter().map(Arc::new).collect())
+}
+
 fn occasions(told: &[Notification]) -> Vec<(Occasion, Code, &str)> {
     told.iter()
         .map(|it| (it.occasion, it.alert.condition, it.alert.subject.as_str()))
@@ -36,22 +40,22 @@ fn occasions(told: &[Notification]) -> Vec<(Occasion, Code, &str)> {
 fn it_fires_once_repeats_and_resolves_once() {
     let mut engine = engine();
     let holds = || vec![condition(Code::CertificateMissing, "a")];
-    let told = engine.tick(hour(0), holds());
+    let told = tick(&mut engine, hour(0), holds());
     assert_eq!(
         occasions(&told),
         [(Occasion::Fired, Code::CertificateMissing, "a")]
     );
-    assert_eq!(engine.tick(hour(1), holds()), []);
+    assert_eq!(tick(&mut engine, hour(1), holds()), []);
     assert_eq!(
-        engine.tick(hour(6), holds())[0].occasion,
+        tick(&mut engine, hour(6), holds())[0].occasion,
         Occasion::Repeated
     );
-    assert_eq!(engine.tick(hour(7), holds()), []);
-    let over = engine.tick(hour(8), vec![]);
+    assert_eq!(tick(&mut engine, hour(7), holds()), []);
+    let over = tick(&mut engine, hour(8), vec![]);
     assert_eq!(over[0].occasion, Occasion::Resolved);
     assert_eq!(over[0].alert.status, Status::Resolved);
     assert_eq!(over[0].alert.resolved_at, Some(hour(8).wall));
-    assert_eq!(engine.tick(hour(9), vec![]), []);
+    assert_eq!(tick(&mut engine, hour(9), vec![]), []);
     assert_eq!(engine.resolved().len(), 1);
     assert!(engine.firing().is_empty());
 }
@@ -122,7 +126,7 @@ fn a_certificate_that_nobody_renews_is_told_of_a_hundred_times_at_most() {
                 ..condition(code, "a")
             }
             .deadline(deadline);
-            let told = engine.tick(at, vec![it]).len();
+            let told = tick(&mut engine, at, vec![it]).len();
             *(if severity == Severity::Warning {
                 &mut warned
             } else {
@@ -139,11 +143,11 @@ fn what_gets_graver_is_told_at_once() {
     let mut engine = engine();
     let mut it = condition(Code::ProbeFailed, "a");
     it.severity = Severity::Warning;
-    engine.tick(hour(0), vec![it.clone()]);
+    tick(&mut engine, hour(0), vec![it.clone()]);
     it.severity = Severity::Critical;
-    let told = engine.tick(seconds(5), vec![it.clone()]);
+    let told = tick(&mut engine, seconds(5), vec![it.clone()]);
     assert_eq!(told[0].occasion, Occasion::Escalated);
-    assert_eq!(engine.tick(seconds(10), vec![it]), []);
+    assert_eq!(tick(&mut engine, seconds(10), vec![it]), []);
 }
 
 #[test]
@@ -155,13 +159,13 @@ fn what_gets_less_grave_is_told_when_it_has_stayed_so() {
         vec![it]
     };
     let (grave, less) = (Severity::Critical, Severity::Warning);
-    engine.tick(seconds(0), as_grave_as(grave));
-    assert_eq!(engine.tick(seconds(10), as_grave_as(less)), []);
+    tick(&mut engine, seconds(0), as_grave_as(grave));
+    assert_eq!(tick(&mut engine, seconds(10), as_grave_as(less)), []);
     assert_eq!(engine.firing()[0].severity, grave, "it may be back");
-    assert_eq!(engine.tick(seconds(60), as_grave_as(grave)), []);
-    assert_eq!(engine.tick(seconds(80), as_grave_as(less)), []);
+    assert_eq!(tick(&mut engine, seconds(60), as_grave_as(grave)), []);
+    assert_eq!(tick(&mut engine, seconds(80), as_grave_as(less)), []);
 
-    let told = engine.tick(seconds(140), as_grave_as(less));
+    let told = tick(&mut engine, seconds(140), as_grave_as(less));
     assert_eq!(
         occasions(&told),
         [(Occasion::Eased, Code::UpstreamDown, "a")]
@@ -174,18 +178,18 @@ fn what_gets_less_grave_is_told_when_it_has_stayed_so() {
     assert_eq!(engine.firing()[0].severity, less);
     assert_eq!(engine.counts()[&(Code::UpstreamDown, less)], 1);
     assert_eq!(engine.standing()[0].severity, less);
-    assert_eq!(engine.tick(seconds(200), as_grave_as(less)), []);
+    assert_eq!(tick(&mut engine, seconds(200), as_grave_as(less)), []);
 
-    let told = engine.tick(seconds(300), as_grave_as(grave));
+    let told = tick(&mut engine, seconds(300), as_grave_as(grave));
     assert_eq!(told[0].occasion, Occasion::Escalated);
     assert_eq!(told[0].alert.previous_severity, Some(less));
-    engine.tick(seconds(310), as_grave_as(less));
+    tick(&mut engine, seconds(310), as_grave_as(less));
     assert_eq!(
-        engine.tick(seconds(370), as_grave_as(less)),
+        tick(&mut engine, seconds(370), as_grave_as(less)),
         [],
         "twice as long"
     );
-    let told = engine.tick(seconds(430), as_grave_as(less));
+    let told = tick(&mut engine, seconds(430), as_grave_as(less));
     assert_eq!(told[0].occasion, Occasion::Eased);
 }
 
@@ -200,26 +204,30 @@ fn a_group_gets_less_grave_too() {
             })
             .collect()
     };
-    let told = engine.tick(hour(0), all(Severity::Critical));
+    let told = tick(&mut engine, hour(0), all(Severity::Critical));
     assert_eq!(told[0].alert.severity, Severity::Critical);
-    assert_eq!(engine.tick(seconds(10), all(Severity::Warning)), []);
-    let told = engine.tick(hour(2), all(Severity::Warning));
+    assert_eq!(tick(&mut engine, seconds(10), all(Severity::Warning)), []);
+    let told = tick(&mut engine, hour(2), all(Severity::Warning));
     assert_eq!((told.len(), told[0].occasion), (1, Occasion::Eased));
     let alert = &told[0].alert;
     assert_eq!(alert.id, "renewal_rejected/*");
     assert_eq!(alert.previous_severity, Some(Severity::Critical));
-    assert_eq!(engine.tick(hour(3), all(Severity::Warning)), []);
+    assert_eq!(tick(&mut engine, hour(3), all(Severity::Warning)), []);
     assert_eq!(engine.standing()[0].previous_severity, None);
 }
 
 #[test]
 fn what_was_told_as_critical_is_over_as_critical() {
     let mut engine = engine();
-    engine.tick(hour(0), vec![condition(Code::NamesUncovered, "a")]);
+    tick(
+        &mut engine,
+        hour(0),
+        vec![condition(Code::NamesUncovered, "a")],
+    );
     let mut less = condition(Code::NamesUncovered, "a");
     less.severity = Severity::Warning;
-    engine.tick(hour(1), vec![less]);
-    let over = engine.tick(hour(2), vec![]);
+    tick(&mut engine, hour(1), vec![less]);
+    let over = tick(&mut engine, hour(2), vec![]);
     assert_eq!(over[0].occasion, Occasion::Resolved);
     assert_eq!(over[0].alert.severity, Severity::Critical);
 }
@@ -233,24 +241,28 @@ fn the_graver_alert_speaks_for_the_lesser_one_and_both_resolve() {
             condition(Code::Expiring, "a"),
         ]
     };
-    engine.tick(hour(0), vec![condition(Code::RenewalOverdue, "a")]);
-    let told = engine.tick(hour(1), both());
+    tick(
+        &mut engine,
+        hour(0),
+        vec![condition(Code::RenewalOverdue, "a")],
+    );
+    let told = tick(&mut engine, hour(1), both());
     assert_eq!(occasions(&told), [(Occasion::Fired, Code::Expiring, "a")]);
-    let told = engine.tick(hour(7), both());
+    let told = tick(&mut engine, hour(7), both());
     assert_eq!(
         occasions(&told),
         [(Occasion::Repeated, Code::Expiring, "a")]
     );
-    assert_eq!(engine.tick(hour(8), vec![]).len(), 2);
+    assert_eq!(tick(&mut engine, hour(8), vec![]).len(), 2);
 
     let mut engine = self::engine();
     assert_eq!(
-        engine.tick(hour(0), both()).len(),
+        tick(&mut engine, hour(0), both()).len(),
         1,
         "found late: only the graver one is told"
     );
     assert_eq!(
-        engine.tick(hour(1), vec![]).len(),
+        tick(&mut engine, hour(1), vec![]).len(),
         1,
         "and what was not told does not resolve"
     );
@@ -264,7 +276,7 @@ fn ten_thousand_at_once_are_one_message_and_one_resolution() {
             .map(|i| condition(Code::Expired, format!("{i:05}")))
             .collect()
     };
-    let told = engine.tick(hour(0), all(10_000));
+    let told = tick(&mut engine, hour(0), all(10_000));
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].alert.count, 10_000);
     assert_eq!(told[0].alert.subjects.len(), 20);
@@ -274,10 +286,10 @@ fn ten_thousand_at_once_are_one_message_and_one_resolution() {
         "{}",
         told[0].alert.summary
     );
-    assert_eq!(engine.tick(hour(1), all(9000)), []);
-    let told = engine.tick(hour(6), all(3));
+    assert_eq!(tick(&mut engine, hour(1), all(9000)), []);
+    let told = tick(&mut engine, hour(6), all(3));
     assert_eq!((told.len(), told[0].alert.count), (1, 3));
-    let told = engine.tick(hour(7), vec![]);
+    let told = tick(&mut engine, hour(7), vec![]);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].occasion, Occasion::Resolved);
     assert_eq!(told[0].alert.id, "expired/*");
@@ -292,7 +304,7 @@ fn those_that_come_one_by_one_are_a_group_in_the_end_too() {
         let now = (0..n)
             .map(|i| condition(Code::RenewalOverdue, format!("{i:04}")))
             .collect();
-        told += engine.tick(seconds(n), now).len();
+        told += tick(&mut engine, seconds(n), now).len();
     }
     assert!(told <= GROUP_ABOVE + 12, "{told} messages");
     assert_eq!(engine.standing().len(), GROUP_ABOVE + 1);
@@ -305,31 +317,31 @@ fn a_few_are_told_one_by_one() {
     let five = (0..5)
         .map(|i| condition(Code::Expired, i.to_string()))
         .collect();
-    assert_eq!(engine.tick(hour(0), five).len(), 5);
+    assert_eq!(tick(&mut engine, hour(0), five).len(), 5);
 }
 
 #[test]
 fn what_flaps_must_be_gone_for_a_while_and_longer_each_time() {
     let mut engine = engine();
     let down = || vec![condition(Code::UpstreamDown, "a")];
-    assert_eq!(engine.tick(seconds(0), down()).len(), 1);
+    assert_eq!(tick(&mut engine, seconds(0), down()).len(), 1);
     for n in 1..20 {
         let up_and_down = if n % 2 == 0 { down() } else { vec![] };
-        assert_eq!(engine.tick(seconds(n), up_and_down), []);
+        assert_eq!(tick(&mut engine, seconds(n), up_and_down), []);
     }
-    assert_eq!(engine.tick(seconds(70), vec![]), []);
+    assert_eq!(tick(&mut engine, seconds(70), vec![]), []);
     assert_eq!(
-        engine.tick(seconds(100), vec![])[0].occasion,
+        tick(&mut engine, seconds(100), vec![])[0].occasion,
         Occasion::Resolved
     );
     assert_eq!(
-        engine.tick(seconds(110), down())[0].occasion,
+        tick(&mut engine, seconds(110), down())[0].occasion,
         Occasion::Fired
     );
-    assert_eq!(engine.tick(seconds(120), vec![]), []);
-    assert_eq!(engine.tick(seconds(185), vec![]), [], "twice as long");
+    assert_eq!(tick(&mut engine, seconds(120), vec![]), []);
+    assert_eq!(tick(&mut engine, seconds(185), vec![]), [], "twice as long");
     assert_eq!(
-        engine.tick(seconds(241), vec![])[0].occasion,
+        tick(&mut engine, seconds(241), vec![])[0].occasion,
         Occasion::Resolved
     );
 }
@@ -345,7 +357,7 @@ fn a_restart_is_neither_a_flood_nor_silence() {
         all.extend((0..9).map(|i| condition(Code::Expired, i.to_string())));
         all
     };
-    engine.tick(hour(0), holds());
+    tick(&mut engine, hour(0), holds());
     let saved = serde_json::to_string(&engine.save(hour(2).monotonic)).unwrap();
     let restored = |ago: u64| {
         let saved = serde_json::from_str(&saved).unwrap();
@@ -357,9 +369,9 @@ fn a_restart_is_neither_a_flood_nor_silence() {
             ago,
         )
     };
-    assert_eq!(restored(1).tick(hour(3), holds()), [], "no flood");
+    assert_eq!(tick(&mut restored(1), hour(3), holds()), [], "no flood");
     assert_eq!(
-        restored(4).tick(hour(6), holds()).len(),
+        tick(&mut restored(4), hour(6), holds()).len(),
         3,
         "reminders are due"
     );
@@ -367,11 +379,11 @@ fn a_restart_is_neither_a_flood_nor_silence() {
     let mut without = holds();
     without.retain(|it| it.code != Code::UpstreamDown);
     assert_eq!(
-        engine.tick(hour(3), without.clone()),
+        tick(&mut engine, hour(3), without.clone()),
         [],
         "detectors need a while"
     );
-    let told = engine.tick(seconds(3 * HOUR + 121), without);
+    let told = tick(&mut engine, seconds(3 * HOUR + 121), without);
     assert_eq!(
         occasions(&told),
         [(Occasion::Resolved, Code::UpstreamDown, "b")]
@@ -382,19 +394,22 @@ fn a_restart_is_neither_a_flood_nor_silence() {
 fn a_wall_clock_that_jumps_neither_floods_nor_silences() {
     let mut engine = engine();
     let holds = || vec![condition(Code::CertificateMissing, "a")];
-    engine.tick(hour(0), holds());
+    tick(&mut engine, hour(0), holds());
     for jump in [-1000, 1000] {
         let at = Moment {
             wall: day(BASE + jump),
             monotonic: hour(1).monotonic,
         };
-        assert_eq!(engine.tick(at, holds()), []);
+        assert_eq!(tick(&mut engine, at, holds()), []);
     }
     let back = Moment {
         wall: day(BASE - 1000),
         monotonic: hour(24).monotonic,
     };
-    assert_eq!(engine.tick(back, holds())[0].occasion, Occasion::Repeated);
+    assert_eq!(
+        tick(&mut engine, back, holds())[0].occasion,
+        Occasion::Repeated
+    );
 }
 
 #[test]
