@@ -331,7 +331,8 @@ impl Conductor {
             if n == 0 {
                 self.gatherer.reader.look_at_mounts();
             }
-            self.dirty.extend(slot_of(n));
+            let touched = slot_of(n).filter(|slot| !self.is_untouched(*slot));
+            self.dirty.extend(touched);
         }
         let slice = self.unwatched_round.next(now, self.unwatched.len());
         let unwatched = slice.into_iter().flat_map(|range| {
@@ -348,6 +349,17 @@ impl Conductor {
         });
         self.dirty.extend(changed);
         self.poll_folders(now);
+    }
+
+    /// Whether a source was well when it was last read, and its files are still those: then they need
+    /// not be read. What is wrong may end without a trace on the files, such as an error of the disk.
+    fn is_untouched(&self, slot: u32) -> bool {
+        let tracked = self.tracked[slot as usize].as_ref();
+        tracked.is_none_or(|tracked| {
+            tracked.is_well()
+                && tracked.reach != Reach::Remote
+                && self.gatherer.reader.stamp(&tracked.source) == tracked.stamp
+        })
     }
 
     fn poll_folders(&mut self, now: Instant) {

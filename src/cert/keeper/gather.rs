@@ -1,8 +1,8 @@
 //! Reading and verifying, over several threads when there is much to do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use crate::cert::load::{self, Input, Roots};
@@ -13,6 +13,10 @@ use crate::priority;
 
 /// Below this many, starting threads costs more than it saves.
 const WORTH_THREADS: usize = 8;
+
+/// Asked once: the answer is gathered from several files.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
 /// How much was done since the start, to hold the cost of a change to account.
 #[derive(Debug, Default)]
@@ -111,7 +115,7 @@ impl Gatherer {
 pub(super) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = match items.len() {
         few if few < WORTH_THREADS => 1,
-        _ => thread::available_parallelism().map_or(1, usize::from),
+        _ => *CORES,
     };
     let work = |item| {
         let result = work(item);

@@ -80,12 +80,13 @@ impl Reader {
         self.deleted = deleted.map(|mount| mount.point).collect();
     }
 
-    /// What the file system says of a source's files, without reading them.
+    /// What the file system says of a source's files, and of what is mounted there, without reading
+    /// them.
     pub fn stamp(&self, source: &Source) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         for path in source.paths() {
-            match std::fs::metadata(path) {
-                Ok(meta) => stamp(&meta).hash(&mut hasher),
+            match std::fs::metadata(&path) {
+                Ok(meta) => (stamp(&meta), self.deleted.contains(&path)).hash(&mut hasher),
                 Err(error) => error.raw_os_error().hash(&mut hasher),
             }
         }

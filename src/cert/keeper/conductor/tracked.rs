@@ -90,6 +90,14 @@ impl Tracked {
         }
     }
 
+    /// Whether what is on disk is what is held, and that is something.
+    pub(super) fn is_well(&self) -> bool {
+        self.trouble.is_none()
+            && self.again.is_none()
+            && self.standing.current().is_some()
+            && self.standing.disk().state == DiskState::Same
+    }
+
     /// What its files hold now is the current certificate.
     pub(super) fn note_on_disk(&mut self) {
         self.on_disk = self.found();
