@@ -67,6 +67,7 @@ pub use redirect::plain;
 use route::{Action, Respond, Route, Table};
 use rules::material::Material;
 use rules::{Known, Rules};
+use tunnel::Passed;
 
 /// What requests are served by: one immutable snapshot of the configuration, shared by all threads.
 #[derive(Debug)]
@@ -338,38 +339,43 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
             self.account.tunnelled = true;
             // That was for the request; a tunnel may last.
             self.client.deadline().unbound();
-            let passed = tunnel::run(self.client, &mut server, timeouts.tunnel).await?;
+            let mut passed = Passed::default();
+            let ended = tunnel::run(self.client, &mut server, timeouts.tunnel, &mut passed).await;
             self.account.received = passed.up;
             self.account.sent = passed.down;
+            ended?;
             if passed.silent {
                 local.edge().timeout(Timeout::Tunnel);
             }
             return Ok(());
         }
-        let sent = match plan {
+        let sent = &mut self.account.sent;
+        let ended = match plan {
             None => {
                 let (client, server) = (&mut *self.client, &mut server);
-                exchange::response(client, server, &mut upload, timeouts).await
+                exchange::response(client, server, &mut upload, timeouts, sent).await
             }
             // Boxed: not every response need carry room for what few have.
             Some(plan) => {
                 Box::pin(async {
                     let series = &local.edge().compression;
                     let mut client = Compressed::new(&mut *self.client, plan, series)?;
-                    exchange::response(&mut client, &mut server, &mut upload, timeouts)
-                        .await
-                        .map(|_| client.output)
+                    let ended =
+                        exchange::response(&mut client, &mut server, &mut upload, timeouts, &mut 0)
+                            .await;
+                    *sent = client.output;
+                    ended
                 })
                 .await
             }
         };
         self.account.received = upload.taken;
-        if let Err(failure) = &sent
+        if let Err(failure) = &ended
             && failure.is_of_server()
         {
             upstream.failed(index, Moment::now(), failure);
         }
-        self.account.sent = sent?;
+        ended?;
         drop(in_flight);
         let now = Instant::now();
         self.account.ended = Some(now);

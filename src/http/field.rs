@@ -261,6 +261,8 @@ pub struct Fields {
     known: Ids,
     /// Some name that was not recognised has an underscore.
     underscores: bool,
+    /// `Connection` may name fields that are not [removed](HOP_BY_HOP) anyway.
+    names: bool,
 }
 
 impl Fields {
@@ -282,7 +284,7 @@ impl Fields {
         self.bytes.clear();
         self.entries.clear();
         self.known = Ids::default();
-        self.underscores = false;
+        (self.underscores, self.names) = (false, false);
     }
 
     /// The bytes of a span.
@@ -323,6 +325,7 @@ impl Fields {
         let entry = self.line(id, name, write);
         self.entries.push(entry);
         self.known.insert(id);
+        self.names |= id == Id::Connection;
     }
 
     /// Writes a line at the end of the buffer.
@@ -358,6 +361,12 @@ impl Fields {
     /// Says that a name among those that are [`expect`](Self::expect)ed has an underscore.
     pub(in crate::http) const fn expect_underscores(&mut self) {
         self.underscores = true;
+    }
+
+    /// Says that a `Connection` among those that are [`expect`](Self::expect)ed names fields that are
+    /// not [removed](Self::remove_hop_by_hop) without that.
+    pub(in crate::http) const fn expect_names(&mut self) {
+        self.names = true;
     }
 
     /// Writes the line of a field anew which is not there as it is to be sent.
@@ -480,7 +489,7 @@ impl Fields {
     /// Removes what belongs to one connection only (RFC 9110, section 7.6.1): the fields that
     /// `Connection` names, and those that older implementations send without naming them.
     pub fn remove_hop_by_hop(&mut self) {
-        if self.has(Id::Connection) {
+        if self.names && self.has(Id::Connection) {
             let mut named = SmallVec::<[Span; 4]>::new();
             for entry in self
                 .entries

@@ -449,6 +449,9 @@ impl Section {
 
     /// The fields, each in a line as it is to be sent.
     fn mended(&mut self, bytes: &[u8]) -> Fields {
+        if self.found.names {
+            self.fields.expect_names();
+        }
         for (at, name, value) in self.loose.drain(..) {
             self.fields.mend(at, name.of(bytes), value.of(bytes));
         }
@@ -529,6 +532,8 @@ struct Found {
     keep: bool,
     upgrade: bool,
     upgrade_named: bool,
+    /// `Connection` names something else.
+    names: bool,
     expects_continue: bool,
     accepts_trailers: bool,
 }
@@ -565,9 +570,15 @@ impl Found {
             }
             Id::Connection => {
                 for option in list(value) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep |= option.eq_ignore_ascii_case(b"keep-alive");
-                    self.upgrade_named |= option.eq_ignore_ascii_case(b"upgrade");
+                    if option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.keep = true;
+                    } else if option.eq_ignore_ascii_case(b"close") {
+                        self.close = true;
+                    } else if option.eq_ignore_ascii_case(b"upgrade") {
+                        self.upgrade_named = true;
+                    } else {
+                        self.names = true;
+                    }
                 }
             }
             Id::Upgrade => self.upgrade = true,

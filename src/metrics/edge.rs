@@ -282,7 +282,7 @@ impl Edge {
         match handshake {
             Handshake::Done { version, resumed } => {
                 self.handshakes[version.index()][usize::from(resumed)].inc();
-                self.handshake_duration.observe(took.as_secs_f64());
+                self.handshake_duration.observe(took);
             }
             Handshake::Failed(failure) => self.failures[failure.index()].inc(),
         }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A shard of one writer: it can be given to another thread, but not shared with one.
 #[derive(Debug, Default)]
@@ -84,9 +85,9 @@ impl Gauge {
 pub struct Histogram(pub(super) Own<Distribution>);
 
 impl Histogram {
-    /// Counts one duration, in seconds. One that is negative or no number counts as 0.
-    pub fn observe(&self, seconds: f64) {
-        self.0.observe(seconds);
+    /// Counts one duration.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took);
     }
 }
 
@@ -174,8 +175,8 @@ impl Shard for Cell {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Distribution {
-    /// Upper bounds in seconds, ascending, without the last, infinite one.
-    bounds: &'static [f64],
+    /// Upper bounds in microseconds, ascending, without the last, infinite one.
+    bounds: Box<[u64]>,
     /// One more than bounds.
     counts: Box<[AtomicU64]>,
     /// The sum in microseconds: an integer, so that adding is one instruction; not nanoseconds,
@@ -184,27 +185,27 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
-    /// One that counted nothing.
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    /// One that counted nothing. `bounds` are in seconds.
+    pub(super) fn new(bounds: &[f64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        let micros = |bound: &f64| micros(Duration::from_secs_f64(*bound));
         Self {
-            bounds,
+            bounds: bounds.iter().map(micros).collect(),
             counts,
             micros: AtomicU64::new(0),
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates; never negative
-    fn observe(&self, seconds: f64) {
-        let seconds = seconds.max(0.0); // also turns NaN into 0
+    fn observe(&self, took: Duration) {
+        let took = micros(took);
         let beyond = || self.bounds.len();
         let bucket = (self.bounds.iter())
-            .position(|bound| seconds <= *bound)
+            .position(|bound| took <= *bound)
             .unwrap_or_else(beyond);
         // Only the shard of a default handle, which belongs to no series, has no buckets.
         if let Some(count) = self.counts.get(bucket) {
             add(count, 1);
-            add(&self.micros, (seconds * 1e6).round() as u64);
+            add(&self.micros, took);
         }
     }
 
@@ -217,6 +218,12 @@ impl Distribution {
     pub(super) fn micros(&self) -> u64 {
         self.micros.load(Relaxed)
     }
+}
+
+/// Whole microseconds, in integers: a request is measured twice.
+const fn micros(span: Duration) -> u64 {
+    let whole = span.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(span.subsec_micros() as u64)
 }
 
 impl Shard for Distribution {

@@ -246,9 +246,10 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::metrics::{RequestSeries, method_index};
-    use std::time::Duration;
 
     #[test]
     fn the_text_is_exactly_what_the_format_wants() {
@@ -262,9 +263,9 @@ mod tests {
         let open = registry.gauge("a_open", "Open", &[]);
         open.set(1.5);
         let took = registry.histogram("c_seconds", "Took", &[0.1, 1.0], &[("site", "x")]);
-        took.observe(0.1);
-        took.observe(0.5);
-        took.observe(7.0);
+        took.observe(Duration::from_secs_f64(0.1));
+        took.observe(Duration::from_secs_f64(0.5));
+        took.observe(Duration::from_secs_f64(7.0));
         registry.collector(|scrape| {
             let asked = Metric {
                 name: "asked_total",
@@ -304,8 +305,8 @@ c_seconds_count{site="x"} 3
         one.add(2);
         two.add(3);
         let (early, late) = (took(), took());
-        early.observe(0.5);
-        late.observe(2.0);
+        early.observe(Duration::from_secs_f64(0.5));
+        late.observe(Duration::from_secs_f64(2.0));
         drop((one, early));
         for _ in 0..2 {
             let text = registry.encode();

@@ -49,7 +49,7 @@ impl RequestSeries {
     /// method or a range of codes is seen for the first time.
     pub fn record(&self, method: usize, status: u16, duration: Duration) {
         self.codes.count(method).at(slot(status), 1);
-        self.duration.observe(duration.as_secs_f64());
+        self.duration.observe(duration);
     }
 
     /// Counts bytes of bodies, received from and sent to the client.

@@ -54,6 +54,6 @@ impl StreamSeries {
     /// Counts a connection that has ended.
     pub fn ended(&self, outcome: StreamOutcome, took: Duration) {
         self.outcomes.inc(outcome);
-        self.duration.observe(took.as_secs_f64());
+        self.duration.observe(took);
     }
 }

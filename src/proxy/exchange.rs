@@ -221,6 +221,8 @@ pub async fn request<C: Client>(
         None => client.deadline().set(part(left)),
     }
     let mut waiting = Stall::Server;
+    // The deadline was just set.
+    let mut first = true;
     poll_fn(|cx| {
         loop {
             let (stall, moved) = upload.poll(cx, client, server)?;
@@ -234,7 +236,7 @@ pub async fn request<C: Client>(
             } else {
                 stall
             };
-            if moved || stall != waiting {
+            if moved && !first || stall != waiting {
                 waiting = stall;
                 left = timeouts.upstream_response;
                 client.deadline().set(match stall {
@@ -242,6 +244,7 @@ pub async fn request<C: Client>(
                     Stall::Server => part(left),
                 });
             }
+            first = false;
             if upload.done && client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
@@ -296,24 +299,24 @@ fn poll_response<C: Client>(
 }
 
 /// Passes the response's body on, until both it and what is left of the request's have ended; the
-/// bytes of the body.
+/// bytes of the body that were sent are in `sent`, however it ends.
 pub async fn response<C: Client>(
     client: &mut C,
     server: &mut Connection,
     upload: &mut Upload,
     timeouts: &Timeouts,
-) -> Result<u64, Failure> {
+    sent: &mut u64,
+) -> Result<(), Failure> {
     upload.forget();
-    let mut sent = 0;
     let mut ended = false;
     let mut waiting = Stall::Server;
     client.deadline().set(timeouts.upstream_idle);
     poll_fn(|cx| {
         let (_, mut moved) = upload.poll(cx, client, server)?;
         let mut stall = Stall::Server;
-        let turn = sent;
+        let turn = *sent;
         while !ended {
-            if sent - turn >= TURN {
+            if *sent - turn >= TURN {
                 rest(cx);
                 break;
             }
@@ -332,14 +335,14 @@ pub async fn response<C: Client>(
                     }
                     Poll::Ready(count) => {
                         server.consume(count);
-                        sent += count as u64;
+                        *sent += count as u64;
                         moved = true;
                     }
                 },
             }
         }
         match client.poll_flush(cx) {
-            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(sent)),
+            Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
             Poll::Pending => stall = Stall::Client,

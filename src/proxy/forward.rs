@@ -98,7 +98,7 @@ impl<'w> Forward<'_, 'w> {
             let failure = match result {
                 Ok(mut answer) => {
                     upstream.succeeded(server, Moment::of(now), took);
-                    series.response_duration.observe(took.as_secs_f64());
+                    series.response_duration.observe(took);
                     series.outcome(match answer.head.status {
                         500.. => UpstreamOutcome::ServerError,
                         _ => UpstreamOutcome::Response,

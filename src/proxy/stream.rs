@@ -134,7 +134,7 @@ async fn connect<'u>(
             Ok(done) => {
                 upstream.succeeded(index, Moment::of(now), took);
                 series.connects.inc();
-                series.response_duration.observe(took.as_secs_f64());
+                series.response_duration.observe(took);
                 series.outcome(UpstreamOutcome::Response);
                 return Ok(done);
             }

@@ -31,15 +31,16 @@ pub struct Passed {
 }
 
 /// Passes bytes both ways until both ends have closed, one of them breaks, or both are silent for
-/// `silence`. An end that closes only its sending side can still receive.
+/// `silence`. An end that closes only its sending side can still receive. What went through is in
+/// `passed`, however it ends.
 pub async fn run<C: Client>(
     client: &mut C,
     server: &mut Connection,
     silence: Duration,
-) -> Result<Passed, Failure> {
+    passed: &mut Passed,
+) -> Result<(), Failure> {
     server.begin_tunnel();
     client.begin_tunnel();
-    let mut passed = Passed::default();
     let (mut up, mut down) = (Way::Open, Way::Open);
     client.deadline().set(silence);
     poll_fn(|cx| {
@@ -47,14 +48,14 @@ pub async fn run<C: Client>(
         poll_up(cx, client, server, &mut up, &mut passed.up)?;
         poll_down(cx, client, server, &mut down, &mut passed.down)?;
         if up == Way::Closed && down == Way::Closed {
-            return Poll::Ready(Ok(passed));
+            return Poll::Ready(Ok(()));
         }
         if before != (passed.up, passed.down) {
             client.deadline().set(silence);
         }
         if client.deadline().poll(cx).is_ready() {
             passed.silent = true;
-            return Poll::Ready(Ok(passed));
+            return Poll::Ready(Ok(()));
         }
         Poll::Pending
     })

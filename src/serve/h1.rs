@@ -92,12 +92,13 @@ impl<I: Stream> Http1<I> {
         if self.reader.has_leftover() {
             return None;
         }
-        let timeouts = *service.local.world().timeouts();
         let fresh = since.is_none();
+        let world = service.local.world();
         match since {
-            None => self.deadline.set(timeouts.request_head),
-            Some(since) => self.deadline.set_from(since, timeouts.idle),
+            None => self.deadline.set(world.timeouts().request_head),
+            Some(since) => self.deadline.set_from(since, world.timeouts().idle),
         }
+        drop(world); // it may be another one before a request comes
         self.writer.release();
         poll_fn(|cx| {
             if let Poll::Ready(result) = self.reader.poll_start(cx, &mut self.io) {

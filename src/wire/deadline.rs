@@ -7,10 +7,11 @@
 //! is never.
 
 use std::num::NonZero;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// See the module.
@@ -105,7 +106,9 @@ impl Deadline {
             return Poll::Pending;
         }
         self.wakes = None;
-        while timer.as_mut().poll(cx).is_ready() {
+        // Whatever else the task did in this turn: a timer that puts off being set would not be asked
+        // again.
+        while pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if timer.deadline() >= at {
                 return Poll::Ready(());
             }
@@ -119,6 +122,9 @@ impl Deadline {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::task::ready;
+
+    use tokio::task::coop::{has_budget_remaining, poll_proceed};
 
     use super::*;
 
@@ -146,6 +152,27 @@ mod tests {
             deadline.set(Duration::from_secs(1));
             poll_fn(|cx| deadline.poll(cx)).await;
             assert_eq!(begin.elapsed().as_secs(), 20);
+        });
+    }
+
+    #[test]
+    fn it_fires_for_a_task_that_has_done_too_much_in_its_turn() {
+        paused().block_on(async {
+            let begin = Instant::now();
+            let mut deadline = Deadline::default();
+            tokio::spawn(async move {
+                deadline.set_from(begin, Duration::from_secs(10));
+                poll_fn(|cx| {
+                    while has_budget_remaining() {
+                        ready!(poll_proceed(cx)).made_progress();
+                    }
+                    deadline.poll(cx)
+                })
+                .await;
+            })
+            .await
+            .unwrap();
+            assert_eq!(begin.elapsed().as_secs(), 10);
         });
     }
 

@@ -205,12 +205,14 @@ impl Ask {
                 listener.finish(None);
                 listener.deadline().unbound();
                 let send = world.timeouts().send;
-                flush(&mut listener, send).await.map(|()| 0)
+                flush(&mut listener, send).await
             }
             Ok(()) => {
                 guest.account.started = true;
                 let timeouts = &self.upstream.timeouts;
-                exchange::response(&mut listener, &mut connection, &mut upload, timeouts).await
+                let sent = &mut guest.account.sent;
+                exchange::response(&mut listener, &mut connection, &mut upload, timeouts, sent)
+                    .await
             }
         };
         if let Err(failure) = &result
@@ -219,8 +221,7 @@ impl Ask {
             self.upstream.failed(server, Moment::now(), failure);
         }
         drop(in_flight);
-        let result = result.map(|sent| {
-            guest.account.sent = sent;
+        let result = result.map(|()| {
             if !bodiless {
                 local.pool().put(connection, Instant::now());
             }
