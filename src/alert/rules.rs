@@ -55,6 +55,7 @@ tests:
             exp_annotations:
               summary: No staunch has been scraped for five minutes.
               description: Nothing tells of certificates now. See `systemctl status staunch`, and whether Prometheus reaches the admin address (listen.admin).
+              runbook_url: docs/runbook.md#if-staunch-does-not-answer
       - alertname: StaunchCertificateExpiring
         eval_time: 10m
         exp_alerts:
