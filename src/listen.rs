@@ -197,7 +197,7 @@ fn open(address: SocketAddr, share: bool) -> Result<Socket, (&'static str, io::E
         socket
             .set_reuse_port(true)
             .map_err(during("set SO_REUSEPORT"))?;
-        configure(&socket).map_err(during("set socket options"))?;
+        configure(&socket, address).map_err(during("set socket options"))?;
     }
     if address.is_ipv6() {
         socket

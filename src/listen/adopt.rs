@@ -191,8 +191,9 @@ fn prepare(listener: TcpListener) -> io::Result<(SocketAddr, TcpListener)> {
         ));
     }
     listener.set_nonblocking(true)?;
-    configure(&listener)?;
-    Ok((listener.local_addr()?, listener))
+    let address = listener.local_addr()?;
+    configure(&listener, address)?;
+    Ok((address, listener))
 }
 
 /// Gives sockets of one address to `count` workers, all of them listening from now on. With more

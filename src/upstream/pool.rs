@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -495,9 +495,13 @@ async fn connect_name(
 
 /// Makes a TCP connection.
 async fn connect_tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
-    listen::configure(&stream).map_err(ConnectError::Connect)?;
-    Ok(stream)
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(connect_error)?;
+    listen::configure(&socket, address).map_err(ConnectError::Connect)?;
+    socket.connect(address).await.map_err(connect_error)
 }
 
 fn connect_error(error: io::Error) -> ConnectError {
