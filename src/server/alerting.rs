@@ -124,9 +124,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Ends those that only look. They would take the end of this process for an outage, as its
+    /// listeners close before it has told all.
+    pub async fn look_no_more(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Ends them; what was told and what was not delivered is written down.
     pub async fn end(mut self) {
-        self.tasks.shutdown().await;
+        self.look_no_more().await;
         drop(self.stop);
         // It logged its panic, if there was one.
         let _ = self.told.await;
