@@ -106,12 +106,13 @@ impl Alerting {
     }
 }
 
-/// What the keeper is to keep: what is configured, and the canary behind it.
-pub fn wanted(config: &Config, state: bool) -> Wanted {
+/// What the keeper is to keep: what is configured, and the canary behind it. That lies in the state
+/// directory in use, which a reload does not change.
+pub fn wanted(config: &Config, state: Option<&StateDir>) -> Wanted {
     let mut wanted = Wanted::of(config);
-    if state {
-        wanted.sources.push(canary::source(&config.state_dir));
-    }
+    wanted
+        .sources
+        .extend(state.map(|state| canary::source(state.path())));
     wanted
 }
 

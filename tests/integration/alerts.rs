@@ -412,3 +412,32 @@ fn a_drain_ends_the_probe() {
         "{log}"
     );
 }
+
+/// The certificate that is made for a test of the way is nobody's, wherever it lies.
+#[test]
+fn the_canary_is_nobodys_certificate() {
+    let origin = Origin::echo();
+    let all_is_well = |proxy: &Staunch, expected: &[&str]| {
+        let all = proxy.admin_get("/api/alerts").expect(200).json();
+        let firing = all["firing"].as_array().unwrap();
+        let firing: Vec<_> = firing.iter().map(|it| &it["condition"]).collect();
+        assert_eq!(firing, expected, "{all}");
+        assert_eq!(proxy.certificates().len(), 1, "{:?}", proxy.certificates());
+    };
+
+    // What a reload says of the state directory holds from the next start on.
+    let mut proxy = Staunch::serving(&origin).start();
+    let elsewhere = proxy.config().path("elsewhere");
+    proxy.reconfigure(|builder| builder.change("state_dir", format!("{elsewhere:?}")));
+    proxy.reload().expect(200);
+    all_is_well(&proxy, &[]);
+
+    // It cannot be written: told as what it is.
+    let builder = Staunch::serving(&origin);
+    let state = builder.path("state");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("canary"), "in the way").unwrap();
+    let proxy = builder.set("state_dir", format!("{state:?}")).start();
+    eventually("it is told", || firing(&proxy, "canary_failed"));
+    all_is_well(&proxy, &["canary_failed"]);
+}
