@@ -80,6 +80,8 @@ struct Unit {
     purpose: Purpose,
     /// Of the content in use.
     digest: Option<[u8; 32]>,
+    /// Whom it says to believe, where that is what it is for.
+    trust: Option<Arc<Trust>>,
     fault: Option<Fault>,
     /// Since when the first of its revocation lists is past its time; it was said.
     expired: Option<Timestamp>,
@@ -396,7 +398,11 @@ impl Shared {
 impl State {
     /// Whom policies that ask for these certificates believe now.
     fn trust(&self, client: &ClientCertificates) -> Option<Arc<Trust>> {
-        self.asking(client).first()?.trust()
+        let unit = self.units.iter().find(|unit| match &unit.purpose {
+            Purpose::Trust(its) => its == client,
+            Purpose::Tickets(_) => false,
+        });
+        unit?.trust.clone()
     }
 
     fn asking(&self, client: &ClientCertificates) -> Vec<Arc<Policy>> {
@@ -449,6 +455,7 @@ impl Unit {
             number,
             purpose,
             digest: None,
+            trust: None,
             fault: None,
             expired: None,
             reach: Reach::Polled,
@@ -461,7 +468,8 @@ impl Unit {
     fn settle(&mut self, shared: &Shared, loaded: Loaded, policies: Vec<Arc<Policy>>) {
         let what = self.purpose.label();
         let fault = match loaded {
-            Loaded::Kept => return,
+            // A policy that was prepared before the files were last read has what they were then.
+            Loaded::Kept => return self.believed_by(policies, shared),
             Loaded::Keys(Ok((digest, secrets))) => {
                 let first = self.digest.replace(digest).is_none();
                 let keys = secrets.len();
@@ -482,24 +490,31 @@ impl Unit {
                 }
                 self.metrics.expires(trust.expires.map(|at| at.unix()));
                 self.expired = None;
-                for policy in policies {
-                    let asks = match (&self.purpose, &policy.key.site.client) {
-                        (Purpose::Trust(mine), Some(theirs)) => mine == theirs,
-                        _ => false,
-                    };
-                    let same = policy.trust().is_some_and(|old| Arc::ptr_eq(&old, &trust));
-                    if asks && !same {
-                        let believed = policy.believe(&shared.ring, Arc::clone(&trust));
-                        if let Err(error) = believed {
-                            error!(%error, file = %what, "client certificates cannot be set up");
-                        }
-                    }
-                }
+                self.trust = Some(trust);
+                self.believed_by(policies, shared);
                 None
             }
             Loaded::Keys(Err(fault)) | Loaded::Trust(Err(fault)) => Some(fault),
         };
         self.tell(fault);
+    }
+
+    /// Has those of these policies that ask for it believe what was read last.
+    fn believed_by(&self, policies: Vec<Arc<Policy>>, shared: &Shared) {
+        let (Purpose::Trust(mine), Some(trust)) = (&self.purpose, &self.trust) else {
+            return;
+        };
+        for policy in policies {
+            let asks = policy.key.site.client.as_ref() == Some(mine);
+            let same = policy.trust().is_some_and(|old| Arc::ptr_eq(&old, trust));
+            if asks && !same {
+                let believed = policy.believe(&shared.ring, Arc::clone(trust));
+                if let Err(error) = believed {
+                    let file = self.purpose.label();
+                    error!(%error, %file, "client certificates cannot be set up");
+                }
+            }
+        }
     }
 
     /// What is done where the files cannot be used.
@@ -531,11 +546,11 @@ impl Unit {
     }
 
     /// Says once that a revocation list is past its time.
-    fn watch_time(&mut self, shared: &Shared, trust: Option<Arc<Trust>>) {
+    fn watch_time(&mut self, shared: &Shared) {
         let Purpose::Trust(client) = &self.purpose else {
             return;
         };
-        let Some(at) = trust.and_then(|trust| trust.expires) else {
+        let Some(at) = self.trust.as_ref().and_then(|trust| trust.expires) else {
             return;
         };
         let expired = (at < shared.clock.now()).then_some(at);
@@ -598,15 +613,8 @@ fn mind(shared: &Weak<Shared>, wake: &SyncSender<()>, woken: &Receiver<()>) {
         for (number, purpose) in look {
             look_at(&shared, &mut watch, number, &purpose);
         }
-        let mut state = shared.state();
-        let trusts: Vec<_> = (state.units.iter())
-            .map(|unit| match &unit.purpose {
-                Purpose::Trust(client) => state.trust(client),
-                Purpose::Tickets(_) => None,
-            })
-            .collect();
-        for (unit, trust) in state.units.iter_mut().zip(trusts) {
-            unit.watch_time(&shared, trust);
+        for unit in &mut shared.state().units {
+            unit.watch_time(&shared);
         }
     }
 }
@@ -640,3 +648,6 @@ fn look_at(shared: &Shared, watch: &mut Watch<u32>, number: u32, purpose: &Purpo
         false => unit.settle(shared, loaded, policies),
     }
 }
+
+#[cfg(test)]
+mod tests;
