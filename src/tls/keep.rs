@@ -25,7 +25,7 @@ use super::tickets::{self, Ring};
 use super::trust::Trust;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{ClientCertificates, Config, SiteTls};
-use crate::metrics::{Registry, TlsFiles};
+use crate::metrics::{Registry, TlsFiles, describe_tls_files};
 use crate::priority;
 use crate::watch::{Reach, Watch};
 
@@ -51,7 +51,6 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Keep {
     common: Common,
-    registry: Registry,
     shared: Arc<Shared>,
     wake: SyncSender<()>,
 }
@@ -87,7 +86,6 @@ struct Unit {
     expired: Option<Timestamp>,
     reach: Reach,
     looked: Instant,
-    metrics: TlsFiles,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +200,11 @@ impl Keep {
             clock: options.clock.clone(),
             state: Mutex::default(),
         });
+        let told = Arc::downgrade(&shared);
+        describe_tls_files(&options.registry, move || {
+            let shared = told.upgrade();
+            shared.map_or_else(Vec::new, |shared| shared.state().tell())
+        });
         let (wake, woken) = sync_channel(1);
         let (notify, minded) = (wake.clone(), Arc::downgrade(&shared));
         thread::Builder::new()
@@ -216,7 +219,6 @@ impl Keep {
                 clock: options.clock,
                 key_log: options.key_log,
             },
-            registry: options.registry,
             shared,
             wake,
         })
@@ -375,7 +377,7 @@ impl Keep {
                 Some(unit) => unit,
                 None => {
                     state.next += 1;
-                    Unit::new(state.next, purpose, &self.registry)
+                    Unit::new(state.next, purpose)
                 }
             };
             let policies = prepared.policies.values().cloned().collect();
@@ -403,6 +405,19 @@ impl State {
             Purpose::Tickets(_) => false,
         });
         unit?.trust.clone()
+    }
+
+    /// For the metrics.
+    fn tell(&self) -> Vec<TlsFiles> {
+        let of = |unit: &Unit| TlsFiles {
+            kind: unit.purpose.kind(),
+            file: unit.purpose.label(),
+            stale: unit.fault.is_some(),
+            expires: (unit.trust.as_ref())
+                .and_then(|trust| trust.expires)
+                .map(Timestamp::unix),
+        };
+        self.units.iter().map(of).collect()
     }
 
     fn asking(&self, client: &ClientCertificates) -> Vec<Arc<Policy>> {
@@ -449,8 +464,7 @@ fn load(purpose: &Purpose, read: Read) -> Loaded {
 }
 
 impl Unit {
-    fn new(number: u32, purpose: Purpose, registry: &Registry) -> Self {
-        let metrics = TlsFiles::new(registry, purpose.kind(), &purpose.label());
+    fn new(number: u32, purpose: Purpose) -> Self {
         Self {
             number,
             purpose,
@@ -460,7 +474,6 @@ impl Unit {
             expired: None,
             reach: Reach::Polled,
             looked: Instant::now(),
-            metrics,
         }
     }
 
@@ -488,7 +501,6 @@ impl Unit {
                 if changed {
                     info!(file = %what, "client certificates are judged by what is on disk now");
                 }
-                self.metrics.expires(trust.expires.map(|at| at.unix()));
                 self.expired = None;
                 self.trust = Some(trust);
                 self.believed_by(policies, shared);
@@ -530,7 +542,6 @@ impl Unit {
 
     /// Says once what is wrong, and when it is right again.
     fn tell(&mut self, fault: Option<Fault>) {
-        self.metrics.stale(fault.is_some());
         match (&fault, &self.fault) {
             (Some(new), old) if old.as_ref() != Some(new) => {
                 let goes_on = self.instead();

@@ -11,6 +11,7 @@ use crate::tls::testing::{Ca, at, day};
 struct Bench {
     folder: tempfile::TempDir,
     ca: Ca,
+    registry: Registry,
     keep: Keep,
 }
 
@@ -19,14 +20,20 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let ca = Ca::new("mine");
         fs::write(folder.path().join("ca.pem"), &ca.pem).unwrap();
+        let registry = Registry::new();
         let keep = Keep::start(Options {
             resolver: Arc::new(ResolvesServerCertUsingSni::new()),
             clock: Clock::manual(Timestamp::from_unix(day(0).unix_timestamp())),
-            registry: Registry::new(),
+            registry: registry.clone(),
             key_log: None,
         })
         .unwrap();
-        Self { folder, ca, keep }
+        Self {
+            folder,
+            ca,
+            registry,
+            keep,
+        }
     }
 
     fn list(&self, name: &str, number: u64, until: i64, revoked: &[u64]) {
@@ -84,4 +91,30 @@ fn what_was_read_while_a_reload_was_prepared_holds_for_its_policies_too() {
         .map(|trust| trust.verify(std::slice::from_ref(&revoked), at(0)).is_err())
         .collect();
     assert_eq!(judged, [true], "she is revoked");
+}
+
+/// Two sites that differ in more than their list have the same label.
+#[test]
+fn files_that_are_used_in_several_ways_have_one_series() {
+    let bench = Bench::new();
+    let show = || bench.registry.encode();
+    assert_eq!(show(), "");
+    bench.list("a.crl", 1, 7, &[]);
+    bench.list("b.crl", 1, 5, &[]);
+    let headers = "headers = ['subject']";
+    bench.take(&bench.config("", &[("a.crl", ""), ("a.crl", headers), ("b.crl", "")]));
+    let first = day(5).unix_timestamp();
+    let value = |name: &str| {
+        let text = show();
+        let lines: Vec<_> = text.lines().filter(|it| it.starts_with(name)).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        lines[0].rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let expires = || value("staunch_client_crl_next_update_timestamp_seconds{");
+    assert_eq!(expires(), first.to_string());
+    assert_eq!(value("staunch_tls_file_stale{"), "0");
+    fs::write(bench.folder.path().join("a.crl"), "").unwrap();
+    bench.look();
+    assert_eq!(value("staunch_tls_file_stale{"), "1");
+    assert_eq!(expires(), first.to_string());
 }
