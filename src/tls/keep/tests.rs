@@ -1,3 +1,5 @@
+//! Files that change while a reload is prepared, and what metrics say of files.
+
 use std::fs;
 use std::path::Path;
 
