@@ -581,6 +581,9 @@ pub struct Report {
     /// It is a searched folder that cannot be searched.
     #[serde(skip)]
     pub is_folder: bool,
+    /// It is a source whose renewals are no news: the program's own.
+    #[serde(skip)]
+    pub routine: bool,
 }
 
 /// The part of a [`Report`] about the certificate itself.

@@ -47,7 +47,7 @@ pub use registry::Registry;
 pub use requests::{METHODS, RequestSeries, method_index};
 pub use scrape::Scrape;
 pub use stream::{StreamOutcome, StreamSeries};
-pub use tls::{ClientAlert, TlsFiles};
+pub use tls::{ClientAlert, TlsFiles, describe_tls_files};
 pub use upstream::{UpstreamOutcome, UpstreamSeries};
 
 #[cfg(test)]

@@ -241,7 +241,7 @@ impl Server {
             warn!(%error, "the canary cannot begin");
         }
         let keeper = Keeper::start(keeper::Options {
-            wanted: alerting::wanted(&config, state.is_some()),
+            wanted: alerting::wanted(&config, state.as_ref()),
             state: state.clone(),
             clock: clock.clone(),
             roots: Arc::clone(&roots),

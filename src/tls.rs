@@ -21,6 +21,8 @@ pub mod keylog;
 mod policy;
 mod session;
 mod settings;
+#[cfg(test)]
+mod testing;
 pub mod tickets;
 pub mod trust;
 mod unverified;

@@ -46,6 +46,7 @@ pub(super) fn reports() -> Vec<Report> {
             half: false,
         },
         is_folder: false,
+        routine: false,
     };
     let never = Report {
         source: ["/etc/b.pem".into(), "/etc/b.key".into()].into(),
@@ -61,6 +62,7 @@ pub(super) fn reports() -> Vec<Report> {
             half: false,
         },
         is_folder: false,
+        routine: false,
     };
     vec![well, never]
 }

@@ -23,7 +23,7 @@ use crate::metrics::{Counter, Registry, names};
 const WAITING: usize = 100;
 /// Failures in a row after which others are told.
 const FAILING: u32 = 3;
-/// Attempts at a notification that the sink says it will never take.
+/// Attempts at a notification in which itself, says the sink, is what it does not take.
 const REFUSED: u32 = 3;
 
 /// How long to wait after a failure: twice as long each time, give or take a quarter.
@@ -245,7 +245,7 @@ impl Delivery {
             counters: Counters::new(&around.metrics, &config.name),
             failing: Arc::clone(&failing),
             failures: 0,
-            refusals: 0,
+            refused: None,
             around: around.clone(),
         };
         Self {
@@ -325,8 +325,8 @@ struct Courier {
     failing: Arc<AtomicBool>,
     /// In a row.
     failures: u32,
-    /// In a row, of the kind that says never.
-    refusals: u32,
+    /// What was refused for what it says, and how often in a row.
+    refused: Option<(Notification, u32)>,
     around: Surroundings,
 }
 
@@ -360,20 +360,22 @@ impl Courier {
         let result = within(self.deadline, self.sink.send(told, now)).await;
         self.take_note(&result);
         let Err(error) = result else {
-            self.refusals = 0;
             self.outbox.done();
             return Ok(());
         };
-        self.refusals = if error.is_permanent() {
-            self.refusals + 1
-        } else {
-            0
-        };
-        if self.refusals < REFUSED {
+        let before = self.refused.take().filter(|(other, _)| other == told);
+        let times = before.map_or(0, |(_, times)| times) + u32::from(error.blames_what_was_sent());
+        if times < REFUSED {
+            self.refused = Some((told.clone(), times));
             self.outbox.give_back();
         } else {
             // The next one may be to its taste; this one never will.
-            self.refusals = 0;
+            tracing::warn!(
+                sink = &*self.name,
+                condition = %told.alert.condition,
+                subject = &*told.alert.subject,
+                "alert given up: the sink refuses what it says"
+            );
             self.counters.dropped.inc();
             self.outbox.done();
         }

@@ -101,6 +101,16 @@ impl HttpError {
             _ => false,
         }
     }
+
+    /// Whether the body is what was refused. Any other refusal may be over in a moment: a token is
+    /// renewed, or the receiver is put back in its place.
+    pub fn blames_the_body(&self) -> bool {
+        match self {
+            // Bad request, content too large, unprocessable (RFC 9110, section 15.5).
+            Self::Status { status, .. } => matches!(status.as_u16(), 400 | 413 | 422),
+            _ => false,
+        }
+    }
 }
 
 /// Where a URL leads: scheme, host and port, without the rest.

@@ -101,6 +101,7 @@ pub(crate) fn report(
             half: false,
         },
         is_folder: false,
+        routine: false,
     }
 }
 

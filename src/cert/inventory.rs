@@ -317,6 +317,7 @@ impl Inventory {
             origin: candidate.map_or(Origin::Disk, Candidate::origin),
             disk: held.disk.clone(),
             is_folder: held.source.is_folder(),
+            routine: held.source.routine,
         }
     }
 

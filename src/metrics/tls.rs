@@ -1,6 +1,7 @@
 //! What is told of TLS beyond the handshake itself.
 
-use super::handle::Gauge;
+use std::collections::BTreeMap;
+
 use super::label::label;
 use super::names;
 use super::registry::Registry;
@@ -38,38 +39,43 @@ label! {
 /// The state of files that TLS goes by.
 #[derive(Debug)]
 pub struct TlsFiles {
-    registry: Registry,
-    file: String,
-    stale: Gauge,
-    expires: Option<Gauge>,
+    /// What they are for.
+    pub kind: &'static str,
+    /// The first of them.
+    pub file: String,
+    /// Whether what is on disk cannot be used.
+    pub stale: bool,
+    /// When the first revocation list is past its time, in seconds since the epoch.
+    pub expires: Option<i64>,
 }
 
-impl TlsFiles {
-    /// `kind` says what they are for; `file` is the first of them.
-    pub fn new(registry: &Registry, kind: &'static str, file: &str) -> Self {
-        let labels = [("kind", kind), ("file", file)];
-        Self {
-            registry: registry.clone(),
-            file: file.to_owned(),
-            stale: names::TLS_FILE_STALE.gauge(registry, &labels),
-            expires: None,
+/// Shows the state of all files that TLS goes by. The same file may be used in several ways, and has
+/// one series all the same: the worst of them.
+pub fn describe_tls_files(
+    registry: &Registry,
+    all: impl Fn() -> Vec<TlsFiles> + Send + Sync + 'static,
+) {
+    registry.collector(move |scrape| {
+        let mut stale: BTreeMap<_, bool> = BTreeMap::new();
+        let mut expires = BTreeMap::new();
+        for files in all() {
+            *stale.entry((files.kind, files.file.clone())).or_default() |= files.stale;
+            if let Some(at) = files.expires {
+                let first = expires.entry(files.file).or_insert(at);
+                *first = at.min(*first);
+            }
         }
-    }
-
-    /// Whether what is on disk cannot be used.
-    pub fn stale(&self, stale: bool) {
-        self.stale.set(f64::from(u8::from(stale)));
-    }
-
-    /// When the first revocation list is past its time, in seconds since the epoch.
-    #[allow(clippy::cast_precision_loss)] // no list is good for so long
-    pub fn expires(&mut self, at: Option<i64>) {
-        let Some(at) = at else {
-            self.expires = None;
-            return;
-        };
-        let labels = [("file", self.file.as_str())];
-        let gauge = || names::CRL_NEXT_UPDATE.gauge(&self.registry, &labels);
-        self.expires.get_or_insert_with(gauge).set(at as f64);
-    }
+        for ((kind, file), stale) in stale {
+            let labels = [("kind", kind), ("file", file.as_str())];
+            scrape.gauge(names::TLS_FILE_STALE, &labels, f64::from(u8::from(stale)));
+        }
+        for (file, at) in expires {
+            #[allow(clippy::cast_precision_loss)] // no list is good for so long
+            scrape.gauge(
+                names::CRL_NEXT_UPDATE,
+                &[("file", file.as_str())],
+                at as f64,
+            );
+        }
+    });
 }

@@ -106,12 +106,13 @@ impl Alerting {
     }
 }
 
-/// What the keeper is to keep: what is configured, and the canary behind it.
-pub fn wanted(config: &Config, state: bool) -> Wanted {
+/// What the keeper is to keep: what is configured, and the canary behind it. That lies in the state
+/// directory in use, which a reload does not change.
+pub fn wanted(config: &Config, state: Option<&StateDir>) -> Wanted {
     let mut wanted = Wanted::of(config);
-    if state {
-        wanted.sources.push(canary::source(&config.state_dir));
-    }
+    wanted
+        .sources
+        .extend(state.map(|state| canary::source(state.path())));
     wanted
 }
 
@@ -124,9 +125,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Ends those that only look. They would take the end of this process for an outage, as its
+    /// listeners close before it has told all.
+    pub async fn look_no_more(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Ends them; what was told and what was not delivered is written down.
     pub async fn end(mut self) {
-        self.tasks.shutdown().await;
+        self.look_no_more().await;
         drop(self.stop);
         // It logged its panic, if there was one.
         let _ = self.told.await;

@@ -203,6 +203,9 @@ async fn control(
             readiness.send_replace(Readiness::Draining {
                 reason: reason.into(),
             });
+            if let Some(alerting) = &mut alerting {
+                alerting.look_no_more().await;
+            }
             drain(server, &mut end).await;
             settle(server).await;
             if let Some(alerting) = alerting {

@@ -99,7 +99,7 @@ impl Server {
             mut changed,
         } = plan;
         // Certificates first: a new site must not be asked for before what it answers with is held.
-        let wanted = alerting::wanted(&config, self.state.is_some());
+        let wanted = alerting::wanted(&config, self.state.as_ref());
         let certificates = self.keeper.reload(wanted, Arc::clone(&roots));
         changed.extend(
             certificates

@@ -25,7 +25,7 @@ use super::tickets::{self, Ring};
 use super::trust::Trust;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{ClientCertificates, Config, SiteTls};
-use crate::metrics::{Registry, TlsFiles};
+use crate::metrics::{Registry, TlsFiles, describe_tls_files};
 use crate::priority;
 use crate::watch::{Reach, Watch};
 
@@ -51,7 +51,6 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Keep {
     common: Common,
-    registry: Registry,
     shared: Arc<Shared>,
     wake: SyncSender<()>,
 }
@@ -80,12 +79,13 @@ struct Unit {
     purpose: Purpose,
     /// Of the content in use.
     digest: Option<[u8; 32]>,
+    /// Whom it says to believe, where that is what it is for.
+    trust: Option<Arc<Trust>>,
     fault: Option<Fault>,
     /// Since when the first of its revocation lists is past its time; it was said.
     expired: Option<Timestamp>,
     reach: Reach,
     looked: Instant,
-    metrics: TlsFiles,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +200,11 @@ impl Keep {
             clock: options.clock.clone(),
             state: Mutex::default(),
         });
+        let told = Arc::downgrade(&shared);
+        describe_tls_files(&options.registry, move || {
+            let shared = told.upgrade();
+            shared.map_or_else(Vec::new, |shared| shared.state().tell())
+        });
         let (wake, woken) = sync_channel(1);
         let (notify, minded) = (wake.clone(), Arc::downgrade(&shared));
         thread::Builder::new()
@@ -214,7 +219,6 @@ impl Keep {
                 clock: options.clock,
                 key_log: options.key_log,
             },
-            registry: options.registry,
             shared,
             wake,
         })
@@ -373,7 +377,7 @@ impl Keep {
                 Some(unit) => unit,
                 None => {
                     state.next += 1;
-                    Unit::new(state.next, purpose, &self.registry)
+                    Unit::new(state.next, purpose)
                 }
             };
             let policies = prepared.policies.values().cloned().collect();
@@ -396,7 +400,24 @@ impl Shared {
 impl State {
     /// Whom policies that ask for these certificates believe now.
     fn trust(&self, client: &ClientCertificates) -> Option<Arc<Trust>> {
-        self.asking(client).first()?.trust()
+        let unit = self.units.iter().find(|unit| match &unit.purpose {
+            Purpose::Trust(its) => its == client,
+            Purpose::Tickets(_) => false,
+        });
+        unit?.trust.clone()
+    }
+
+    /// For the metrics.
+    fn tell(&self) -> Vec<TlsFiles> {
+        let of = |unit: &Unit| TlsFiles {
+            kind: unit.purpose.kind(),
+            file: unit.purpose.label(),
+            stale: unit.fault.is_some(),
+            expires: (unit.trust.as_ref())
+                .and_then(|trust| trust.expires)
+                .map(Timestamp::unix),
+        };
+        self.units.iter().map(of).collect()
     }
 
     fn asking(&self, client: &ClientCertificates) -> Vec<Arc<Policy>> {
@@ -443,17 +464,16 @@ fn load(purpose: &Purpose, read: Read) -> Loaded {
 }
 
 impl Unit {
-    fn new(number: u32, purpose: Purpose, registry: &Registry) -> Self {
-        let metrics = TlsFiles::new(registry, purpose.kind(), &purpose.label());
+    fn new(number: u32, purpose: Purpose) -> Self {
         Self {
             number,
             purpose,
             digest: None,
+            trust: None,
             fault: None,
             expired: None,
             reach: Reach::Polled,
             looked: Instant::now(),
-            metrics,
         }
     }
 
@@ -461,7 +481,8 @@ impl Unit {
     fn settle(&mut self, shared: &Shared, loaded: Loaded, policies: Vec<Arc<Policy>>) {
         let what = self.purpose.label();
         let fault = match loaded {
-            Loaded::Kept => return,
+            // A policy that was prepared before the files were last read has what they were then.
+            Loaded::Kept => return self.believed_by(policies, shared),
             Loaded::Keys(Ok((digest, secrets))) => {
                 let first = self.digest.replace(digest).is_none();
                 let keys = secrets.len();
@@ -480,26 +501,32 @@ impl Unit {
                 if changed {
                     info!(file = %what, "client certificates are judged by what is on disk now");
                 }
-                self.metrics.expires(trust.expires.map(|at| at.unix()));
                 self.expired = None;
-                for policy in policies {
-                    let asks = match (&self.purpose, &policy.key.site.client) {
-                        (Purpose::Trust(mine), Some(theirs)) => mine == theirs,
-                        _ => false,
-                    };
-                    let same = policy.trust().is_some_and(|old| Arc::ptr_eq(&old, &trust));
-                    if asks && !same {
-                        let believed = policy.believe(&shared.ring, Arc::clone(&trust));
-                        if let Err(error) = believed {
-                            error!(%error, file = %what, "client certificates cannot be set up");
-                        }
-                    }
-                }
+                self.trust = Some(trust);
+                self.believed_by(policies, shared);
                 None
             }
             Loaded::Keys(Err(fault)) | Loaded::Trust(Err(fault)) => Some(fault),
         };
         self.tell(fault);
+    }
+
+    /// Has those of these policies that ask for it believe what was read last.
+    fn believed_by(&self, policies: Vec<Arc<Policy>>, shared: &Shared) {
+        let (Purpose::Trust(mine), Some(trust)) = (&self.purpose, &self.trust) else {
+            return;
+        };
+        for policy in policies {
+            let asks = policy.key.site.client.as_ref() == Some(mine);
+            let same = policy.trust().is_some_and(|old| Arc::ptr_eq(&old, trust));
+            if asks && !same {
+                let believed = policy.believe(&shared.ring, Arc::clone(trust));
+                if let Err(error) = believed {
+                    let file = self.purpose.label();
+                    error!(%error, %file, "client certificates cannot be set up");
+                }
+            }
+        }
     }
 
     /// What is done where the files cannot be used.
@@ -515,7 +542,6 @@ impl Unit {
 
     /// Says once what is wrong, and when it is right again.
     fn tell(&mut self, fault: Option<Fault>) {
-        self.metrics.stale(fault.is_some());
         match (&fault, &self.fault) {
             (Some(new), old) if old.as_ref() != Some(new) => {
                 let goes_on = self.instead();
@@ -531,11 +557,11 @@ impl Unit {
     }
 
     /// Says once that a revocation list is past its time.
-    fn watch_time(&mut self, shared: &Shared, trust: Option<Arc<Trust>>) {
+    fn watch_time(&mut self, shared: &Shared) {
         let Purpose::Trust(client) = &self.purpose else {
             return;
         };
-        let Some(at) = trust.and_then(|trust| trust.expires) else {
+        let Some(at) = self.trust.as_ref().and_then(|trust| trust.expires) else {
             return;
         };
         let expired = (at < shared.clock.now()).then_some(at);
@@ -598,15 +624,8 @@ fn mind(shared: &Weak<Shared>, wake: &SyncSender<()>, woken: &Receiver<()>) {
         for (number, purpose) in look {
             look_at(&shared, &mut watch, number, &purpose);
         }
-        let mut state = shared.state();
-        let trusts: Vec<_> = (state.units.iter())
-            .map(|unit| match &unit.purpose {
-                Purpose::Trust(client) => state.trust(client),
-                Purpose::Tickets(_) => None,
-            })
-            .collect();
-        for (unit, trust) in state.units.iter_mut().zip(trusts) {
-            unit.watch_time(&shared, trust);
+        for unit in &mut shared.state().units {
+            unit.watch_time(&shared);
         }
     }
 }
@@ -640,3 +659,6 @@ fn look_at(shared: &Shared, watch: &mut Watch<u32>, number: u32, purpose: &Purpo
         false => unit.settle(shared, loaded, policies),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,16 @@
 //! People are told: by the real program, through real receivers.
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::{
-    Connection, HOST, Origin, Placed, Port, Site, Staunch, TestCa, curl, eventually, python,
+    Connection, Gate, HOST, Origin, Placed, Port, Site, Staunch, TestCa, curl, eventually, python,
     require, until,
 };
 
@@ -186,11 +189,9 @@ fn hundreds_that_expire_together_are_a_few_messages_and_a_restart_sends_none_aga
     assert!(before <= 5, "{before} messages");
     let again = builder.start();
     eventually("all fire again", || firing(&again, "expiring"));
-    crate::support::continually(
-        "nothing is told again",
-        std::time::Duration::from_secs(3),
-        || hook.requests().len() == before,
-    );
+    crate::support::continually("nothing is told again", Duration::from_secs(3), || {
+        hook.requests().len() == before
+    });
 }
 
 /// A program that is ended with the test.
@@ -377,4 +378,66 @@ fn certificates_towards_servers_are_watched_over_too() {
         let told = ["renewal_overdue", "tls_file_unusable"];
         told.iter().all(|code| firing(&proxy, code).is_none())
     });
+}
+
+/// Its listeners are closed then, which is no outage.
+#[test]
+fn a_drain_ends_the_probe() {
+    let gate = Gate::new();
+    let origin = Origin::plan("origin").gated("/", &gate).start();
+    // It never answers, so that a look is under way when the drain begins.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Staunch::serving(&origin)
+        .set(
+            "alerts.probe",
+            format!("['{}']", silent.local_addr().unwrap()),
+        )
+        .start();
+    let (mut look, _) = silent.accept().unwrap();
+    let mut waiting = proxy.connect();
+    waiting.ask("GET", HOST, "/", "").unwrap();
+    until("it is in flight", || !origin.requests().is_empty());
+    proxy.term();
+    // Less than the look's own deadline.
+    look.set_read_timeout(Some(Duration::from_secs(7))).unwrap();
+    let ended = look.read_to_end(&mut Vec::new());
+    assert!(ended.is_ok(), "it goes on: {ended:?}");
+    assert!(proxy.is_running(), "a request is in flight");
+    gate.open();
+    waiting.read("GET").expect(200);
+    assert!(proxy.wait_exit().success());
+    let log = proxy.log();
+    assert!(
+        !log.contains("probe_failed") && !log.contains("canary_failed"),
+        "{log}"
+    );
+}
+
+/// The certificate that is made for a test of the way is nobody's, wherever it lies.
+#[test]
+fn the_canary_is_nobodys_certificate() {
+    let origin = Origin::echo();
+    let all_is_well = |proxy: &Staunch, expected: &[&str]| {
+        let all = proxy.admin_get("/api/alerts").expect(200).json();
+        let firing = all["firing"].as_array().unwrap();
+        let firing: Vec<_> = firing.iter().map(|it| &it["condition"]).collect();
+        assert_eq!(firing, expected, "{all}");
+        assert_eq!(proxy.certificates().len(), 1, "{:?}", proxy.certificates());
+    };
+
+    // What a reload says of the state directory holds from the next start on.
+    let mut proxy = Staunch::serving(&origin).start();
+    let elsewhere = proxy.config().path("elsewhere");
+    proxy.reconfigure(|builder| builder.change("state_dir", format!("{elsewhere:?}")));
+    proxy.reload().expect(200);
+    all_is_well(&proxy, &[]);
+
+    // It cannot be written: told as what it is.
+    let builder = Staunch::serving(&origin);
+    let state = builder.path("state");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("canary"), "in the way").unwrap();
+    let proxy = builder.set("state_dir", format!("{state:?}")).start();
+    eventually("it is told", || firing(&proxy, "canary_failed"));
+    all_is_well(&proxy, &["canary_failed"]);
 }

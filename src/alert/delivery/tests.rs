@@ -109,6 +109,52 @@ async fn what_a_sink_refuses_for_good_does_not_block_the_rest() {
 }
 
 #[tokio::test]
+async fn what_a_sink_cannot_take_for_now_is_kept_until_it_can() {
+    let setup = setup();
+    for says in ["401 Who", "403 No", "404 Where", "302 There"] {
+        let mut listener = Listener::start(Manner::Says(says, "")).await;
+        let sink = setup.webhook(says, &listener.url);
+        sink.offer(&told("a", Severity::Critical), day(20_000));
+        for _ in 0..2 * REFUSED {
+            listener.asked().await;
+        }
+        assert!(setup.around.board.holds(Code::SinkFailing, says));
+        assert_eq!(sink.undelivered().len(), 1, "{says}");
+        listener.becomes(FINE);
+        until(|| sink.undelivered().is_empty()).await;
+        let text = setup.around.metrics.encode();
+        for (outcome, times) in [("delivered", 1), ("dropped", 0)] {
+            let line = format!("{{sink=\"{says}\",outcome=\"{outcome}\"}} {times}\n");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_one_notification_are_not_counted_against_another() {
+    let mut setup = setup();
+    // Long enough for the second to come before the third attempt at the first.
+    setup.around.patience = Patience {
+        first: Duration::from_millis(200),
+        most: Duration::from_millis(400),
+    };
+    let mut listener = Listener::start(Manner::Says("422 No", "what is this?")).await;
+    let sink = setup.webhook("picky", &listener.url);
+    sink.offer(&told("a", Severity::Warning), day(20_000));
+    let mut asked = Vec::new();
+    for n in 0..2 * REFUSED {
+        asked.push(listener.asked().await.body["subject"].clone());
+        if n == 1 {
+            sink.offer(&told("b", Severity::Critical), day(20_000));
+        }
+        if asked.iter().filter(|it| **it == "b").count() == 3 {
+            return;
+        }
+    }
+    panic!("{asked:?}");
+}
+
+#[tokio::test]
 async fn a_sink_hears_nothing_below_its_floor_and_nothing_of_its_own_failure() {
     let setup = setup();
     let mut listener = Listener::start(FINE).await;

@@ -40,6 +40,15 @@ impl SinkError {
             Self::Command(_) | Self::Secret(_) | Self::Timeout(_) => false,
         }
     }
+
+    /// Whether the notification is what was refused, and not everything that is sent now.
+    pub fn blames_what_was_sent(&self) -> bool {
+        match self {
+            Self::Http(error) => error.blames_the_body(),
+            Self::Email(error) => error.blames_the_mail(),
+            Self::Command(_) | Self::Secret(_) | Self::Timeout(_) => false,
+        }
+    }
 }
 
 /// Why a mail was not taken.
@@ -74,6 +83,18 @@ impl EmailError {
             Self::Server(_) | Self::Address { .. } | Self::Message(_) => true,
             Self::Smtp(error) => error.is_permanent(),
             Self::Prepare(_) => false,
+        }
+    }
+
+    /// Whether the mail is what was refused, and not who sends it, who is to get it, or the server.
+    fn blames_the_mail(&self) -> bool {
+        match self {
+            Self::Message(_) => true,
+            // Too large, or refused when it had been read (RFC 5321, section 4.2.3).
+            Self::Smtp(error) => {
+                (error.status()).is_some_and(|it| matches!(it.into(), 552 | 554_u16))
+            }
+            Self::Server(_) | Self::Address { .. } | Self::Prepare(_) => false,
         }
     }
 }

@@ -173,8 +173,10 @@ async fn over_tls_only_the_trusted_are_told() {
     );
 }
 
-/// A server for mail, as far as one is needed. Returns its port and what it is given.
-async fn mail_server(refuse: bool) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+/// A server for mail, as far as one is needed, with its answer to `RCPT`. Returns its port and what it is given.
+async fn mail_server(
+    to_recipients: &'static str,
+) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, given) = tokio::sync::mpsc::unbounded_channel();
@@ -204,7 +206,7 @@ async fn mail_server(refuse: bool) -> (u16, tokio::sync::mpsc::UnboundedReceiver
                             in_data = true;
                             "354 go on\r\n"
                         }
-                        (false, "RCPT") if refuse => "550 nobody of that name\r\n",
+                        (false, "RCPT") => to_recipients,
                         (false, "QUIT") => "221 bye\r\n",
                         _ => "250 fine\r\n",
                     };
@@ -232,7 +234,7 @@ fn email(server: String) -> Sink {
 
 #[tokio::test]
 async fn a_mail_says_what_a_person_needs() {
-    let (port, mut given) = mail_server(false).await;
+    let (port, mut given) = mail_server("250 fine\r\n").await;
     send(&email(format!("smtp://127.0.0.1:{port}")))
         .await
         .unwrap();
@@ -255,20 +257,25 @@ async fn a_mail_says_what_a_person_needs() {
 
 #[tokio::test]
 async fn a_mail_that_is_refused_is_refused_for_good_and_the_servers_words_are_told() {
-    let (port, _given) = mail_server(true).await;
-    let error = send(&email(format!("smtp://127.0.0.1:{port}")))
-        .await
-        .unwrap_err();
+    let refused = async |answer| {
+        let (port, _given) = mail_server(answer).await;
+        let sent = send(&email(format!("smtp://127.0.0.1:{port}"))).await;
+        sent.unwrap_err()
+    };
+    let error = refused("550 nobody of that name\r\n").await;
     assert!(error.to_string().contains("nobody of that name"), "{error}");
-    assert!(error.is_permanent());
+    assert!(error.is_permanent() && !error.blames_what_was_sent());
+    assert!(refused("552 too large\r\n").await.blames_what_was_sent());
+    assert!(!refused("452 full\r\n").await.blames_what_was_sent());
     let nowhere = send(&email("pigeon://loft".into())).await.unwrap_err();
     assert!(nowhere.to_string().contains("smtp://host:port"));
+    assert!(!nowhere.blames_what_was_sent());
 }
 
 #[tokio::test]
 async fn a_password_does_not_go_out_in_the_clear() {
     // Leads to this machine, and does not look like it.
-    let (port, mut given) = mail_server(false).await;
+    let (port, mut given) = mail_server("250 fine\r\n").await;
     let kind = SinkKind::Email {
         server: format!("smtp://0.0.0.0:{port}").into(),
         from: "a@example.com".into(),
