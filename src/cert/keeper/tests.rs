@@ -8,6 +8,7 @@ mod refused;
 mod roots;
 mod scale;
 mod settle;
+mod staples;
 
 use std::fs;
 use std::os::unix::fs::symlink;
