@@ -9,6 +9,7 @@ mod roots;
 mod scale;
 mod settle;
 mod staples;
+mod ways;
 
 use std::fs;
 use std::os::unix::fs::symlink;
