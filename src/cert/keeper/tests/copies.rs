@@ -72,3 +72,39 @@ fn copies_of_what_is_no_longer_configured_outlast_a_start_by_a_while() {
             .all(|entry| !entry.file_name().to_string_lossy().contains(&kept))
     });
 }
+
+#[test]
+fn copies_are_made_without_a_ledger_and_it_is_written_when_it_can_be() {
+    let bench = Bench::new();
+    let first = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &first);
+    let ledger = bench.path("state/ledger.jsonl");
+    // Whoever runs this, a folder is no file.
+    fs::create_dir_all(&ledger).unwrap();
+    let running = bench.start(vec![bench.pair("a")]);
+    bench.wait_for_copy(print(&first));
+    let second = bench.issue(&["a.test"], -1, 89);
+    bench.write("a", &second);
+    bench.wait_for_copy(print(&second));
+    assert!(!running.keeper.degraded().is_empty());
+    fs::remove_dir(&ledger).unwrap();
+    until("it is written", || {
+        let written = fs::read_to_string(&ledger).unwrap_or_default();
+        written.contains("loaded") && written.contains("swapped")
+    });
+    until("it is over", || running.keeper.degraded().is_empty());
+}
+
+#[test]
+fn copies_that_cannot_be_listed_at_the_start_are_made_when_they_can_be() {
+    let bench = Bench::new();
+    let issued = bench.issue(&["a.test"], -30, 60);
+    bench.write("a", &issued);
+    bench.put("state/last-good", "a file where a folder should be");
+    let running = bench.start(vec![bench.pair("a")]);
+    running.expect_served("a.test", &issued);
+    until("it is said", || !running.keeper.degraded().is_empty());
+    fs::remove_file(bench.path("state/last-good")).unwrap();
+    until("it is over", || running.keeper.degraded().is_empty());
+    bench.wait_for_copy(print(&issued));
+}
