@@ -100,6 +100,8 @@ pub(super) struct Conductor {
     round: Round,
     unwatched_round: Round,
     folder_round: Round,
+    /// When copies of what was let go are.
+    departed: HashMap<Files, Instant>,
     report: LoadReport,
 }
 
@@ -153,6 +155,7 @@ impl Conductor {
             folder_round: round(timing.poll, POLLED_PER_SECOND),
             report: LoadReport::default(),
         }
+            departed: HashMap::new(),
     }
 
     /// Goes by this memory instead of its own.

@@ -95,8 +95,9 @@ pub struct Timing {
     pub tell_half: Duration,
     /// How long an entry must be gone from a folder until it is let go.
     pub grace: Duration,
-    /// How long after a start the copies of sources that the configuration does not name are kept: a
-    /// start with a wrong configuration must not cost them.
+    /// How long after a start the copies of sources that the configuration does not name are kept,
+    /// and those of what was let go after that: neither a wrong configuration nor a disk that was
+    /// away must cost them.
     pub forget: Duration,
     /// How long until the state directory is tried again that could not be written.
     pub rewrite: Duration,

@@ -123,12 +123,17 @@ impl Conductor {
             .all(|host| inventory.is_covered_without(slot, host, now))
     }
 
-    /// Removes the copies of what is no longer configured. What the configuration before this start
-    /// named may only be missing by mistake, so that takes a while.
+    /// Removes the copies of what was let go, and of what is no longer configured. Either may only be
+    /// missing by mistake, so that takes a while.
     pub(super) fn forget_strangers(&mut self) {
         let now = Instant::now();
         if self.forget_at.take_if(|at| *at <= now).is_none() {
             return;
+        let departed = self.departed.extract_if(|_, at| *at <= now);
+        let departed: Vec<_> = departed.map(|(files, _)| files).collect();
+        if !departed.is_empty() {
+            self.memory.forget(departed);
+        }
         }
         let strangers = self.memory.strangers(self.by_files.keys()).into_iter();
         let unknown: Vec<_> = strangers
@@ -153,7 +158,9 @@ impl Conductor {
         let Some(tracked) = self.untrack(slot) else {
             return;
         };
-        self.memory.forget(vec![tracked.source.files.clone()]);
+        let files = tracked.source.files.clone();
+        self.departed
+            .insert(files, Instant::now() + self.timing.forget);
         let source = Arc::clone(&tracked.source.label);
         self.report.removed.push(source.to_string());
         if tracked.standing.current().is_some() || tracked.told.is_some() {

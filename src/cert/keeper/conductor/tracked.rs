@@ -212,6 +212,7 @@ impl Conductor {
             self.tracked.push(None);
             self.slots() - 1
         });
+        self.departed.remove(&source.files);
         self.by_files.insert(source.files.clone(), slot);
         self.in_order
             .insert((source.order, source.files.clone()), slot);

@@ -3,8 +3,19 @@
 use std::fs;
 use std::time::Duration;
 
-use super::{Bench, print, until};
-use crate::config::CertificateSource;
+use super::{Bench, NOW, print, until};
+use crate::cert::Fingerprint;
+use crate::config::{CertificateSource, SiteName};
+
+impl Bench {
+    fn has_copy(&self, of: Fingerprint) -> bool {
+        let names = fs::read_dir(self.path("state/last-good")).unwrap();
+        let of = of.to_string();
+        names
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains(&of))
+    }
+}
 
 #[test]
 fn no_copy_is_made_of_what_may_not_be_kept() {
@@ -71,6 +82,40 @@ fn copies_of_what_is_no_longer_configured_outlast_a_start_by_a_while() {
             .flatten()
             .all(|entry| !entry.file_name().to_string_lossy().contains(&kept))
     });
+}
+
+#[test]
+fn the_copy_of_what_was_let_go_outlasts_it_by_a_while() {
+    for (forget, is_kept) in [(3_600_000, true), (100, false)] {
+        let mut bench = Bench::new();
+        bench.timing.forget = Duration::from_millis(forget);
+        let [gone, stays] = ["gone", "stays"].map(|name| {
+            let issued = bench.issue(&[&format!("{name}.test")], -30, 60);
+            bench.write(&format!("live/{name}/tls"), &issued);
+            issued
+        });
+        let running = bench.start(vec![bench.folder("live")]);
+        bench.wait_for_copy(print(&gone));
+        bench.wait_for_copy(print(&stays));
+        fs::remove_dir_all(bench.path("live/gone")).unwrap();
+        until("it is let go", || {
+            running.served("gone.test", NOW).is_none()
+        });
+        // What was to be written before is written by then.
+        let other = bench.issue(&["other.test"], -30, 60);
+        bench.write("live/other/tls", &other);
+        bench.wait_for_copy(print(&other));
+        if is_kept {
+            assert!(bench.has_copy(print(&gone)));
+            drop(running);
+            bench.sites = vec![SiteName::Exact("gone.test".into())];
+            let running = bench.start(vec![bench.folder("live")]);
+            assert_eq!(running.served("gone.test", NOW), Some(print(&gone)));
+        } else {
+            until("the copy is gone", || !bench.has_copy(print(&gone)));
+            assert!(bench.has_copy(print(&stays)));
+        }
+    }
 }
 
 #[test]
