@@ -124,11 +124,11 @@ impl Folders {
         self.roots.iter().any(|root| root.search.holds(files))
     }
 
-    /// Whether a folder itself is gone, unreadable or without any certificate: then nothing that
-    /// was in it was removed on purpose.
-    pub(super) fn is_lost(&self, folder: &Path) -> bool {
+    /// Whether a folder itself is gone, unreadable or without any certificate, or what was mounted
+    /// where these files were: then they were not removed on purpose.
+    pub(super) fn is_lost(&self, folder: &Path, files: &Files) -> bool {
         let root = self.roots.iter().find(|root| *root.path == *folder);
-        root.is_some_and(|root| root.search.is_lost())
+        root.is_some_and(|root| root.search.is_lost(files))
     }
 
     /// Looks at everything and watches it.

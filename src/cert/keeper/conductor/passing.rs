@@ -107,7 +107,8 @@ impl Conductor {
             return true;
         };
         let folder = tracked.source.folder.as_deref();
-        if folder.is_some_and(|folder| self.folders.is_lost(folder)) {
+        let files = &tracked.source.files;
+        if folder.is_some_and(|folder| self.folders.is_lost(folder, files)) {
             return false;
         }
         let needing = self.needs.covered_by(current);
