@@ -1,5 +1,6 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod clock;
 mod copies;
 mod halves;
 mod lasting;
@@ -62,6 +63,7 @@ impl Bench {
                 tell_half: Duration::from_secs(3600),
                 grace: Duration::from_millis(300),
                 forget: Duration::from_secs(3600),
+                steady: Duration::from_millis(50),
                 rewrite: Duration::from_millis(100),
                 poll: Duration::from_secs(3600),
                 poll_unwatched: Duration::from_millis(100),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
+use super::pace::Step;
 use super::tracked::What;
 use super::{Conductor, Mode, Verdict};
 use crate::cert::Event;
@@ -18,8 +19,8 @@ impl Conductor {
     /// Does what has come due at this time.
     pub(super) fn check_timers(&mut self) {
         let now = Instant::now();
-        while let Some(&(at, slot)) = self.timers.first()
         let (mut looked, mut missed) = (HashSet::new(), Vec::new());
+        while let Some(&(at, slot)) = self.timers.first()
             && at <= now
         {
             self.timers.pop_first();
@@ -32,7 +33,6 @@ impl Conductor {
             }
             let is_missed = self.is_missed(slot, now, &mut looked);
             self.check_trouble(slot, now);
-            self.reschedule(slot);
             match is_missed {
                 true => missed.push(slot),
                 false => self.reschedule(slot),
@@ -46,6 +46,7 @@ impl Conductor {
             if let Some(since) = self.get(slot).and_then(|it| it.vanished.as_mut()) {
                 *since = now;
             }
+            self.reschedule(slot);
         }
     }
 
@@ -82,8 +83,8 @@ impl Conductor {
         if may_go {
             self.let_go(slot);
         }
-    }
         !may_go
+    }
 
     /// An event may be missed, and a certificate that is there is not to be let go for that.
     fn look_once_more(&mut self, slot: u32, looked: &mut HashSet<PathBuf>) {
@@ -128,13 +129,13 @@ impl Conductor {
     /// missing by mistake, so that takes a while.
     pub(super) fn forget_strangers(&mut self) {
         let now = Instant::now();
-        if self.forget_at.take_if(|at| *at <= now).is_none() {
-            return;
         let departed = self.departed.extract_if(|_, at| *at <= now);
         let departed: Vec<_> = departed.map(|(files, _)| files).collect();
         if !departed.is_empty() {
             self.memory.forget(departed);
         }
+        if self.forget_at.take_if(|at| *at <= now).is_none() {
+            return;
         }
         let strangers = self.memory.strangers(self.by_files.keys()).into_iter();
         let unknown: Vec<_> = strangers
@@ -174,6 +175,17 @@ impl Conductor {
     /// come back, and what would be let go by it is needed then.
     pub(super) fn check_clock(&mut self) {
         let now = self.clock.now();
+        match self.pace.look(Instant::now(), now, self.timing.steady) {
+            Step::Steady => {}
+            Step::Doubtful => return,
+            Step::Back => {
+                // What seemed to be behind lies ahead again.
+                for slot in 0..self.slots() {
+                    self.stage(slot);
+                }
+                return;
+            }
+        }
         while let Some(&(at, slot)) = self.turns.first()
             && at <= now
         {
