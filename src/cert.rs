@@ -429,6 +429,17 @@ impl Verified {
         }
     }
 
+    /// This one in place of `earlier`, which is the same but for its staple: how clients receive it
+    /// is counted on.
+    pub(in crate::cert) fn continuing(&self, earlier: &Self) -> Self {
+        Self {
+            key: Arc::clone(&self.key),
+            facts: self.facts.clone(),
+            tally: Arc::clone(&earlier.tally),
+            status: Arc::clone(&self.status),
+        }
+    }
+
     /// Chain and key, without a staple.
     pub const fn key(&self) -> &Arc<CertifiedKey> {
         &self.key

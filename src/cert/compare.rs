@@ -41,6 +41,27 @@ impl Needs {
         Self::new(sites.iter().flat_map(|site| &site.names))
     }
 
+    /// The names of sites that this certificate covers, a wildcard as `*.example.com`. A site that
+    /// answers to any name needs none in particular.
+    pub fn covered_by(&self, certificate: &Verified) -> BTreeSet<String> {
+        let mut covered = BTreeSet::new();
+        // Looked up rather than gone through: there may be ten thousand certificates to ask about.
+        for name in &*certificate.facts().names {
+            match name {
+                Name::Dns(host) => covered.extend(self.exact.get(host).map(ToString::to_string)),
+                Name::Wildcard(parent) if self.wildcard.contains(parent) => {
+                    covered.insert(name.to_string());
+                }
+                Name::Wildcard(_) | Name::Ip(_) => {}
+            }
+            if !matches!(name, Name::Dns(_)) {
+                let exact = self.exact.iter().filter(|host| name.covers(host));
+                covered.extend(exact.map(ToString::to_string));
+            }
+        }
+        covered
+    }
+
     /// Names that a site answers to, which `old` covers and `new` does not.
     pub fn lost(&self, old: &Verified, new: &Verified) -> Vec<String> {
         let mut lost = BTreeSet::new();

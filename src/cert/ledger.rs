@@ -161,7 +161,11 @@ impl Ledger {
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {
-        fs::rename(self.dir.file(NAMES[0]), self.dir.file(NAMES[1]))?;
+        match fs::rename(self.dir.file(NAMES[0]), self.dir.file(NAMES[1])) {
+            // Somebody moved it away, or it was renamed before and no other could be made.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         self.file = self.dir.append(NAMES[0])?;
         self.length = 0;
         Ok(())
@@ -253,6 +257,18 @@ mod tests {
         let sizes = NAMES.map(|name| fs::metadata(state.file(name)).unwrap().len());
         assert!(sizes.iter().all(|size| *size <= LONGEST), "{sizes:?}");
         assert!(read(dir.path()).unwrap().len() > 40);
+    }
+
+    #[test]
+    fn one_that_was_moved_away_when_it_is_long_enough_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let mut ledger = Ledger::open(&state).unwrap();
+        ledger.write(&entry("one")).unwrap();
+        fs::rename(state.file(NAMES[0]), state.file("aside")).unwrap();
+        ledger.length = LONGEST;
+        ledger.write(&entry("two")).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), [entry("two")]);
     }
 
     #[test]

@@ -109,6 +109,14 @@ impl Source {
         .flatten()
     }
 
+    /// Whether all is there that it names: a staple only where one was configured.
+    pub fn is_whole(&self) -> bool {
+        let named = std::iter::once(&self.files.chain)
+            .chain(&self.files.key)
+            .chain(&self.ocsp);
+        named.into_iter().all(|path| path.exists())
+    }
+
     /// Where a staple is looked for: `<chain>.ocsp` unless configured.
     pub fn ocsp_path(&self) -> PathBuf {
         self.ocsp.clone().unwrap_or_else(|| {

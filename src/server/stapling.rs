@@ -192,9 +192,7 @@ impl Stapling {
                     ..tended
                 },
             );
-            if let Some(answer) = tended.answer.as_ref().filter(|_| tended.failures == 0) {
-                tended.due = again(answer, now);
-            }
+            tended.settle(now);
             tended.hold(certificate, now);
             self.tended.insert(fingerprint, tended);
         }
@@ -202,7 +200,9 @@ impl Stapling {
         if self.seen.is_none() {
             self.sweep();
         }
-        self.silent.retain(|_, until| *until > now);
+        // From a time that was taken back, it would be for as long as the clock was ahead.
+        self.silent
+            .retain(|_, until| *until > now && *until <= now.plus(PAUSE.0));
         self.seen = Some(Seen {
             generation: inventory.generation(),
             fetch,
@@ -323,6 +323,14 @@ impl Stapling {
 }
 
 impl Tended {
+    /// When to ask, as it looks now: the clock may have been set since that was decided.
+    fn settle(&mut self, now: Timestamp) {
+        self.due = match &self.answer {
+            Some(answer) if self.failures == 0 => again(answer, now),
+            _ => self.due.min(now.plus(PAUSE.1)),
+        };
+    }
+
     /// Another source has it too; or the same one, anew.
     fn hold(&mut self, certificate: &Arc<Verified>, now: Timestamp) {
         if let Some(answer) = self
@@ -538,6 +546,25 @@ mod tests {
         );
         assert_eq!(ways("http://a.test", 300), ["POST http://a.test/"]);
         assert_eq!(ways("http://a.test/?q", 2), ["POST http://a.test/?q"]);
+    }
+
+    #[test]
+    fn a_failure_while_the_clock_was_ahead_puts_nothing_off_once_it_is_back() {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let mut tended = Tended {
+            held: Vec::new(),
+            responder: "http://a.test".to_owned(),
+            answer: None,
+            due: now,
+            failures: 0,
+        };
+        tended.fail("no answer".to_owned(), now.plus(365 * 86_400));
+        tended.settle(now);
+        assert!(tended.due <= now.plus(PAUSE.1));
+        let soon = now.plus(5);
+        tended.due = soon;
+        tended.settle(now);
+        assert_eq!(tended.due, soon);
     }
 
     #[test]

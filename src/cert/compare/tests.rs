@@ -37,6 +37,33 @@ fn held(old: &Verified, new: &Verified, needs: &Needs) -> Option<Reason> {
 }
 
 #[test]
+fn what_sites_need_of_a_certificate_is_what_it_covers_of_their_names() {
+    let ip = SiteName::Exact("192.0.2.1".into());
+    let wildcard = |parent: &str| SiteName::Wildcard(parent.into());
+    let needs = needs(&[
+        exact("a.test"),
+        exact("b.wild.test"),
+        exact("c.d.wild.test"),
+        exact("other.test"),
+        wildcard("wild.test"),
+        wildcard("other.test"),
+        ip,
+        SiteName::Any,
+    ]);
+    let covered = |names: &[&str]| {
+        let certificate = World::new().verified(&Leaf::new(names));
+        needs
+            .covered_by(&certificate)
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(covered(&["a.test", "no.test"]), ["a.test"]);
+    assert_eq!(covered(&["*.wild.test"]), ["*.wild.test", "b.wild.test"]);
+    assert_eq!(covered(&["192.0.2.1"]), ["192.0.2.1"]);
+    assert!(covered(&["wild.test", "x.other.test"]).is_empty());
+}
+
+#[test]
 fn a_renewal_is_taken() {
     let world = World::new();
     let old = world.verified(&leaf().valid(day(-60), day(30)));

@@ -1,6 +1,7 @@
 //! The keeper's thread: one loop, which owns everything that changes.
 
 mod asked;
+mod pace;
 mod passing;
 mod refused;
 mod taking;
@@ -27,12 +28,14 @@ use super::terms::{
 };
 use crate::cert::compare::Needs;
 use crate::cert::inventory::Change;
+use crate::cert::last_good::Generation;
 use crate::cert::load::rejection_for_folder;
 use crate::cert::source::{Files, Reader};
-use crate::cert::{Event, Verified};
+use crate::cert::{Event, Facts, Verified};
 use crate::clock::{Clock, Timestamp};
 use crate::priority;
 use crate::watch::{Reach, Round, Watch};
+use pace::Pace;
 use tracked::Tracked;
 
 /// Sources that are looked at before what was found is published.
@@ -84,6 +87,7 @@ pub(super) struct Conductor {
     timers: BTreeSet<(Instant, u32)>,
     /// When the clock changes how good a certificate is.
     turns: BTreeSet<(Timestamp, u32)>,
+    pace: Pace,
     dirty: BTreeSet<u32>,
     /// Sources of which the kernel does not tell everything.
     unwatched: BTreeSet<u32>,
@@ -96,6 +100,8 @@ pub(super) struct Conductor {
     settling: Vec<Sender<()>>,
     /// When copies that nobody names are forgotten, unless that is done.
     forget_at: Option<Instant>,
+    /// When copies of what was let go are.
+    departed: HashMap<Files, Instant>,
     failed: bool,
     round: Round,
     unwatched_round: Round,
@@ -118,6 +124,7 @@ impl Conductor {
         } = options;
         let now = Instant::now();
         let round = |period, rate| Round::new(period, rate, now);
+        let pace = Pace::new(now, clock.now());
         let memory = Memory::open(state, Arc::clone(&shared.rest));
         Self {
             gatherer: Gatherer {
@@ -139,6 +146,7 @@ impl Conductor {
             in_order: BTreeMap::new(),
             timers: BTreeSet::new(),
             turns: BTreeSet::new(),
+            pace,
             dirty: BTreeSet::new(),
             unwatched: BTreeSet::new(),
             lost_folders: BTreeMap::new(),
@@ -147,6 +155,7 @@ impl Conductor {
             save_pause: Duration::ZERO,
             settling: Vec::new(),
             forget_at: Some(now + timing.forget),
+            departed: HashMap::new(),
             failed: false,
             round: round(timing.poll, POLLED_PER_SECOND),
             unwatched_round: round(timing.poll_unwatched, UNWATCHED_PER_SECOND),
@@ -418,13 +427,17 @@ impl Conductor {
         }
         let mut generations = self.memory.recall(&job.source.files);
         generations.retain(|kept| !self.memory.refused().contains(&kept.fingerprint));
-        if let Some(Ok(on_disk)) = &gathered.news
-            && generations
-                .first()
-                .is_some_and(|latest| latest.fingerprint == on_disk.facts().fingerprint)
-        {
+        let on_disk = gathered.news.as_ref().and_then(|news| news.as_ref().ok());
+        let on_disk = on_disk.map(|on_disk| on_disk.facts());
+        let is_on_disk =
+            |kept: &Generation| on_disk.is_some_and(|it| it.fingerprint == kept.fingerprint);
+        let is_same = generations.first().is_some_and(is_on_disk);
+        let is_valid = |facts: &Facts| facts.validity.contains(now);
+        if is_same && on_disk.is_some_and(is_valid) {
             return Vec::new();
         }
+        // It may have been taken too early, by a clock that was wrong.
+        generations.retain(|kept| !is_same || !is_on_disk(kept));
         let inputs = generations.iter().filter_map(|kept| self.memory.read(kept));
         inputs
             .filter_map(|input| {
@@ -435,6 +448,7 @@ impl Conductor {
                     })
                     .ok()
             })
+            .filter(|kept| !is_same || is_valid(kept.facts()))
             .map(Arc::new)
             .collect()
     }

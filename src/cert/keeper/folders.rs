@@ -124,11 +124,11 @@ impl Folders {
         self.roots.iter().any(|root| root.search.holds(files))
     }
 
-    /// Whether a folder itself is gone, unreadable or without any certificate: then nothing that
-    /// was in it was removed on purpose.
-    pub(super) fn is_lost(&self, folder: &Path) -> bool {
+    /// Whether a folder itself is gone, unreadable or without any certificate, or what was mounted
+    /// where these files were: then they were not removed on purpose.
+    pub(super) fn is_lost(&self, folder: &Path, files: &Files) -> bool {
         let root = self.roots.iter().find(|root| *root.path == *folder);
-        root.is_some_and(|root| root.search.is_lost())
+        root.is_some_and(|root| root.search.is_lost(files))
     }
 
     /// Looks at everything and watches it.
@@ -167,17 +167,20 @@ impl Folders {
         self.visit(visit, watch)
     }
 
-    /// Looks once more for files that were in a folder, whatever was heard of them.
+    /// Looks once more for files that were in a folder, whatever was heard of them. What is among
+    /// `looked` was looked at just now, for others that were in it: of ten thousand, thousands may be
+    /// gone.
     pub(super) fn look_for(
         &mut self,
         files: &Files,
         folder: &Path,
+        looked: &mut HashSet<PathBuf>,
         watch: &mut Watch<Key>,
     ) -> Found {
         let mut visit = Visit::default();
         if let Some(n) = self.roots.iter().position(|root| *root.path == *folder) {
             let way = self.roots[n].search.way_to(files).into_iter();
-            let there = way.filter(|folder| folder.is_dir());
+            let there = way.filter(|folder| looked.insert(folder.clone()) && folder.is_dir());
             visit.left.extend(there.map(|folder| (n, folder)));
         }
         self.visit(visit, watch)

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,12 +34,14 @@ const LATE: usize = 1024;
 
 /// See the [module](self). Without a state directory it remembers nothing.
 pub(super) struct Memory {
-    last_good: Option<Arc<LastGood>>,
+    /// Set as soon as it can be read.
+    last_good: Arc<OnceLock<LastGood>>,
     ledger: Option<Ledger>,
     /// Lines from before there was a writer.
     early: Vec<Entry>,
     writer: Option<SyncSender<Task>>,
     refused: Vec<Fingerprint>,
+    /// Until there is a writer.
     state: Option<StateDir>,
     problem: Arc<Problem>,
     /// Copies that are on their way to the disk.
@@ -83,6 +85,17 @@ enum Task {
     Refused(Vec<Fingerprint>),
     /// To be answered: all before it is written.
     Settled(Sender<()>),
+}
+
+impl Task {
+    /// Whether it is for the ledger.
+    const fn is_note(&self) -> bool {
+        matches!(self, Self::Note(_))
+    }
+
+    const fn is_copy(&self) -> bool {
+        matches!(self, Self::Save { .. })
+    }
 }
 
 /// The file that says what clients refused: fingerprints, the latest last.
@@ -141,7 +154,7 @@ impl Problem {
 impl Memory {
     pub(super) fn open(state: Option<StateDir>, rest: Arc<Rest>) -> Self {
         let mut memory = Self {
-            last_good: None,
+            last_good: Arc::default(),
             ledger: None,
             early: Vec::new(),
             writer: None,
@@ -155,9 +168,8 @@ impl Memory {
         let Some(state) = state else {
             return memory;
         };
-        match LastGood::open(&state) {
-            Ok(last_good) => memory.last_good = Some(Arc::new(last_good)),
-            Err(error) => memory.problem.report(Err(&error)),
+        if let Err(error) = open_last_good(&memory.last_good, &state) {
+            memory.problem.report(Err(&error));
         }
         match Ledger::open(&state) {
             Ok(ledger) => memory.ledger = Some(ledger),
@@ -173,7 +185,7 @@ impl Memory {
     pub(super) fn peek(state: &Path) -> Self {
         let mut memory = Self::open(None, Arc::default());
         if let Ok(last_good) = LastGood::peek(state) {
-            memory.last_good = Some(Arc::new(last_good));
+            memory.last_good = Arc::new(OnceLock::from(last_good));
             memory.refused = refused(&StateDir::existing(state));
         }
         memory
@@ -202,16 +214,13 @@ impl Memory {
 
     /// Begins to write. What cannot be written is tried again at this interval.
     pub(super) fn begin(&mut self, retry: Duration) {
-        let (Some(last_good), Some(ledger), Some(state)) =
-            (&self.last_good, self.ledger.take(), self.state.take())
-        else {
-            self.early.clear();
+        let Some(state) = self.state.take() else {
             return;
         };
         let (writer, tasks) = mpsc::sync_channel(QUEUE);
         let scribe = Scribe {
-            last_good: Arc::clone(last_good),
-            ledger,
+            last_good: Arc::clone(&self.last_good),
+            ledger: self.ledger.take(),
             state,
             problem: Arc::clone(&self.problem),
             copies: Arc::clone(&self.copies),
@@ -236,13 +245,13 @@ impl Memory {
 
     /// The copies of a source, the latest first.
     pub(super) fn recall(&self, files: &Files) -> Vec<Generation> {
-        let last_good = self.last_good.as_ref();
+        let last_good = self.last_good.get();
         last_good.map_or_else(Vec::new, |last_good| last_good.generations(files))
     }
 
     /// Reads a copy.
     pub(super) fn read(&self, generation: &Generation) -> Option<Input> {
-        self.last_good.as_ref()?.read(generation)
+        self.last_good.get()?.read(generation)
     }
 
     /// Sources of which there are copies and which are not `known`, with the folder that they were
@@ -251,7 +260,7 @@ impl Memory {
         &self,
         known: impl Iterator<Item = &'a Files>,
     ) -> Vec<(Files, Option<PathBuf>)> {
-        let Some(last_good) = &self.last_good else {
+        let Some(last_good) = self.last_good.get() else {
             return Vec::new();
         };
         let strangers = last_good.strangers(known).into_iter();
@@ -302,7 +311,7 @@ impl Memory {
 
     /// Has a line written.
     pub(super) fn note(&mut self, entry: Entry) {
-        if self.ledger.is_some() {
+        if self.state.is_some() {
             self.early.push(entry);
         } else {
             self.send(Task::Note(entry));
@@ -335,8 +344,8 @@ impl Memory {
 
 /// What the writing thread has.
 struct Scribe {
-    last_good: Arc<LastGood>,
-    ledger: Ledger,
+    last_good: Arc<OnceLock<LastGood>>,
+    ledger: Option<Ledger>,
     state: StateDir,
     problem: Arc<Problem>,
     copies: Arc<AtomicUsize>,
@@ -356,7 +365,7 @@ impl Scribe {
         }
         let mut tried = Instant::now();
         loop {
-            let is_behind = !self.late.is_empty();
+            let is_behind = self.is_behind();
             if is_behind && tried.elapsed() >= self.retry {
                 self.catch_up();
                 tried = Instant::now();
@@ -382,6 +391,11 @@ impl Scribe {
         }
     }
 
+    /// Whether something is left to be written, or could not be opened yet.
+    fn is_behind(&self) -> bool {
+        !self.late.is_empty() || self.ledger.is_none() || self.last_good.get().is_none()
+    }
+
     fn write(&mut self, task: Task) {
         let rest = Arc::clone(&self.rest);
         let _turn = rest.turn();
@@ -390,28 +404,36 @@ impl Scribe {
             let _gone = reply.send(());
             return;
         }
-        if matches!(task, Task::Save { .. }) {
+        if task.is_copy() {
             self.copies.fetch_sub(1, Ordering::Relaxed);
         }
-        if !self.late.is_empty() {
-            // In their order.
+        if self
+            .late
+            .iter()
+            .any(|other| other.is_note() == task.is_note())
+        {
+            // In their order. The ledger and the copies do not wait for each other.
             self.put_off(task);
             return;
         }
-        let written = self.attempt(&task);
-        self.problem.report(written.as_ref().copied());
-        if written.is_err() {
-            self.put_off(task);
+        match self.attempt(&task) {
+            Ok(()) if self.is_behind() => {}
+            Ok(()) => self.problem.report(Ok(())),
+            Err(cause) => {
+                self.problem.report(Err(&cause));
+                self.put_off(task);
+            }
         }
     }
 
     fn attempt(&mut self, task: &Task) -> io::Result<()> {
         match task {
-            Task::Save { source, input, is } => self.last_good.save(source, input, *is),
-            Task::Forget(all) => all
-                .iter()
-                .try_for_each(|files| self.last_good.forget(files)),
-            Task::Note(entry) => self.ledger.write(entry),
+            Task::Save { source, input, is } => self.last_good()?.save(source, input, *is),
+            Task::Forget(all) => {
+                let last_good = self.last_good()?;
+                all.iter().try_for_each(|files| last_good.forget(files))
+            }
+            Task::Note(entry) => self.ledger()?.write(entry),
             Task::Refused(refused) => serde_json::to_vec(refused)
                 .map_err(io::Error::from)
                 .and_then(|json| self.state.write(REFUSED, &[&json])),
@@ -419,14 +441,26 @@ impl Scribe {
         }
     }
 
+    fn last_good(&self) -> io::Result<&LastGood> {
+        open_last_good(&self.last_good, &self.state)
+    }
+
+    fn ledger(&mut self) -> io::Result<&mut Ledger> {
+        let ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => Ledger::open(&self.state)?,
+        };
+        Ok(self.ledger.insert(ledger))
+    }
+
     fn put_off(&mut self, task: Task) {
-        let is_copy = |task: &Task| matches!(task, Task::Save { .. });
-        if is_copy(&task) && self.late.iter().any(is_copy) {
+        if task.is_copy() && self.late.iter().any(Task::is_copy) {
             self.skipped = true;
             return;
         }
         if self.late.len() >= LATE {
-            self.late.pop_front();
+            // A copy can be asked for again.
+            self.skipped |= self.late.pop_front().is_some_and(|lost| lost.is_copy());
         }
         self.late.push_back(task);
     }
@@ -435,18 +469,42 @@ impl Scribe {
     fn catch_up(&mut self) {
         let rest = Arc::clone(&self.rest);
         let _turn = rest.turn();
-        while let Some(task) = self.late.pop_front() {
-            if let Err(cause) = self.attempt(&task) {
-                self.problem.report(Err(&cause));
-                self.late.push_front(task);
-                return;
+        let unopened = [self.last_good().err(), self.ledger().err()];
+        let mut problem = unopened.into_iter().flatten().next();
+        for task in std::mem::take(&mut self.late) {
+            let waits = self
+                .late
+                .iter()
+                .any(|other| other.is_note() == task.is_note());
+            let written = match waits {
+                true => Err(None),
+                false => self.attempt(&task).map_err(Some),
+            };
+            if let Err(cause) = written {
+                problem = problem.or(cause);
+                self.late.push_back(task);
             }
         }
-        self.problem.report(Ok(()));
-        if std::mem::take(&mut self.skipped) {
+        self.problem.report(match &problem {
+            Some(cause) => Err(cause),
+            None => Ok(()),
+        });
+        if !self.late.iter().any(Task::is_copy) && std::mem::take(&mut self.skipped) {
             self.missed.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// The copies, listed when that can be done for the first time.
+fn open_last_good<'a>(
+    last_good: &'a OnceLock<LastGood>,
+    state: &StateDir,
+) -> io::Result<&'a LastGood> {
+    if let Some(open) = last_good.get() {
+        return Ok(open);
+    }
+    let opened = LastGood::open(state)?;
+    Ok(last_good.get_or_init(|| opened))
 }
 
 /// What an earlier run remembered. Where it cannot be read, clients may have to refuse once more.

@@ -109,7 +109,7 @@ impl Standing {
         let Some(current) = &self.current else {
             return Verdict::Take;
         };
-        if is_identical(current, new) {
+        if is_identical(current, new) || is_only_without_staple(current, new, now) {
             return Verdict::Same;
         }
         match compare::judge(current, new, needs, now) {
@@ -120,6 +120,10 @@ impl Standing {
 
     /// The certificate on disk becomes the current one. Returns the one it takes the place of.
     pub(super) fn take(&mut self, new: Arc<Verified>, now: Timestamp) -> Option<Arc<Verified>> {
+        let new = match &self.current {
+            Some(old) if old.key().cert == new.key().cert => Arc::new(new.continuing(old)),
+            _ => new,
+        };
         let old = self.current.replace(new);
         self.on_disk = true;
         self.set_aside_waiting();
@@ -186,8 +190,13 @@ impl Standing {
         news
     }
 
-    /// What is on disk is the current one again.
-    pub(super) fn recover(&mut self, now: Timestamp) {
+    /// What is on disk is the current one again, as it was read now.
+    pub(super) fn recover(&mut self, again: &Verified, now: Timestamp) {
+        if let Some(current) = &self.current
+            && current.facts().notes != again.facts().notes
+        {
+            self.current = Some(Arc::new(current.with_facts_of(again)));
+        }
         self.on_disk = true;
         self.set_aside_waiting();
         self.set_disk(DiskState::Same, None, now);
@@ -339,6 +348,14 @@ impl Standing {
         });
         self.kept.truncate(KEPT);
     }
+}
+
+/// Whether all that `new` changes is that it has no staple, while that of `current` is still good. A
+/// file that was cut short on a full disk, or written too late, takes nothing from clients.
+fn is_only_without_staple(current: &Verified, new: &Verified, now: Timestamp) -> bool {
+    current.key().cert == new.key().cert
+        && new.status().is_empty()
+        && current.status().is_provided(now)
 }
 
 /// The same certificates in the same order, with the same staple: nothing a client could tell apart.

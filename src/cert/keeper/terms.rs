@@ -95,9 +95,12 @@ pub struct Timing {
     pub tell_half: Duration,
     /// How long an entry must be gone from a folder until it is let go.
     pub grace: Duration,
-    /// How long after a start the copies of sources that the configuration does not name are kept: a
-    /// start with a wrong configuration must not cost them.
+    /// How long after a start the copies of sources that the configuration does not name are kept,
+    /// and those of what was let go after that: neither a wrong configuration nor a disk that was
+    /// away must cost them.
     pub forget: Duration,
+    /// How long a clock that leapt ahead must go on from there until what is held is judged by it.
+    pub steady: Duration,
     /// How long until the state directory is tried again that could not be written.
     pub rewrite: Duration,
     /// How often everything is read although nothing was heard of it.
@@ -114,6 +117,7 @@ impl Default for Timing {
             tell_half: Duration::from_secs(300),
             grace: Duration::from_secs(10),
             forget: Duration::from_secs(24 * 3600),
+            steady: Duration::from_secs(600),
             rewrite: Duration::from_secs(5),
             poll: Duration::from_secs(30),
             poll_unwatched: Duration::from_millis(700),

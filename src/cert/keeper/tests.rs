@@ -1,5 +1,7 @@
 //! The keeper as a whole, on real files, with a clock that stands still.
 
+mod clock;
+mod copies;
 mod halves;
 mod lasting;
 mod needed;
@@ -7,6 +9,8 @@ mod refused;
 mod roots;
 mod scale;
 mod settle;
+mod staples;
+mod ways;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -59,6 +63,7 @@ impl Bench {
                 tell_half: Duration::from_secs(3600),
                 grace: Duration::from_millis(300),
                 forget: Duration::from_secs(3600),
+                steady: Duration::from_millis(50),
                 rewrite: Duration::from_millis(100),
                 poll: Duration::from_secs(3600),
                 poll_unwatched: Duration::from_millis(100),
@@ -505,73 +510,6 @@ fn an_unwritable_state_folder_is_said_and_stops_nothing() {
     until("it is said", || {
         let said = running.keeper.degraded();
         said.iter().any(|said| matches!(said, Degraded::State(_)))
-    });
-}
-
-#[test]
-fn no_copy_is_made_of_what_may_not_be_kept() {
-    let bench = Bench::new();
-    let (kept, other) = (
-        bench.issue(&["a.test"], -30, 60),
-        bench.issue(&["b.test"], -30, 60),
-    );
-    bench.write("a", &other);
-    bench.write("b", &kept);
-    let not_kept = CertificateSource {
-        keep: false,
-        routine: false,
-        ..bench.pair("a")
-    };
-    let running = bench.start(vec![not_kept, bench.pair("b")]);
-    bench.wait_for_copy(print(&kept));
-    drop(running);
-    let copies = fs::read_dir(bench.path("state/last-good")).unwrap().count();
-    assert_eq!(copies, 1);
-}
-
-#[test]
-fn copies_go_when_they_are_no_longer_wanted() {
-    let bench = Bench::new();
-    let good = bench.issue(&["a.test"], -30, 60);
-    bench.write("a", &good);
-    let running = bench.start(vec![bench.pair("a")]);
-    bench.wait_for_copy(print(&good));
-    let not_kept = CertificateSource {
-        keep: false,
-        routine: false,
-        ..bench.pair("a")
-    };
-    running
-        .keeper
-        .reload(bench.wanted(vec![not_kept]), bench.roots());
-    until("the copies are gone", || {
-        fs::read_dir(bench.path("state/last-good"))
-            .unwrap()
-            .next()
-            .is_none()
-    });
-}
-
-#[test]
-fn copies_of_what_is_no_longer_configured_outlast_a_start_by_a_while() {
-    let mut bench = Bench::new();
-    let good = bench.issue(&["a.test"], -30, 60);
-    bench.write("a", &good);
-    bench.write("b", &bench.issue(&["b.test"], -30, 60));
-    let running = bench.start(vec![bench.pair("a")]);
-    bench.wait_for_copy(print(&good));
-    drop(running);
-    let copies = || fs::read_dir(bench.path("state/last-good")).unwrap().count();
-    drop(bench.start(vec![bench.pair("b")]));
-    assert!(copies() >= 1, "a mistake may be mended");
-    bench.timing.forget = Duration::from_millis(100);
-    let _running = bench.start(vec![bench.pair("b")]);
-    let kept = format!("{}", print(&good));
-    until("the copy is gone", || {
-        let names = fs::read_dir(bench.path("state/last-good")).unwrap();
-        names
-            .flatten()
-            .all(|entry| !entry.file_name().to_string_lossy().contains(&kept))
     });
 }
 

@@ -47,6 +47,8 @@ pub struct Search {
     seen: HashMap<(u64, u64), PathBuf>,
     /// Folders that are there and cannot be listed, and the root if it is not there.
     problems: BTreeMap<PathBuf, (io::ErrorKind, String)>,
+    /// Folders that were on another file system when they last held something.
+    unmounted: BTreeSet<PathBuf>,
 }
 
 /// What one folder holds.
@@ -65,6 +67,7 @@ impl Search {
             folders: HashMap::new(),
             seen: HashMap::new(),
             problems: BTreeMap::new(),
+            unmounted: BTreeSet::new(),
         }
     }
 
@@ -91,9 +94,13 @@ impl Search {
         })
     }
 
-    /// Whether the configured folder itself cannot be searched, or holds nothing.
-    pub fn is_lost(&self) -> bool {
-        self.problems.contains_key(&self.root) || self.found().next().is_none()
+    /// Whether the configured folder itself cannot be searched, or holds nothing; or whether these
+    /// files were below a mount that is no longer there.
+    pub fn is_lost(&self, files: &Files) -> bool {
+        let mut above = files.chain.ancestors().skip(1);
+        self.problems.contains_key(&self.root)
+            || self.found().next().is_none()
+            || above.any(|folder| self.unmounted.contains(folder))
     }
 
     /// Every certificate found.
@@ -214,7 +221,9 @@ impl Search {
             return self.forget(folder);
         }
         let mut delta = Delta::default();
-        let old = self.folders.remove(folder).unwrap_or_default();
+        let known = self.folders.remove(folder);
+        let was_elsewhere = known.as_ref().is_some_and(|it| it.inode.0 != inode.0);
+        let old = known.unwrap_or_default();
         if old.inode != inode {
             self.unsee(old.inode, folder);
         }
@@ -223,6 +232,11 @@ impl Search {
             .into_iter()
             .collect();
         let below: BTreeSet<_> = self.descend(folder, entries.folders);
+        if !found.is_empty() || !below.is_empty() {
+            self.unmounted.remove(folder);
+        } else if was_elsewhere {
+            self.unmounted.insert(folder.to_owned());
+        }
         delta.appeared = found.difference(&old.found).cloned().collect();
         delta.vanished = old.found.difference(&found).cloned().collect();
         delta.below = below.difference(&old.below).cloned().collect();
@@ -618,15 +632,50 @@ mod tests {
         let mut bench = Bench::new();
         bench.write("tls.crt", "");
         bench.find();
+        let files = bench.search.found().next().unwrap().clone();
         fs::remove_dir_all(bench.path("")).unwrap();
         assert!(bench.find().is_empty());
         let (folder, problem) = bench.search.problems().next().unwrap();
         assert_eq!(folder, bench.dir.path().join("root"));
         assert_eq!(problem.kind(), io::ErrorKind::NotFound);
-        assert!(bench.search.is_lost());
+        assert!(bench.search.is_lost(&files));
         bench.write("tls.crt", "");
         assert_eq!(bench.find().len(), 1);
-        assert!(bench.search.problems().next().is_none() && !bench.search.is_lost());
+        assert!(bench.search.problems().next().is_none());
+        assert!(!bench.search.is_lost(&files));
+    }
+
+    #[test]
+    fn what_was_on_a_mount_is_lost_with_it_and_what_is_deleted_is_not() {
+        let mut bench = Bench::new();
+        for name in ["a/tls.crt", "mount/b/tls.crt", "mount/c/tls.crt"] {
+            bench.write(name, "");
+        }
+        bench.find();
+        let files: Vec<_> = bench.search.found().cloned().collect();
+        let of = |name| {
+            files
+                .iter()
+                .find(|it| it.chain.starts_with(bench.path(name)))
+        };
+        let [b, c] = ["mount/b", "mount/c"].map(|name| of(name).unwrap());
+        let is_lost = |search: &Search| (search.is_lost(b), search.is_lost(c));
+        fs::remove_dir_all(bench.path("mount/b")).unwrap();
+        bench.search.look_everywhere(|_| {});
+        assert_eq!(is_lost(&bench.search), (false, false));
+        bench.write("mount/b/tls.crt", "");
+        bench.search.look_everywhere(|_| {});
+        // As if what is there now had been beneath another file system.
+        let mount = bench.path("mount");
+        bench.search.folders.get_mut(&mount).unwrap().inode.0 ^= 1;
+        fs::remove_dir_all(bench.path("mount/b")).unwrap();
+        fs::remove_dir_all(bench.path("mount/c")).unwrap();
+        bench.search.look_everywhere(|_| {});
+        assert_eq!(is_lost(&bench.search), (true, true));
+        // It is back, without one of them.
+        bench.write("mount/c/tls.crt", "");
+        bench.search.look_everywhere(|_| {});
+        assert_eq!(is_lost(&bench.search), (false, false));
     }
 
     #[test]

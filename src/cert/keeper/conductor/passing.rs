@@ -1,22 +1,25 @@
 //! What the passing of time brings: troubles that last, entries that stay away, and certificates
 //! that begin and end.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{error, info};
 
+use super::pace::Step;
 use super::tracked::What;
 use super::{Conductor, Mode, Verdict};
 use crate::cert::Event;
 use crate::cert::source::Source;
-use crate::config::SiteName;
+use crate::priority;
 
 impl Conductor {
     /// Does what has come due at this time.
     pub(super) fn check_timers(&mut self) {
         let now = Instant::now();
+        let (mut looked, mut missed) = (HashSet::new(), Vec::new());
         while let Some(&(at, slot)) = self.timers.first()
             && at <= now
         {
@@ -28,8 +31,21 @@ impl Conductor {
             if tracked.again.take_if(|again| *again <= now).is_some() {
                 self.dirty.insert(slot);
             }
-            self.check_vanished(slot, now);
+            let is_missed = self.is_missed(slot, now, &mut looked);
             self.check_trouble(slot, now);
+            match is_missed {
+                true => missed.push(slot),
+                false => self.reschedule(slot),
+            }
+            priority::breathe();
+        }
+        // However long that took, all else has its turn before they are looked at again. Perhaps
+        // others will cover their names by then.
+        let now = Instant::now();
+        for slot in missed {
+            if let Some(since) = self.get(slot).and_then(|it| it.vanished.as_mut()) {
+                *since = now;
+            }
             self.reschedule(slot);
         }
     }
@@ -49,40 +65,34 @@ impl Conductor {
     }
 
     /// An entry that has been gone from its folder for long enough is let go, unless that would
-    /// leave a configured name without a valid certificate.
-    fn check_vanished(&mut self, slot: u32, now: Instant) {
+    /// leave a configured name without a valid certificate: then it is missed.
+    fn is_missed(&mut self, slot: u32, now: Instant, looked: &mut HashSet<PathBuf>) -> bool {
         let grace = self.timing.grace;
-        let Some(tracked) = self.get(slot) else {
-            return;
-        };
-        let Some(since) = tracked.vanished else {
-            return;
-        };
-        if now < since + grace {
-            return;
+        let since = self.get(slot).and_then(|tracked| tracked.vanished);
+        if since.is_none_or(|since| now < since + grace) {
+            return false;
         }
-        self.look_once_more(slot);
+        self.look_once_more(slot, looked);
         if self
             .get(slot)
             .is_none_or(|tracked| tracked.vanished.is_none())
         {
-            return;
+            return false;
         }
-        if self.may_let_go(slot) {
+        let may_go = self.may_let_go(slot);
+        if may_go {
             self.let_go(slot);
-        } else if let Some(tracked) = self.get(slot) {
-            // Perhaps another will cover its names by then.
-            tracked.vanished = Some(now);
         }
+        !may_go
     }
 
     /// An event may be missed, and a certificate that is there is not to be let go for that.
-    fn look_once_more(&mut self, slot: u32) {
+    fn look_once_more(&mut self, slot: u32, looked: &mut HashSet<PathBuf>) {
         let Some(source) = self.get(slot).map(|tracked| Arc::clone(&tracked.source)) else {
             return;
         };
         if let Some(folder) = &source.folder {
-            let found = (self.folders).look_for(&source.files, folder, &mut self.watch);
+            let found = (self.folders).look_for(&source.files, folder, looked, &mut self.watch);
             self.apply_found(found);
         }
         if self.folders.hold(&source.files) {
@@ -98,19 +108,11 @@ impl Conductor {
             return true;
         };
         let folder = tracked.source.folder.as_deref();
-        if folder.is_some_and(|folder| self.folders.is_lost(folder)) {
+        let files = &tracked.source.files;
+        if folder.is_some_and(|folder| self.folders.is_lost(folder, files)) {
             return false;
         }
-        let needing = |site: &SiteName| {
-            let host = match site {
-                SiteName::Exact(host) => Cow::Borrowed(&**host),
-                SiteName::Wildcard(parent) => Cow::Owned(format!("*.{parent}")),
-                // It names nothing in particular that would be missed.
-                SiteName::Any => return None,
-            };
-            current.covers(&host).then(|| host.into_owned())
-        };
-        let needing: Vec<_> = self.wanted.sites.iter().filter_map(needing).collect();
+        let needing = self.needs.covered_by(current);
         if needing.is_empty() {
             return true;
         }
@@ -123,10 +125,15 @@ impl Conductor {
             .all(|host| inventory.is_covered_without(slot, host, now))
     }
 
-    /// Removes the copies of what is no longer configured. What the configuration before this start
-    /// named may only be missing by mistake, so that takes a while.
+    /// Removes the copies of what was let go, and of what is no longer configured. Either may only be
+    /// missing by mistake, so that takes a while.
     pub(super) fn forget_strangers(&mut self) {
         let now = Instant::now();
+        let departed = self.departed.extract_if(|_, at| *at <= now);
+        let departed: Vec<_> = departed.map(|(files, _)| files).collect();
+        if !departed.is_empty() {
+            self.memory.forget(departed);
+        }
         if self.forget_at.take_if(|at| *at <= now).is_none() {
             return;
         }
@@ -153,7 +160,9 @@ impl Conductor {
         let Some(tracked) = self.untrack(slot) else {
             return;
         };
-        self.memory.forget(vec![tracked.source.files.clone()]);
+        let files = tracked.source.files.clone();
+        self.departed
+            .insert(files, Instant::now() + self.timing.forget);
         let source = Arc::clone(&tracked.source.label);
         self.report.removed.push(source.to_string());
         if tracked.standing.current().is_some() || tracked.told.is_some() {
@@ -162,9 +171,21 @@ impl Conductor {
     }
 
     /// Judges again where the clock has made a certificate better or worse. What is served does
-    /// not wait for this: validity is looked at for each handshake.
+    /// not wait for this: validity is looked at for each handshake. A clock that leapt ahead may
+    /// come back, and what would be let go by it is needed then.
     pub(super) fn check_clock(&mut self) {
         let now = self.clock.now();
+        match self.pace.look(Instant::now(), now, self.timing.steady) {
+            Step::Steady => {}
+            Step::Doubtful => return,
+            Step::Back => {
+                // What seemed to be behind lies ahead again.
+                for slot in 0..self.slots() {
+                    self.stage(slot);
+                }
+                return;
+            }
+        }
         while let Some(&(at, slot)) = self.turns.first()
             && at <= now
         {

@@ -74,7 +74,7 @@ impl Conductor {
     fn offer(&mut self, slot: u32, certificate: Arc<Verified>, mode: Mode) {
         match self.verdict(slot, &certificate) {
             None => {}
-            Some(Verdict::Same) => self.recover(slot),
+            Some(Verdict::Same) => self.recover(slot, &certificate),
             Some(Verdict::Take) => self.take(slot, certificate, mode),
             Some(Verdict::HoldBack(rejection)) => {
                 let what = What::Worse(certificate);
@@ -84,14 +84,14 @@ impl Conductor {
     }
 
     /// What is on disk is what is held, after all.
-    fn recover(&mut self, slot: u32) {
+    fn recover(&mut self, slot: u32, again: &Verified) {
         let now = self.clock.now();
         let Some(tracked) = self.get(slot) else {
             return;
         };
         tracked.trouble = None;
         tracked.note_on_disk();
-        tracked.standing.recover(now);
+        tracked.standing.recover(again, now);
         self.tell_recovered(slot);
         self.stage(slot);
     }

@@ -212,6 +212,7 @@ impl Conductor {
             self.tracked.push(None);
             self.slots() - 1
         });
+        self.departed.remove(&source.files);
         self.by_files.insert(source.files.clone(), slot);
         self.in_order
             .insert((source.order, source.files.clone()), slot);
@@ -304,14 +305,16 @@ impl Conductor {
     }
 
     /// Watches the way to a source, if that may have changed since the last time. `stamp` is what
-    /// its files were when they were read; should they have changed until they were watched, they
-    /// are read again.
+    /// its files were when they were read; should they have changed until they were watched, or one
+    /// be missing to which more of the way is there now, they are read again.
     pub(super) fn cover(&mut self, slot: u32, stamp: Option<u64>) {
         let Some(tracked) = self.tracked.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
         let stamp = stamp.unwrap_or(tracked.stamp);
-        if tracked.source.is_folder() || tracked.covered == Some(stamp) {
+        // The way to what is missing gets longer as folders are made on it, and its stamp stays.
+        let is_whole = tracked.source.is_whole();
+        if tracked.source.is_folder() || is_whole && tracked.covered == Some(stamp) {
             return;
         }
         let paths: Vec<_> = tracked.source.paths().collect();
@@ -324,7 +327,8 @@ impl Conductor {
         } else {
             self.unwatched.insert(slot);
         }
-        if cover.fresh && self.gatherer.reader.stamp(&tracked.source) != stamp {
+        let as_read = is_whole && self.gatherer.reader.stamp(&tracked.source) == stamp;
+        if cover.fresh && !as_read {
             self.dirty.insert(slot);
         }
     }
