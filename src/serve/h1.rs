@@ -12,7 +12,7 @@ use crate::drain::Guard;
 use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
 use crate::http::framing::BodyError;
-use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
+use crate::http::{Framing, Method, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer, Snapshot};
@@ -151,6 +151,7 @@ impl<I: Stream> Http1<I> {
         let leaves = !head.keep_alive;
         let mut client = Http1Client {
             version: head.version,
+            method: head.method,
             keep: head.keep_alive && !last,
             awaits_continue: head.expects_continue && head.framing != Framing::None,
             guard: Some(guard),
@@ -208,6 +209,7 @@ impl<I: Stream> Http1<I> {
     ) -> Result<Instant, End> {
         let mut client = Http1Client {
             version: Version::Http11,
+            method: Method::Other,
             keep: false,
             awaits_continue: false,
             guard: None,
@@ -268,6 +270,8 @@ impl<I: Stream> Http1<I> {
 struct Http1Client<'a, I> {
     connection: &'a mut Http1<I>,
     version: Version,
+    /// The request's.
+    method: Method,
     /// The connection can carry another request.
     keep: bool,
     /// The client waits for `100 (Continue)` before it sends the body.
@@ -334,6 +338,15 @@ impl<I: Stream> Client for Http1Client<'_, I> {
                 encode::response(out, &head, false, Connection::Upgrade, Some(&protocol));
             });
             return Ok(());
+        }
+        // HTTP/2 ends a response with its head where it has no body, and need not say how long that
+        // is. Here it would last until the connection ends (RFC 9112, section 6.3).
+        if head.framing == Framing::None
+            && self.method != Method::Head
+            && !matches!(head.status, 204 | 304)
+            && head.fields.get(Id::ContentLength).is_none()
+        {
+            head.fields.push(b"Content-Length", b"0");
         }
         let unbounded = matches!(head.framing, Framing::Chunked | Framing::UntilClose);
         let chunked = unbounded && self.version != Version::Http10;

@@ -1,5 +1,6 @@
 //! HTTP/2 and TLS towards servers.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, server};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustix::process::Signal;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -20,6 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::h2::request;
 use crate::support::{Builder, H2, HOST, Leaf, Site, Staunch, TestCa, block_on, until};
+
+/// What a server allows on one connection.
+const STREAMS: u32 = 100;
 
 /// A server that speaks HTTP/2 only.
 struct Server {
@@ -95,7 +99,10 @@ impl Server {
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, seen: Arc<Seen>) {
-    let Ok(mut connection) = server::handshake(stream).await else {
+    let handshake = server::Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .handshake(stream);
+    let Ok(mut connection) = handshake.await else {
         return;
     };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -119,13 +126,37 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, seen: Arc<Seen>) {
 }
 
 /// Echoes; a path that begins with `/grpc.` is answered as gRPC does, `/together` only when several
-/// are asked for at once.
+/// are asked for at once, `/crowd` when the connection is full. `/early` begins before the request's
+/// body has come; `/empty` and `/nothing` have nothing but a head. Of a body to `/early` or
+/// `/stalled`, nothing is read.
 async fn answer(
     request: Request<RecvStream>,
     mut respond: server::SendResponse<Bytes>,
     seen: &Seen,
 ) -> Result<(), h2::Error> {
     let (parts, mut stream) = request.into_parts();
+    let path = parts.uri.path();
+    if path == "/early" {
+        let mut send = respond.send_response(Response::new(()), false)?;
+        send.send_data(Bytes::from_static(b"early"), false)?;
+        return pending().await;
+    }
+    if path == "/stalled" {
+        return pending().await;
+    }
+    if path == "/empty" || path == "/nothing" {
+        let mut response = Response::new(());
+        if path == "/nothing" {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert("content-length", 0.into());
+        }
+        return respond.send_response(response, true).map(drop);
+    }
+    let enough = match path {
+        "/together" => 4,
+        "/crowd" => STREAMS as usize,
+        _ => 0,
+    };
     let mut body = BytesMut::new();
     while let Some(data) = stream.data().await {
         let data = data?;
@@ -133,7 +164,7 @@ async fn answer(
         body.extend_from_slice(&data);
     }
     let trailers = stream.trailers().await?;
-    while parts.uri.path() == "/together" && seen.most_at_once.load(Ordering::SeqCst) < 4 {
+    while seen.most_at_once.load(Ordering::SeqCst) < enough {
         tokio::task::yield_now().await;
     }
     let mut response = Response::new(());
@@ -462,5 +493,32 @@ fn a_connection_on_which_nobody_answers_holds_no_request_for_long() {
     one.signal(Signal::CONT);
     until("it is used again", || {
         client.get(HOST, "/").expect(200).text() == "one"
+    });
+}
+
+#[test]
+fn an_empty_response_has_an_end_in_both_versions() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let mut client = proxy.connect();
+    let empty = client.get(HOST, "/empty").expect(200);
+    assert_eq!(empty.field("content-length"), Some("0"));
+    // How long the answer to a GET would be is not known.
+    client.ask("HEAD", HOST, "/empty", "").unwrap();
+    let head = client.read("HEAD").expect(200);
+    assert_eq!(head.field("content-length"), None);
+    let nothing = client.get(HOST, "/nothing").expect(204);
+    assert_eq!(nothing.field("content-length"), None);
+    client.get(HOST, "/").expect(200);
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        for path in ["/empty", "/nothing"] {
+            let mut ready = client.send.clone().ready().await.unwrap();
+            let asked = request(Method::GET, HOST, path);
+            let response = ready.send_request(asked, true).unwrap().0.await.unwrap();
+            assert!(!response.headers().contains_key("content-length"));
+            // gRPC's trailers alone are nothing else.
+            assert!(response.body().is_end_stream(), "{path}");
+        }
     });
 }

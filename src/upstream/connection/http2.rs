@@ -300,7 +300,11 @@ impl Http2 {
         self.response = None;
         self.ended = body.is_end_stream();
         self.body = Some(body);
-        Poll::Ready(Ok(import(&parts, framing)))
+        let mut head = import(&parts, framing);
+        if head.status == 204 {
+            head.fields.remove(Id::ContentLength); // RFC 9110, section 8.6: must not be there
+        }
+        Poll::Ready(Ok(head))
     }
 
     /// Waits for data of the response's body, or its end.
