@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::account::Account;
-use super::error::{Failure, Progress};
+use super::error::{Failure, Progress, Refusal};
 use super::exchange::{self, Upload};
 use super::{Client, Local, Peer, Snapshot, preamble};
 use crate::config::{Protocol, Timeouts};
@@ -18,6 +18,7 @@ use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
 use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
+use crate::upstream::connection::http2::Unsayable;
 use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::Preamble;
@@ -211,7 +212,8 @@ impl<'w> Forward<'_, 'w> {
             }
         };
         attempt.reused = connection.is_reused();
-        connection.send_head(self.head, upgrade);
+        let said = connection.send_head(self.head, upgrade);
+        said.map_err(|Unsayable| Refusal::Unsayable)?;
         let checked = self.upstream.check.is_some() && self.head.method.is_idempotent();
         let elsewhere = checked.then_some(self.upstream);
         let response = exchange::request(

@@ -522,3 +522,31 @@ fn an_empty_response_has_an_end_in_both_versions() {
         }
     });
 }
+
+#[test]
+fn what_http2_has_no_words_for_costs_no_connection() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let mut client = proxy.connect();
+    client.get(HOST, "/").expect(200);
+    for (asked, told) in [
+        ("/<", "/%3C"),
+        ("/?q=<x>", "/?q=%3Cx%3E"),
+        ("/`?`", "/%60?%60"),
+        ("/a%20b?\"c%22", "/a%20b?%22c%22"),
+    ] {
+        let echo = client.get(HOST, asked).expect(200).text();
+        assert_eq!(echo, format!("http://{HOST}{told}"));
+    }
+    // It becomes longer than any target may be there.
+    let endless = format!("/{}", "<".repeat(30_000));
+    for _ in 0..5 {
+        proxy.connect().get(HOST, &endless).expect(400);
+    }
+    let mut old = proxy.connect();
+    old.send("GET /old HTTP/1.0\r\n\r\n").unwrap();
+    let echo = old.read("GET").expect(200).text();
+    assert_eq!(echo, format!("{}/old", server.url()));
+    client.get(HOST, "/").expect(200);
+    assert_eq!(server.connections(), 1);
+}

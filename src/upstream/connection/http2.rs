@@ -4,6 +4,7 @@
 //! reset when it is let go early.
 
 use std::cell::{Cell, OnceCell};
+use std::fmt::Write as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h2::client::{self, Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, uri};
+use http::uri::{self, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -147,6 +149,10 @@ where
         .await
 }
 
+/// HTTP/2 has no words for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsayable;
+
 /// One exchange.
 #[derive(Debug)]
 pub struct Http2 {
@@ -202,19 +208,21 @@ impl Http2 {
     }
 
     /// Sends the head of a request.
-    pub fn send_head(&mut self, head: &RequestHead) {
+    ///
+    /// # Errors
+    /// When HTTP/2 has no words for it, which says nothing of the server or the connection.
+    pub fn send_head(&mut self, head: &RequestHead) -> Result<(), Unsayable> {
         let end = head.framing == Framing::None;
         let scheme = match self.server().tls {
             Some(_) => "https",
             None => "http",
         };
-        let Some(request) = export(head, scheme) else {
-            self.failed = Some(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the request cannot be said in HTTP/2",
-            ));
-            return;
+        let request = match head.authority() {
+            // Only HTTP/1.0 may name no host, and HTTP/2 has to.
+            [] => export(head, scheme, self.server().host().as_bytes()),
+            authority => export(head, scheme, authority),
         };
+        let request = request.ok_or(Unsayable)?;
         match self.sender.send_request(request, end) {
             Ok((response, send)) => {
                 self.response = Some(response);
@@ -223,6 +231,7 @@ impl Http2 {
             }
             Err(error) => self.failed = Some(io::Error::other(error)),
         }
+        Ok(())
     }
 
     /// See [`Connection`](super::Connection).
@@ -355,11 +364,15 @@ impl Drop for Http2 {
 }
 
 /// `None` where HTTP/2 has no words for it.
-fn export(head: &RequestHead, scheme: &str) -> Option<Request<()>> {
+fn export(head: &RequestHead, scheme: &str, authority: &[u8]) -> Option<Request<()>> {
     let mut parts = uri::Parts::default();
     parts.scheme = Some(scheme.parse().ok()?);
-    parts.authority = Some(head.authority().try_into().ok()?);
-    parts.path_and_query = Some(head.target().try_into().ok()?);
+    parts.authority = Some(authority.try_into().ok()?);
+    let target = PathAndQuery::try_from(head.target());
+    parts.path_and_query = Some(match target {
+        Ok(target) => target,
+        Err(_) => PathAndQuery::try_from(encoded(head.target())).ok()?,
+    });
     let mut request = Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method_text()).ok()?;
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
@@ -371,6 +384,23 @@ fn export(head: &RequestHead, scheme: &str) -> Option<Request<()>> {
             .insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
     Some(request)
+}
+
+/// A target without what must not be in one (RFC 3986, section 2): HTTP/1.1 passes it on as it came,
+/// as other proxies do, but `http` does not take it.
+fn encoded(target: &[u8]) -> String {
+    let mut encoded = String::with_capacity(3 * target.len());
+    for byte in target {
+        match byte {
+            b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~' => {
+                encoded.push(char::from(*byte));
+            }
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
 }
 
 /// A field that HTTP/2 has no room for (RFC 9113, section 8.2.1) is left out.
