@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use h2::{Reason, RecvStream, server};
+use futures_util::future::join_all;
+use h2::{Reason, RecvStream, client, server};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustix::process::Signal;
 use rustls::RootCertStore;
@@ -549,4 +550,30 @@ fn what_http2_has_no_words_for_costs_no_connection() {
     assert_eq!(echo, format!("{}/old", server.url()));
     client.get(HOST, "/").expect(200);
     assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_thousand_at_once_find_room() {
+    let ca = TestCa::new();
+    let (chain, key) = tls(&ca.issue("127.0.0.1"));
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let server = Server::start(Some(config));
+    let proxy = before(&server)
+        .trusting(&ca)
+        .set("limits.streams", 1000)
+        .start();
+    block_on(async {
+        let mut settings = client::Builder::new();
+        settings.initial_max_send_streams(1000);
+        let client = H2::with(&proxy.tls(HOST), &settings).await.unwrap();
+        let all = join_all((0..1000).map(|_| client.get(HOST, "/crowd"))).await;
+        let answered = all
+            .into_iter()
+            .filter(|answer| (answer.as_ref()).is_ok_and(|answer| answer.status == StatusCode::OK));
+        assert_eq!(answered.count(), 1000);
+    });
+    assert_eq!(server.requests(), 1000, "none was refused");
 }

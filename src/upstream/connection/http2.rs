@@ -37,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Messages of eight bytes fill two streams' windows before: one client that reads slowly must not
 /// end the connection for all others.
 const DATA_FRAME_BUDGET: usize = 2 * STREAM_WINDOW as usize / 8 * 256;
+/// Streams that a server is taken to allow before it has said how many: no server should allow fewer
+/// (RFC 9113, section 6.5.2).
+const STREAMS: usize = 100;
 /// Bytes of a response's head that are let in.
 const MAX_HEAD: u32 = 128 << 10;
 /// Bytes of one stream that wait to be written.
@@ -145,6 +148,7 @@ where
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(DATA_FRAME_BUDGET)
+        .initial_max_send_streams(STREAMS)
         .handshake(io)
         .await
 }
