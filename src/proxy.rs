@@ -146,7 +146,8 @@ pub trait Client {
     fn consume(&mut self, count: usize);
     /// The request's trailer section, once its body is over.
     fn take_trailers(&mut self) -> Option<Box<Fields>>;
-    /// Ready once the client has gone away, where that can be seen.
+    /// Ready once the client has gone away, where that can be seen: in HTTP/1.1 not before the
+    /// request's body has come.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Gathers an interim response, where the client understands those.
     fn interim(&mut self, head: ResponseHead);

@@ -208,7 +208,7 @@ impl<'w> Forward<'_, 'w> {
                 });
                 // Boxed: it is rare, and its state would make every request's larger.
                 let connecting = Box::pin(pool.connect(server, limit, alone, preamble));
-                unless_gone(self.head, client, connecting).await??
+                unless_gone(client, connecting).await??
             }
         };
         attempt.reused = connection.is_reused();
@@ -250,27 +250,21 @@ impl<'w> Forward<'_, 'w> {
         gate: &Arc<Gate>,
     ) -> Result<crate::upstream::gate::Pass, Failure> {
         let waiting = Arc::clone(gate).pass();
-        Ok(unless_gone(self.head, client, waiting).await??)
+        Ok(unless_gone(client, waiting).await??)
     }
 }
 
 /// Does something for as long as there is a client that wants it.
 pub(super) async fn unless_gone<C: Client, T>(
-    head: &RequestHead,
     client: &mut C,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
-    // With a body to come, its end is what a client that is there may well send.
-    let watch = head.framing == Framing::None;
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
         }
-        match watch {
-            true => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
-            false => Poll::Pending,
-        }
+        client.poll_gone(cx).map(|()| Err(Failure::ClientGone))
     })
     .await
 }

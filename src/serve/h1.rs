@@ -310,6 +310,10 @@ impl<I: Stream> Client for Http1Client<'_, I> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Of a body that is still to come, the end is what a client that is there may well send.
+        if !self.connection.reader.is_end() {
+            return Poll::Pending;
+        }
         self.connection
             .reader
             .poll_gone(cx, &mut self.connection.io)

@@ -577,3 +577,71 @@ fn a_thousand_at_once_find_room() {
     });
     assert_eq!(server.requests(), 1000, "none was refused");
 }
+
+/// More than a client may reset that somebody is still at work on.
+const RESETS: usize = 50;
+
+#[test]
+fn a_client_may_think_better_of_uploads_that_nobody_reads() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let labels = [("upstream", "h2"), ("server", &*server.url())];
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        for number in 1..=RESETS {
+            let path = if number % 2 == 0 {
+                "/stalled"
+            } else {
+                "/early"
+            };
+            let mut ready = client.send.clone().ready().await.unwrap();
+            let asked = request(Method::POST, HOST, path);
+            let (response, mut send) = ready.send_request(asked, false).unwrap();
+            // The first fills the window of the connection to the server.
+            let length = if number == 1 { 100_000 } else { 1000 };
+            send.send_data(vec![b'a'; length].into(), false).unwrap();
+            if path == "/early" {
+                response.await.unwrap();
+            } else {
+                while server.requests() < number {
+                    tokio::task::yield_now().await;
+                }
+            }
+            send.send_reset(Reason::CANCEL);
+        }
+        while proxy.count("staunch_upstream_requests_in_flight", &labels) > 0.0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);
+    });
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_client_that_thinks_better_of_it_leaves_the_queue() {
+    let server = Server::start(None);
+    let proxy = before(&server)
+        .set("upstream.h2.connections", 1)
+        .set("upstream.h2.queue", 10)
+        .set("upstream.h2.queue_timeout", "\"5m\"")
+        .set("timeouts.upstream_response", "\"5m\"")
+        .start();
+    let mut first = proxy.connect();
+    first.ask("GET", HOST, "/together", "").unwrap();
+    until("it is on its way", || server.requests() == 1);
+    let labels = [("upstream", "h2"), ("server", &*server.url())];
+    let queued = || proxy.count("staunch_upstream_queued", &labels);
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        let mut ready = client.send.clone().ready().await.unwrap();
+        let asked = request(Method::POST, HOST, "/");
+        let (_response, mut send) = ready.send_request(asked, false).unwrap();
+        while queued() < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        send.send_reset(Reason::CANCEL);
+        while queued() > 0.0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
