@@ -366,7 +366,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         };
         self.account.received = upload.taken;
         if let Err(failure) = &sent
-            && failure.is_of_server()
+            && failure.is_held_against_server()
         {
             upstream.failed(index, Moment::now(), failure);
         }

@@ -323,6 +323,12 @@ impl Failure {
         self.side() == Side::Upstream
     }
 
+    /// Whether it counts as a failure of the server once the response has begun. A pause does not: it
+    /// has answered, and may have nothing to say for a while, as in a stream of events.
+    pub fn is_held_against_server(&self) -> bool {
+        self.is_of_server() && !matches!(self, Self::BodyTimeout)
+    }
+
     /// Whether another try cannot do harm, given how far this one got (RFC 9110, section 9.2.2).
     /// Nothing of a response has reached the client but interim ones.
     pub const fn may_retry(&self, progress: Progress) -> bool {

@@ -212,7 +212,7 @@ impl Ask {
             }
         };
         if let Err(failure) = &result
-            && failure.is_of_server()
+            && failure.is_held_against_server()
         {
             self.upstream.failed(server, Moment::now(), failure);
         }
