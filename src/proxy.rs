@@ -168,6 +168,8 @@ pub trait Client {
     /// Lets the connection end with this exchange, where it carries one at a time. Before
     /// [`start`](Self::start).
     fn last(&mut self);
+    /// The same, where more is left of the request's body, which nobody wants, than will be read.
+    fn leave_body(&mut self) {}
     /// For what is waited for on behalf of the request. Whoever uses it sets it first.
     fn deadline(&mut self) -> &mut Deadline;
 }
@@ -589,9 +591,9 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
             self.client.abort();
             return;
         }
-        if matches!(status, 400 | 413) {
+        if matches!(status, 400 | 408 | 413) {
             // What the client meant is not certain, and so is not what follows; or more would follow
-            // than is worth reading.
+            // than is worth reading, or waiting for.
             self.client.last();
         }
         if self.account.marks.is_none() {

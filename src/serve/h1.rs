@@ -222,13 +222,14 @@ impl<I: Stream> Http1<I> {
         Err(End::Close)
     }
 
+    /// Whether more of the request's body is to come than is read where nobody wants it.
+    fn is_too_much(&self) -> bool {
+        (self.reader.remaining()).is_some_and(|left| left > MAX_DISCARD)
+    }
+
     /// Reads what is left of a body that nobody wanted; whether that brought it to its end.
     async fn discard(&mut self, service: &Service) -> bool {
-        if self
-            .reader
-            .remaining()
-            .is_some_and(|left| left > MAX_DISCARD)
-        {
+        if self.is_too_much() {
             return false;
         }
         self.deadline
@@ -424,6 +425,10 @@ impl<I: Stream> Client for Http1Client<'_, I> {
 
     fn last(&mut self) {
         self.keep = false;
+    }
+
+    fn leave_body(&mut self) {
+        self.keep &= !self.connection.is_too_much();
     }
 
     fn deadline(&mut self) -> &mut Deadline {
