@@ -147,7 +147,8 @@ pub trait Client {
     fn consume(&mut self, count: usize);
     /// The request's trailer section, once its body is over.
     fn take_trailers(&mut self) -> Option<Box<Fields>>;
-    /// Ready once the client has gone away, where that can be seen.
+    /// Ready once the client has gone away, where that can be seen: in HTTP/1.1 not before the
+    /// request's body has come.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Gathers an interim response, where the client understands those.
     fn interim(&mut self, head: ResponseHead);
@@ -168,6 +169,8 @@ pub trait Client {
     /// Lets the connection end with this exchange, where it carries one at a time. Before
     /// [`start`](Self::start).
     fn last(&mut self);
+    /// The same, where more is left of the request's body, which nobody wants, than will be read.
+    fn leave_body(&mut self) {}
     /// For what is waited for on behalf of the request. Whoever uses it sets it first.
     fn deadline(&mut self) -> &mut Deadline;
 }
@@ -371,7 +374,7 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
         };
         self.account.received = upload.taken;
         if let Err(failure) = &ended
-            && failure.is_of_server()
+            && failure.is_held_against_server()
         {
             upstream.failed(index, Moment::now(), failure);
         }
@@ -594,9 +597,9 @@ impl<'a, 'w, C: Client> Exchange<'a, 'w, C> {
             self.client.abort();
             return;
         }
-        if matches!(status, 400 | 413) {
+        if matches!(status, 400 | 408 | 413) {
             // What the client meant is not certain, and so is not what follows; or more would follow
-            // than is worth reading.
+            // than is worth reading, or waiting for.
             self.client.last();
         }
         if self.account.marks.is_none() {

@@ -483,6 +483,16 @@ fn server_tls(
 }
 
 impl Server {
+    /// The host that it is asked for, where nobody says another.
+    fn host(&self) -> String {
+        match &self.address {
+            ServerAddress::Ip(address) => address.to_string(),
+            ServerAddress::Name(name, port) => format!("{name}:{port}"),
+            ServerAddress::Service(name) => name.to_string(),
+            ServerAddress::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
     /// Notes what certificate it presented. On the way of each new connection, so that nothing is
     /// read that was read before.
     fn presents(&self, chain: Option<&[CertificateDer<'static>]>) {

@@ -106,6 +106,9 @@ pub enum Refusal {
     /// The path leaves the root.
     #[error("the path is malformed")]
     Path,
+    /// The server speaks HTTP/2 only, which has no words for the request.
+    #[error("the request cannot be said in HTTP/2")]
+    Unsayable,
     /// No site answers to the host.
     #[error("no site answers to this host")]
     Misdirected,
@@ -158,7 +161,7 @@ impl Refusal {
             Self::Head(HeadError::Version) => 505,
             // RFC 9220, section 3, says so of an extended CONNECT.
             Self::Head(HeadError::TransferCoding) | Self::Protocol => 501,
-            Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path => 400,
+            Self::Head(HeadError::Malformed(_)) | Self::Host | Self::Path | Self::Unsayable => 400,
             Self::Anonymous | Self::Credentials => 401,
             Self::Forbidden => 403,
             Self::Maintenance(_) => 503,
@@ -318,6 +321,12 @@ impl Failure {
     /// Whether it says something of the server, rather than of the client or of this machine.
     pub fn is_of_server(&self) -> bool {
         self.side() == Side::Upstream
+    }
+
+    /// Whether it counts as a failure of the server once the response has begun. A pause does not: it
+    /// has answered, and may have nothing to say for a while, as in a stream of events.
+    pub fn is_held_against_server(&self) -> bool {
+        self.is_of_server() && !matches!(self, Self::BodyTimeout)
     }
 
     /// Whether another try cannot do harm, given how far this one got (RFC 9110, section 9.2.2).

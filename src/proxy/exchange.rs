@@ -245,7 +245,7 @@ pub async fn request<C: Client>(
                 });
             }
             first = false;
-            if upload.done && client.poll_gone(cx).is_ready() {
+            if client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             if client.deadline().poll(cx).is_pending() {
@@ -347,7 +347,7 @@ pub async fn response<C: Client>(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::ClientGone)),
             Poll::Pending => stall = Stall::Client,
         }
-        if upload.done && client.poll_gone(cx).is_ready() {
+        if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Failure::ClientGone));
         }
         if moved || stall != waiting {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::account::Account;
-use super::error::{Failure, Progress};
+use super::error::{Failure, Progress, Refusal};
 use super::exchange::{self, Upload};
 use super::{Client, Local, Peer, Snapshot, preamble};
 use crate::config::{Protocol, Timeouts};
@@ -18,6 +18,7 @@ use crate::http::{Framing, RequestHead, ResponseHead};
 use crate::metrics::{UpstreamOutcome, UpstreamSeries};
 use crate::upstream::balance::Tried;
 use crate::upstream::connection::Connection;
+use crate::upstream::connection::http2::Unsayable;
 use crate::upstream::gate::Gate;
 use crate::upstream::health::Moment;
 use crate::upstream::pool::Preamble;
@@ -207,11 +208,12 @@ impl<'w> Forward<'_, 'w> {
                 });
                 // Boxed: it is rare, and its state would make every request's larger.
                 let connecting = Box::pin(pool.connect(server, limit, alone, preamble));
-                unless_gone(self.head, client, connecting).await??
+                unless_gone(client, connecting).await??
             }
         };
         attempt.reused = connection.is_reused();
-        connection.send_head(self.head, upgrade);
+        let said = connection.send_head(self.head, upgrade);
+        said.map_err(|Unsayable| Refusal::Unsayable)?;
         let checked = self.upstream.check.is_some() && self.head.method.is_idempotent();
         let elsewhere = checked.then_some(self.upstream);
         let response = exchange::request(
@@ -248,27 +250,21 @@ impl<'w> Forward<'_, 'w> {
         gate: &Arc<Gate>,
     ) -> Result<crate::upstream::gate::Pass, Failure> {
         let waiting = Arc::clone(gate).pass();
-        Ok(unless_gone(self.head, client, waiting).await??)
+        Ok(unless_gone(client, waiting).await??)
     }
 }
 
 /// Does something for as long as there is a client that wants it.
 pub(super) async fn unless_gone<C: Client, T>(
-    head: &RequestHead,
     client: &mut C,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
-    // With a body to come, its end is what a client that is there may well send.
-    let watch = head.framing == Framing::None;
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(done));
         }
-        match watch {
-            true => client.poll_gone(cx).map(|()| Err(Failure::ClientGone)),
-            false => Poll::Pending,
-        }
+        client.poll_gone(cx).map(|()| Err(Failure::ClientGone))
     })
     .await
 }

@@ -28,7 +28,7 @@ const HEARD: u64 = 64 << 10;
 
 /// Hears a small request over HTTP/2 to its end before it is answered. An answer before that is
 /// allowed (RFC 9113, section 8.1), but some clients fail on it, or wait for ever: curl 7.88 does.
-/// Over HTTP/1.1 the connection is taken care of when it closes.
+/// Over HTTP/1.1 the connection is taken care of when it closes, and the answer says that it will.
 pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
     let is_small = match head.framing {
         Framing::Length(length) => length <= HEARD,
@@ -36,6 +36,7 @@ pub(super) async fn hear<C: Client>(client: &mut C, head: &RequestHead) {
         Framing::None | Framing::UntilClose => false,
     };
     if head.version != Version::Http2 || !is_small || head.expects_continue {
+        client.leave_body();
         return;
     }
     client.deadline().set(HEARING);

@@ -12,7 +12,7 @@ use crate::drain::Guard;
 use crate::http::encode::{self, Connection};
 use crate::http::field::{Fields, Id};
 use crate::http::framing::BodyError;
-use crate::http::{Framing, RequestHead, ResponseHead, Version, parse};
+use crate::http::{Framing, Method, RequestHead, ResponseHead, Version, parse};
 use crate::metrics::{Limit, Timeout};
 use crate::proxy::error::{Failure, Refusal};
 use crate::proxy::{self, Client, Peer, Snapshot};
@@ -152,6 +152,7 @@ impl<I: Stream> Http1<I> {
         let leaves = !head.keep_alive;
         let mut client = Http1Client {
             version: head.version,
+            method: head.method,
             keep: head.keep_alive && !last,
             awaits_continue: head.expects_continue && head.framing != Framing::None,
             guard: Some(guard),
@@ -209,6 +210,7 @@ impl<I: Stream> Http1<I> {
     ) -> Result<Instant, End> {
         let mut client = Http1Client {
             version: Version::Http11,
+            method: Method::Other,
             keep: false,
             awaits_continue: false,
             guard: None,
@@ -221,13 +223,14 @@ impl<I: Stream> Http1<I> {
         Err(End::Close)
     }
 
+    /// Whether more of the request's body is to come than is read where nobody wants it.
+    fn is_too_much(&self) -> bool {
+        (self.reader.remaining()).is_some_and(|left| left > MAX_DISCARD)
+    }
+
     /// Reads what is left of a body that nobody wanted; whether that brought it to its end.
     async fn discard(&mut self, service: &Service) -> bool {
-        if self
-            .reader
-            .remaining()
-            .is_some_and(|left| left > MAX_DISCARD)
-        {
+        if self.is_too_much() {
             return false;
         }
         self.deadline
@@ -269,6 +272,8 @@ impl<I: Stream> Http1<I> {
 struct Http1Client<'a, I> {
     connection: &'a mut Http1<I>,
     version: Version,
+    /// The request's.
+    method: Method,
     /// The connection can carry another request.
     keep: bool,
     /// The client waits for `100 (Continue)` before it sends the body.
@@ -307,6 +312,10 @@ impl<I: Stream> Client for Http1Client<'_, I> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Of a body that is still to come, the end is what a client that is there may well send.
+        if !self.connection.reader.is_end() {
+            return Poll::Pending;
+        }
         self.connection
             .reader
             .poll_gone(cx, &mut self.connection.io)
@@ -335,6 +344,15 @@ impl<I: Stream> Client for Http1Client<'_, I> {
                 encode::response(out, &head, false, Connection::Upgrade, Some(&protocol));
             });
             return Ok(());
+        }
+        // HTTP/2 ends a response with its head where it has no body, and need not say how long that
+        // is. Here it would last until the connection ends (RFC 9112, section 6.3).
+        if head.framing == Framing::None
+            && self.method != Method::Head
+            && !matches!(head.status, 204 | 304)
+            && head.fields.get(Id::ContentLength).is_none()
+        {
+            head.fields.push(b"Content-Length", b"0");
         }
         let unbounded = matches!(head.framing, Framing::Chunked | Framing::UntilClose);
         let chunked = unbounded && self.version != Version::Http10;
@@ -408,6 +426,10 @@ impl<I: Stream> Client for Http1Client<'_, I> {
 
     fn last(&mut self) {
         self.keep = false;
+    }
+
+    fn leave_body(&mut self) {
+        self.keep &= !self.connection.is_too_much();
     }
 
     fn deadline(&mut self) -> &mut Deadline {

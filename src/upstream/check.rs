@@ -15,7 +15,7 @@ use super::connection::io::Io;
 use super::health::{Change, Moment};
 use super::pool::Speak;
 use super::{Open, Server, balance, pool};
-use crate::config::{Health, Protocol, ServerAddress};
+use crate::config::{Health, Protocol};
 use crate::http::{Method, parse};
 use crate::listen::proxy_header;
 use crate::wire::Body;
@@ -130,12 +130,9 @@ async fn ask(server: &Arc<Server>, check: &Health) -> Result<(), String> {
 
 /// The host that is asked for.
 fn host(server: &Server, check: &Health) -> String {
-    match (&check.host, &server.address) {
-        (Some(host), _) => host.to_string(),
-        (None, ServerAddress::Ip(address)) => address.to_string(),
-        (None, ServerAddress::Name(name, port)) => format!("{name}:{port}"),
-        (None, ServerAddress::Service(name)) => name.to_string(),
-        (None, ServerAddress::Unix(_)) => "localhost".to_owned(),
+    match &check.host {
+        Some(host) => host.to_string(),
+        None => server.host(),
     }
 }
 

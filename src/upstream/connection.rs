@@ -15,7 +15,7 @@ use crate::http::field::Fields;
 use crate::http::{Method, RequestHead, ResponseHead};
 use crate::wire::{Body, ReadError};
 use http1::Http1;
-use http2::Http2;
+use http2::{Http2, Unsayable};
 
 /// See the module.
 #[derive(Debug)]
@@ -49,9 +49,19 @@ impl Connection {
 
     /// Gathers the head of a request. Whether its body is chunked is for the caller to know, since
     /// HTTP/2 needs no framing of its own.
-    pub fn send_head(&mut self, head: &RequestHead, upgrade: Option<&[u8]>) {
+    ///
+    /// # Errors
+    /// When HTTP/2 has no words for it, which says nothing of the server or the connection.
+    pub fn send_head(
+        &mut self,
+        head: &RequestHead,
+        upgrade: Option<&[u8]>,
+    ) -> Result<(), Unsayable> {
         match self {
-            Self::Http1(one) => one.send_head(head, upgrade),
+            Self::Http1(one) => {
+                one.send_head(head, upgrade);
+                Ok(())
+            }
             Self::Http2(one) => one.send_head(head),
         }
     }

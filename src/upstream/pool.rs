@@ -280,17 +280,28 @@ impl Pool {
                 false => Ok(own(io, server, preamble.map(|it| it.client))),
             };
         }
-        // One connection is enough for all who come at once.
-        let coming = self.coming.borrow().get(&server.id).cloned();
-        if let Some(coming) = coming {
+        // One connection is enough for all who come at once, as far as the server allows; for those
+        // who are left over it is one more.
+        loop {
+            let coming = self.coming.borrow().get(&server.id).cloned();
+            let Some(coming) = coming else { break };
             coming.notified().await;
             if let Some(connection) = self.take(server, false, None) {
                 return Ok(connection);
+            }
+            if !self.shares(server) {
+                break; // it failed, and nobody is to wait for one failure after the other
             }
         }
         let _coming = Coming::new(self, server.id);
         let io = dial(server, None, limit, Speak::Agreed, &[]).await?;
         self.share(io, server).await
+    }
+
+    /// Whether a connection to this server carries many exchanges, if perhaps no more.
+    fn shares(&self, server: &Server) -> bool {
+        let shared = self.shared.borrow();
+        shared.get(&server.id).is_some_and(|list| !list.is_empty())
     }
 
     /// Has a connection carry many exchanges, and begins the first.

@@ -74,7 +74,8 @@ fn a_request_has_time_to_arrive() {
     let fields = "Content-Length: 100\r\n";
     client.ask("POST", HOST, "/request_body", fields).unwrap();
     client.send("some").unwrap();
-    client.read("POST").expect(408);
+    let late = client.read("POST").expect(408);
+    assert_eq!(late.field("connection"), Some("close"));
     in_time(begin);
 }
 

@@ -1,6 +1,6 @@
 //! HTTP/1.1 towards clients and upstreams (RFC 9112).
 
-use crate::support::{Connection, Gate, HOST, Origin, Staunch, until};
+use crate::support::{Connection, Gate, HOST, Origin, Site, Staunch, TestCa, until};
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
@@ -558,6 +558,24 @@ fn a_client_that_gives_up_lets_the_origin_know() {
     begun.pass();
     drop(client);
     until("the origin's connection is closed", || origin.open() == 0);
+}
+
+#[test]
+fn an_answer_before_which_too_much_would_be_to_read_says_that_it_is_the_last() {
+    let origin = Origin::echo();
+    let proxy = Staunch::build()
+        .leaf(&TestCa::new().issue(HOST))
+        .sites(Site::without_upstream(&[HOST]).route("/there/", &origin.url()))
+        .start();
+    let mut client = proxy.connect();
+    let little = client.post(HOST, "/none", b"little").expect(404);
+    assert_eq!(little.field("connection"), None);
+    client
+        .ask("POST", HOST, "/none", "Content-Length: 10000000\r\n")
+        .unwrap();
+    let much = client.read("POST").expect(404);
+    assert_eq!(much.field("connection"), Some("close"));
+    assert!(client.closed());
 }
 
 #[test]

@@ -54,6 +54,7 @@ mod unverified;
 mod upgrade;
 mod upstream;
 mod upstream_http2;
+mod upstream_tls;
 mod variables;
 mod websocket;
 mod websocket_http2;

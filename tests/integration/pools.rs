@@ -568,3 +568,34 @@ fn what_lasts_at_a_server_keeps_it_from_nothing() {
     tunnel.send("still there").unwrap();
     assert_eq!(tunnel.incoming().exactly(11).unwrap(), b"still there");
 }
+
+/// A stream of events on which nothing happens.
+#[test]
+fn a_server_whose_bodies_pause_is_not_ejected() {
+    let gate = Gate::new();
+    let quiet = |name: &str| {
+        let gate = gate.clone();
+        Origin::plan(name)
+            .route("/events", move |exchange| {
+                exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")?;
+                gate.pass();
+                Ok(())
+            })
+            .start()
+    };
+    let (one, two) = (quiet("one"), quiet("two"));
+    let proxy = pool(&[&one.url(), &two.url()])
+        .set("upstream.pool.eject_after", 1)
+        .set("timeouts.upstream_idle", "\"100ms\"")
+        .start();
+    for _ in 0..4 {
+        proxy.connect().try_get(HOST, "/events").unwrap_err();
+    }
+    let cut = [("timeout", "upstream_idle")];
+    until("all were cut", || {
+        proxy.count("staunch_timeouts_total", &cut) == 4.0
+    });
+    assert_eq!(counts(&one, &two), (2, 2));
+    assert!(is_up(&proxy, &one.url()) && is_up(&proxy, &two.url()));
+    gate.open();
+}

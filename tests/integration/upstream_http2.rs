@@ -1,5 +1,6 @@
 //! HTTP/2 and TLS towards servers.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use h2::{Reason, RecvStream, server};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use futures_util::future::join_all;
+use h2::{Reason, RecvStream, client, server};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use rustix::process::Signal;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -20,6 +22,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::h2::request;
 use crate::support::{Builder, H2, HOST, Leaf, Site, Staunch, TestCa, block_on, until};
+
+/// What a server allows on one connection.
+const STREAMS: u32 = 100;
 
 /// A server that speaks HTTP/2 only.
 struct Server {
@@ -95,7 +100,10 @@ impl Server {
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, seen: Arc<Seen>) {
-    let Ok(mut connection) = server::handshake(stream).await else {
+    let handshake = server::Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .handshake(stream);
+    let Ok(mut connection) = handshake.await else {
         return;
     };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
@@ -119,13 +127,37 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, seen: Arc<Seen>) {
 }
 
 /// Echoes; a path that begins with `/grpc.` is answered as gRPC does, `/together` only when several
-/// are asked for at once.
+/// are asked for at once, `/crowd` when the connection is full. `/early` begins before the request's
+/// body has come; `/empty` and `/nothing` have nothing but a head. Of a body to `/early` or
+/// `/stalled`, nothing is read.
 async fn answer(
     request: Request<RecvStream>,
     mut respond: server::SendResponse<Bytes>,
     seen: &Seen,
 ) -> Result<(), h2::Error> {
     let (parts, mut stream) = request.into_parts();
+    let path = parts.uri.path();
+    if path == "/early" {
+        let mut send = respond.send_response(Response::new(()), false)?;
+        send.send_data(Bytes::from_static(b"early"), false)?;
+        return pending().await;
+    }
+    if path == "/stalled" {
+        return pending().await;
+    }
+    if path == "/empty" || path == "/nothing" {
+        let mut response = Response::new(());
+        if path == "/nothing" {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert("content-length", 0.into());
+        }
+        return respond.send_response(response, true).map(drop);
+    }
+    let enough = match path {
+        "/together" => 4,
+        "/crowd" => STREAMS as usize,
+        _ => 0,
+    };
     let mut body = BytesMut::new();
     while let Some(data) = stream.data().await {
         let data = data?;
@@ -133,7 +165,7 @@ async fn answer(
         body.extend_from_slice(&data);
     }
     let trailers = stream.trailers().await?;
-    while parts.uri.path() == "/together" && seen.most_at_once.load(Ordering::SeqCst) < 4 {
+    while seen.most_at_once.load(Ordering::SeqCst) < enough {
         tokio::task::yield_now().await;
     }
     let mut response = Response::new(());
@@ -462,5 +494,154 @@ fn a_connection_on_which_nobody_answers_holds_no_request_for_long() {
     one.signal(Signal::CONT);
     until("it is used again", || {
         client.get(HOST, "/").expect(200).text() == "one"
+    });
+}
+
+#[test]
+fn an_empty_response_has_an_end_in_both_versions() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let mut client = proxy.connect();
+    let empty = client.get(HOST, "/empty").expect(200);
+    assert_eq!(empty.field("content-length"), Some("0"));
+    // How long the answer to a GET would be is not known.
+    client.ask("HEAD", HOST, "/empty", "").unwrap();
+    let head = client.read("HEAD").expect(200);
+    assert_eq!(head.field("content-length"), None);
+    let nothing = client.get(HOST, "/nothing").expect(204);
+    assert_eq!(nothing.field("content-length"), None);
+    client.get(HOST, "/").expect(200);
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        for path in ["/empty", "/nothing"] {
+            let mut ready = client.send.clone().ready().await.unwrap();
+            let asked = request(Method::GET, HOST, path);
+            let response = ready.send_request(asked, true).unwrap().0.await.unwrap();
+            assert!(!response.headers().contains_key("content-length"));
+            // gRPC's trailers alone are nothing else.
+            assert!(response.body().is_end_stream(), "{path}");
+        }
+    });
+}
+
+#[test]
+fn what_http2_has_no_words_for_costs_no_connection() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let mut client = proxy.connect();
+    client.get(HOST, "/").expect(200);
+    for (asked, told) in [
+        ("/<", "/%3C"),
+        ("/?q=<x>", "/?q=%3Cx%3E"),
+        ("/`?`", "/%60?%60"),
+        ("/a%20b?\"c%22", "/a%20b?%22c%22"),
+    ] {
+        let echo = client.get(HOST, asked).expect(200).text();
+        assert_eq!(echo, format!("http://{HOST}{told}"));
+    }
+    // It becomes longer than any target may be there.
+    let endless = format!("/{}", "<".repeat(30_000));
+    for _ in 0..5 {
+        proxy.connect().get(HOST, &endless).expect(400);
+    }
+    let mut old = proxy.connect();
+    old.send("GET /old HTTP/1.0\r\n\r\n").unwrap();
+    let echo = old.read("GET").expect(200).text();
+    assert_eq!(echo, format!("{}/old", server.url()));
+    client.get(HOST, "/").expect(200);
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_thousand_at_once_find_room() {
+    let ca = TestCa::new();
+    let (chain, key) = tls(&ca.issue("127.0.0.1"));
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let server = Server::start(Some(config));
+    let proxy = before(&server)
+        .trusting(&ca)
+        .set("limits.streams", 1000)
+        .start();
+    block_on(async {
+        let mut settings = client::Builder::new();
+        settings.initial_max_send_streams(1000);
+        let client = H2::with(&proxy.tls(HOST), &settings).await.unwrap();
+        let all = join_all((0..1000).map(|_| client.get(HOST, "/crowd"))).await;
+        let answered = all
+            .into_iter()
+            .filter(|answer| (answer.as_ref()).is_ok_and(|answer| answer.status == StatusCode::OK));
+        assert_eq!(answered.count(), 1000);
+    });
+    assert_eq!(server.requests(), 1000, "none was refused");
+}
+
+/// More than a client may reset that somebody is still at work on.
+const RESETS: usize = 50;
+
+#[test]
+fn a_client_may_think_better_of_uploads_that_nobody_reads() {
+    let server = Server::start(None);
+    let proxy = before(&server).start();
+    let labels = [("upstream", "h2"), ("server", &*server.url())];
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        for number in 1..=RESETS {
+            let path = if number % 2 == 0 {
+                "/stalled"
+            } else {
+                "/early"
+            };
+            let mut ready = client.send.clone().ready().await.unwrap();
+            let asked = request(Method::POST, HOST, path);
+            let (response, mut send) = ready.send_request(asked, false).unwrap();
+            // The first fills the window of the connection to the server.
+            let length = if number == 1 { 100_000 } else { 1000 };
+            send.send_data(vec![b'a'; length].into(), false).unwrap();
+            if path == "/early" {
+                response.await.unwrap();
+            } else {
+                while server.requests() < number {
+                    tokio::task::yield_now().await;
+                }
+            }
+            send.send_reset(Reason::CANCEL);
+        }
+        while proxy.count("staunch_upstream_requests_in_flight", &labels) > 0.0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.get(HOST, "/").await.unwrap().status, 200);
+    });
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn a_client_that_thinks_better_of_it_leaves_the_queue() {
+    let server = Server::start(None);
+    let proxy = before(&server)
+        .set("upstream.h2.connections", 1)
+        .set("upstream.h2.queue", 10)
+        .set("upstream.h2.queue_timeout", "\"5m\"")
+        .set("timeouts.upstream_response", "\"5m\"")
+        .start();
+    let mut first = proxy.connect();
+    first.ask("GET", HOST, "/together", "").unwrap();
+    until("it is on its way", || server.requests() == 1);
+    let labels = [("upstream", "h2"), ("server", &*server.url())];
+    let queued = || proxy.count("staunch_upstream_queued", &labels);
+    block_on(async {
+        let client = H2::connect(&proxy.tls(HOST)).await.unwrap();
+        let mut ready = client.send.clone().ready().await.unwrap();
+        let asked = request(Method::POST, HOST, "/");
+        let (_response, mut send) = ready.send_request(asked, false).unwrap();
+        while queued() < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        send.send_reset(Reason::CANCEL);
+        while queued() > 0.0 {
+            tokio::task::yield_now().await;
+        }
     });
 }

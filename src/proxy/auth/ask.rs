@@ -119,7 +119,6 @@ impl Ask {
         let mut aside = Account::new(world, peer, question);
         aside.client = guest.account.client;
         let mut listener = Listener {
-            watches: guest.head.framing == Framing::None,
             client: &mut *guest.client,
         };
         let forward = Forward {
@@ -195,7 +194,6 @@ impl Ask {
             answer.framing = Framing::None;
         }
         let mut listener = Listener {
-            watches: guest.head.framing == Framing::None,
             client: &mut *guest.client,
         };
         let result = match listener.start(answer, false) {
@@ -216,7 +214,7 @@ impl Ask {
             }
         };
         if let Err(failure) = &result
-            && failure.is_of_server()
+            && failure.is_held_against_server()
         {
             self.upstream.failed(server, Moment::now(), failure);
         }
@@ -365,8 +363,6 @@ async fn rest(server: &mut Connection, deadline: &mut Deadline) -> bool {
 /// The client while another server is asked: its body waits, and an interim response is not for it.
 struct Listener<'c, C> {
     client: &'c mut C,
-    /// That it goes away can be told from that its body comes.
-    watches: bool,
 }
 
 impl<C: Client> Client for Listener<'_, C> {
@@ -385,10 +381,7 @@ impl<C: Client> Client for Listener<'_, C> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.watches {
-            true => self.client.poll_gone(cx),
-            false => Poll::Pending,
-        }
+        self.client.poll_gone(cx)
     }
 
     fn interim(&mut self, _: ResponseHead) {}

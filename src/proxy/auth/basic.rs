@@ -95,7 +95,7 @@ impl Basic {
         let check = move || list.check(given.name(), given.password(), tag, double);
         // Boxed: it is rare.
         let turn = Box::pin(self.turns.take(from, check));
-        Ok(match unless_gone(head, client, turn).await? {
+        Ok(match unless_gone(client, turn).await? {
             Some(true) => (BasicOutcome::Accepted, Ok(name)),
             Some(false) => (BasicOutcome::Refused, Err(Refusal::Credentials.into())),
             None => {

@@ -4,6 +4,7 @@
 //! reset when it is let go early.
 
 use std::cell::{Cell, OnceCell};
+use std::fmt::Write as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h2::client::{self, Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, uri};
+use http::uri::{self, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -35,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Messages of eight bytes fill two streams' windows before: one client that reads slowly must not
 /// end the connection for all others.
 const DATA_FRAME_BUDGET: usize = 2 * STREAM_WINDOW as usize / 8 * 256;
+/// Streams that a server is taken to allow before it has said how many: no server should allow fewer
+/// (RFC 9113, section 6.5.2).
+const STREAMS: usize = 100;
 /// Bytes of a response's head that are let in.
 const MAX_HEAD: u32 = 128 << 10;
 /// Bytes of one stream that wait to be written.
@@ -143,9 +148,14 @@ where
         .max_header_list_size(MAX_HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(DATA_FRAME_BUDGET)
+        .initial_max_send_streams(STREAMS)
         .handshake(io)
         .await
 }
+
+/// HTTP/2 has no words for a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsayable;
 
 /// One exchange.
 #[derive(Debug)]
@@ -202,19 +212,21 @@ impl Http2 {
     }
 
     /// Sends the head of a request.
-    pub fn send_head(&mut self, head: &RequestHead) {
+    ///
+    /// # Errors
+    /// When HTTP/2 has no words for it, which says nothing of the server or the connection.
+    pub fn send_head(&mut self, head: &RequestHead) -> Result<(), Unsayable> {
         let end = head.framing == Framing::None;
         let scheme = match self.server().tls {
             Some(_) => "https",
             None => "http",
         };
-        let Some(request) = export(head, scheme) else {
-            self.failed = Some(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the request cannot be said in HTTP/2",
-            ));
-            return;
+        let request = match head.authority() {
+            // Only HTTP/1.0 may name no host, and HTTP/2 has to.
+            [] => export(head, scheme, self.server().host().as_bytes()),
+            authority => export(head, scheme, authority),
         };
+        let request = request.ok_or(Unsayable)?;
         match self.sender.send_request(request, end) {
             Ok((response, send)) => {
                 self.response = Some(response);
@@ -223,6 +235,7 @@ impl Http2 {
             }
             Err(error) => self.failed = Some(io::Error::other(error)),
         }
+        Ok(())
     }
 
     /// See [`Connection`](super::Connection).
@@ -300,7 +313,11 @@ impl Http2 {
         self.response = None;
         self.ended = body.is_end_stream();
         self.body = Some(body);
-        Poll::Ready(Ok(import(&parts, framing)))
+        let mut head = import(&parts, framing);
+        if head.status == 204 {
+            head.fields.remove(Id::ContentLength); // RFC 9110, section 8.6: must not be there
+        }
+        Poll::Ready(Ok(head))
     }
 
     /// Waits for data of the response's body, or its end.
@@ -351,11 +368,15 @@ impl Drop for Http2 {
 }
 
 /// `None` where HTTP/2 has no words for it.
-fn export(head: &RequestHead, scheme: &str) -> Option<Request<()>> {
+fn export(head: &RequestHead, scheme: &str, authority: &[u8]) -> Option<Request<()>> {
     let mut parts = uri::Parts::default();
     parts.scheme = Some(scheme.parse().ok()?);
-    parts.authority = Some(head.authority().try_into().ok()?);
-    parts.path_and_query = Some(head.target().try_into().ok()?);
+    parts.authority = Some(authority.try_into().ok()?);
+    let target = PathAndQuery::try_from(head.target());
+    parts.path_and_query = Some(match target {
+        Ok(target) => target,
+        Err(_) => PathAndQuery::try_from(encoded(head.target())).ok()?,
+    });
     let mut request = Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method_text()).ok()?;
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
@@ -367,6 +388,23 @@ fn export(head: &RequestHead, scheme: &str) -> Option<Request<()>> {
             .insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
     Some(request)
+}
+
+/// A target without what must not be in one (RFC 3986, section 2): HTTP/1.1 passes it on as it came,
+/// as other proxies do, but `http` does not take it.
+fn encoded(target: &[u8]) -> String {
+    let mut encoded = String::with_capacity(3 * target.len());
+    for byte in target {
+        match byte {
+            b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~' => {
+                encoded.push(char::from(*byte));
+            }
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
 }
 
 /// A field that HTTP/2 has no room for (RFC 9113, section 8.2.1) is left out.

@@ -97,6 +97,12 @@ impl Io {
     /// Whether the peer has closed, or has sent something unasked, as far as can be told without a
     /// system call where nothing has happened.
     pub(super) fn is_stale(&self) -> bool {
+        // What rustls has read ahead, be it data or the end, does not show at the socket.
+        if let Stream::Tls(stream) = &self.stream
+            && !stream.get_ref().1.wants_read()
+        {
+            return true;
+        }
         let mut byte = [0];
         // The reactor knows of readiness before the kernel is asked; only then is it.
         let asked = match &self.stream {
