@@ -337,7 +337,7 @@ def wrk(path, connections, *options):
     def load(port, secs):
         argv = ["wrk", "-t1", f"-c{connections}", f"-d{secs}s", "--timeout", "20s", "--latency", *options, f"https://localhost:{port}{path}"]
         out = subprocess.run(pinned(1, argv), capture_output=True, text=True, timeout=secs + 60).stdout
-        bad = re.search(r"Non-2xx.*", out)
+        bad = re.search(r"Non-2xx.*|Socket errors.*", out)
         done = int(re.search(r"(\d+) requests in", out).group(1))
         if path == "/64m":  # transfers do not end with the run: bytes count
             amount, unit = re.search(r"([\d.]+)(MB|GB) read", out).groups()
