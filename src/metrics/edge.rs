@@ -139,7 +139,7 @@ label! {
         Maintenance = "maintenance",
         /// Too much is going on already (503).
         Overloaded = "overloaded",
-        /// All servers are thought to be down (503).
+        /// Nobody is to be asked: all servers are drained (503).
         NoServer = "no_server",
         /// The server's name does not resolve (502).
         UpstreamResolve = "upstream_resolve",
