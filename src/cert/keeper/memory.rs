@@ -396,6 +396,13 @@ impl Scribe {
         !self.late.is_empty() || self.ledger.is_none() || self.last_good.get().is_none()
     }
 
+    /// Whether something else has to be written first: all goes in its order, but the ledger and the
+    /// copies do not wait for each other.
+    fn must_wait(&self, task: &Task) -> bool {
+        let before = |other: &Task| other.is_note() == task.is_note();
+        self.late.iter().any(before)
+    }
+
     fn write(&mut self, task: Task) {
         let rest = Arc::clone(&self.rest);
         let _turn = rest.turn();
@@ -407,12 +414,7 @@ impl Scribe {
         if task.is_copy() {
             self.copies.fetch_sub(1, Ordering::Relaxed);
         }
-        if self
-            .late
-            .iter()
-            .any(|other| other.is_note() == task.is_note())
-        {
-            // In their order. The ledger and the copies do not wait for each other.
+        if self.must_wait(&task) {
             self.put_off(task);
             return;
         }
@@ -472,11 +474,7 @@ impl Scribe {
         let unopened = [self.last_good().err(), self.ledger().err()];
         let mut problem = unopened.into_iter().flatten().next();
         for task in std::mem::take(&mut self.late) {
-            let waits = self
-                .late
-                .iter()
-                .any(|other| other.is_note() == task.is_note());
-            let written = match waits {
+            let written = match self.must_wait(&task) {
                 true => Err(None),
                 false => self.attempt(&task).map_err(Some),
             };
